@@ -1,0 +1,1 @@
+"""Simulation and emulation of federated and split-federated learning on heterogeneous edge devices."""

@@ -1,0 +1,50 @@
+"""Files that travel with fedsim: device and server profiles, links, scenarios.
+
+In a wheel they lie inside the package; in a checkout at the top of the repository. Knows names and paths,
+not what is in the files.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from fedsim.errors import UserError, unknown
+
+_PACKAGE: Final = Path(__file__).resolve().parent
+_FOLDERS: Final = {
+    "profile": ("devices/profiles", "server/profiles"),
+    "link": ("devices/links",),
+    "scenario": ("scenarios",),
+}
+
+
+def _roots() -> tuple[Path, ...]:
+    shipped = _PACKAGE / "shipped"
+    return (shipped,) if shipped.is_dir() else (_PACKAGE.parent,)
+
+
+def names(kind: str) -> dict[str, Path]:
+    """Every shipped file of a kind (`profile`, `link`, `scenario`), by name, sorted."""
+    found: dict[str, Path] = {}
+    for root in _roots():
+        for folder in _FOLDERS[kind]:
+            found |= {path.stem: path for path in (root / folder).glob("*.yaml")}
+    return dict(sorted(found.items()))
+
+
+def find(kind: str, name: str, relative_to: Path | None = None) -> Path:
+    """The file of `name`: a name of the catalogue, or a path (relative to the folder `relative_to`).
+
+    Raises:
+        UserError: there is no such file; the message names the nearest one of the catalogue.
+    """
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        path = (relative_to or Path.cwd()) / Path(name).expanduser()
+        if path.is_file():
+            return path.resolve()
+        raise UserError(f"{kind} file {name!r} does not exist (looked for {path}); check the path")
+    known = names(kind)
+    if name in known:
+        return known[name]
+    raise UserError(unknown(kind, name, known) + ", or give a path to a .yaml file")

@@ -1,0 +1,78 @@
+"""What a piece of work costs, as plain data: operators with MACs and bytes, hardware unknown.
+
+`models` counts costs from shapes, `learning` puts them together, `hardware` turns them into seconds.
+One multiply-accumulate (MAC) is two FLOPs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class OpClass(StrEnum):
+    """Classes of operators that hardware serves at different efficiency."""
+
+    LINEAR = "linear"
+    ATTENTION = "attention"
+    CONV = "conv"
+    POINTWISE = "pointwise"
+    DEPTHWISE = "depthwise"
+    ELEMENTWISE = "elementwise"
+    OPTIMIZER = "optimizer"
+    COPY = "copy"
+
+
+class Phase(StrEnum):
+    """The part of a training step an operator belongs to."""
+
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    OPTIMIZER = "optimizer"
+    AGGREGATE = "aggregate"
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """`count` equal operators of one class.
+
+    `macs` and `bytes` are those of one of them, as counted. `forward_macs` is the forward cost of the operator
+    that a backward operator belongs to: what a scalar cost model multiplies by its backward ratio.
+    """
+
+    kind: OpClass
+    phase: Phase
+    macs: int
+    bytes: int
+    count: int = 1
+    forward_macs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """The operators of one work at one batch size. Immutable, hashable, added with `+`."""
+
+    operators: tuple[Operator, ...]
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.operators + other.operators)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of all operators, as counted."""
+        return sum(op.macs * op.count for op in self.operators)
+
+    def macs_in(self, phase: Phase) -> int:
+        """Multiply-accumulates of the operators of one phase."""
+        return sum(op.macs * op.count for op in self.operators if op.phase is phase)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes read and written by all operators."""
+        return sum(op.bytes * op.count for op in self.operators)
+
+
+def total(costs: Iterable[Cost]) -> Cost:
+    """One cost with the operators of all `costs`, in order."""
+    return Cost(tuple(op for cost in costs for op in cost.operators))

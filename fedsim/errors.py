@@ -1,0 +1,48 @@
+"""The errors of fedsim: what a user can mend, and what we got wrong.
+
+Knows nothing of where an error is shown; the command line turns `UserError` into exit status 2 and
+every other `FedsimError` into exit status 1.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FedsimError(Exception):
+    """Base of every error that fedsim raises on purpose."""
+
+
+class UserError(FedsimError):
+    """The scenario, a file or the command line is wrong; the message says how to mend it."""
+
+
+class RunError(FedsimError):
+    """A run that started could not be finished."""
+
+
+class ScriptError(RunError):
+    """A scheduler's script broke a rule of scripts, such as awaiting something that is not an effect."""
+
+
+class Deadlock(RunError):
+    """Scripts wait and nothing is left that could wake them."""
+
+
+class AccountingError(RunError):
+    """Times or bytes of a finished run do not add up: a mistake of ours, never of the user."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`did you mean …?` for the known word nearest to `word`, else the empty string."""
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean {match[0]}?" if match else ""
+
+
+def unknown(what: str, word: str, known: Iterable[str]) -> str:
+    """The sentence for a name that does not exist: what, the name, the nearest one, all there are."""
+    names = sorted(known)
+    hint = nearest(word, names)
+    there = f"there are: {', '.join(names)}" if names else "there are none"
+    return f"unknown {what} {word!r}; {hint + ' ' if hint else ''}{there}"

@@ -1,0 +1,35 @@
+"""The quantities of `units` as field types for pydantic models: strings with units in, SI floats inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+from pydantic import BeforeValidator, PlainSerializer
+
+from fedsim.units import BYTES, FRACTION, RATE, SECONDS, SPEED, WATTS, Dimension
+
+
+def _parser(dimension: Dimension, *, positive: bool) -> BeforeValidator:
+    def parse(value: object) -> float:
+        number = dimension.parse(value)
+        if number < 0 or (positive and number == 0):
+            rule = "greater than zero" if positive else "zero or more"
+            raise ValueError(f"{value!r} is out of range; a {dimension.name} here is {rule}, like {dimension.example}")
+        return number
+
+    return BeforeValidator(parse)
+
+
+def _writer(dimension: Dimension) -> PlainSerializer:
+    write: Callable[[float], str] = dimension.format
+    return PlainSerializer(write, return_type=str)
+
+
+Duration = Annotated[float, _parser(SECONDS, positive=True), _writer(SECONDS)]
+Delay = Annotated[float, _parser(SECONDS, positive=False), _writer(SECONDS)]
+Size = Annotated[float, _parser(BYTES, positive=True), _writer(BYTES)]
+Rate = Annotated[float, _parser(RATE, positive=True), _writer(RATE)]
+Speed = Annotated[float, _parser(SPEED, positive=True), _writer(SPEED)]
+Power = Annotated[float, _parser(WATTS, positive=False), _writer(WATTS)]
+Fraction = Annotated[float, _parser(FRACTION, positive=False), _writer(FRACTION)]
