@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from fedsim.errors import UserError, unknown
+from fedsim.errors import UserError, shown, unknown
 
 _PACKAGE: Final = Path(__file__).resolve().parent
 _FOLDERS: Final = {
@@ -40,11 +40,19 @@ def find(kind: str, name: str, relative_to: Path | None = None) -> Path:
         UserError: there is no such file; the message names the nearest one of the catalogue.
     """
     if name.endswith((".yaml", ".yml")) or "/" in name:
-        path = (relative_to or Path.cwd()) / Path(name).expanduser()
-        if path.is_file():
-            return path.resolve()
-        raise UserError(f"{kind} file {name!r} does not exist (looked for {path}); check the path")
+        return _by_path(kind, name, relative_to)
     known = names(kind)
     if name in known:
         return known[name]
     raise UserError(unknown(kind, name, known) + ", or give a path to a .yaml file")
+
+
+def _by_path(kind: str, name: str, relative_to: Path | None) -> Path:
+    try:
+        path = (relative_to or Path.cwd()) / Path(name).expanduser()
+        if path.is_file():
+            return path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # no such user's home, a name too long, a folder out of reach
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise UserError(f"{kind} file {shown(name)} cannot be read: {reason}; check the path") from error
+    raise UserError(f"{kind} file {shown(name)} does not exist (looked for {path}); check the path")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 
 class OpClass(StrEnum):
@@ -49,25 +50,30 @@ class Operator:
     forward_macs: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Cost:
-    """The operators of one work at one batch size. Immutable, hashable, added with `+`."""
+    """The operators of one work at one batch size. Immutable, added with `+`.
+
+    Compared by identity, so that a price can be looked up without hashing every operator; whoever makes costs
+    keeps one object a (work kind, batch).
+    """
 
     operators: tuple[Operator, ...]
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(self.operators + other.operators)
 
-    @property
+    @cached_property
     def macs(self) -> int:
         """Multiply-accumulates of all operators, as counted."""
         return sum(op.macs * op.count for op in self.operators)
 
-    def macs_in(self, phase: Phase) -> int:
-        """Multiply-accumulates of the operators of one phase."""
-        return sum(op.macs * op.count for op in self.operators if op.phase is phase)
+    @cached_property
+    def forward_macs(self) -> int:
+        """Multiply-accumulates of the forward operators."""
+        return sum(op.macs * op.count for op in self.operators if op.phase is Phase.FORWARD)
 
-    @property
+    @cached_property
     def bytes(self) -> int:
         """Bytes read and written by all operators."""
         return sum(op.bytes * op.count for op in self.operators)

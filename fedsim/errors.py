@@ -7,7 +7,7 @@ every other `FedsimError` into exit status 1.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class FedsimError(Exception):
@@ -36,7 +36,7 @@ class AccountingError(RunError):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """`did you mean …?` for the known word nearest to `word`, else the empty string."""
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    match = difflib.get_close_matches(word[:80], list(known), n=1, cutoff=0.6)
     return f"did you mean {match[0]}?" if match else ""
 
 
@@ -45,4 +45,22 @@ def unknown(what: str, word: str, known: Iterable[str]) -> str:
     names = sorted(known)
     hint = nearest(word, names)
     there = f"there are: {', '.join(names)}" if names else "there are none"
-    return f"unknown {what} {word!r}; {hint + ' ' if hint else ''}{there}"
+    return f"unknown {what} {shown(word)}; {hint + ' ' if hint else ''}{there}"
+
+
+def shown(value: object) -> str:
+    """A value as an error message quotes it: on one line, at most about 60 characters, in the words of a file."""
+    match value:
+        case None | bool():
+            text = {None: "null", True: "true", False: "false"}[value]
+        case Mapping():
+            text = "a mapping"
+        case list() | tuple():
+            text = "a list"
+        case int() if abs(value) >= 10**60:  # also keeps clear of the limit on writing out an int
+            text = "a number of more than 60 digits"
+        case str() if len(value) > 60:
+            text = f"{value[:57]!r}..."
+        case _:
+            text = repr(value).replace("\n", " ")
+    return text if len(text) <= 200 else f"{text[:197]}..."

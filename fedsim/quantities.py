@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer
 
+from fedsim.errors import shown
 from fedsim.units import BYTES, FRACTION, RATE, SECONDS, SPEED, WATTS, Dimension
 
 
@@ -15,13 +16,16 @@ def _parser(dimension: Dimension, *, positive: bool) -> BeforeValidator:
         number = dimension.parse(value)
         if number < 0 or (positive and number == 0):
             rule = "greater than zero" if positive else "zero or more"
-            raise ValueError(f"{value!r} is out of range; a {dimension.name} here is {rule}, like {dimension.example}")
+            wanted = f"a {dimension.name} here is {rule}, like {dimension.example}"
+            raise ValueError(f"{shown(value)} is out of range; {wanted}")
         return number
 
     return BeforeValidator(parse)
 
 
 def _writer(dimension: Dimension) -> PlainSerializer:
+    if not dimension.canonical:  # a plain number is its own notation
+        return PlainSerializer(float, return_type=float)
     write: Callable[[float], str] = dimension.format
     return PlainSerializer(write, return_type=str)
 

@@ -7,7 +7,7 @@ standard library only: no clock, no transport, no tensors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from functools import cache
@@ -334,6 +334,11 @@ class Port(Protocol):
         """Seconds since the start of the run, on the run's own clock."""
         ...
 
+    @property
+    def absent(self) -> Collection[int]:
+        """The devices that have left and not come back."""
+        ...
+
     def poll(self, *kinds: type[Message]) -> Message | None:
         """Take the first waiting message of `kinds`, or nothing, at once."""
         ...
@@ -342,7 +347,7 @@ class Port(Protocol):
         """Queue a command that takes no time behind everything this node has been told so far."""
         ...
 
-    def mark(self, name: str, value: float = 0.0, detail: Sequence[int] = ()) -> None:
+    def mark(self, name: str, value: float = 0.0, detail: Mapping[str, object] | None = None) -> None:
         """Record a moment in the trace."""
         ...
 

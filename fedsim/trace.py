@@ -1,24 +1,33 @@
 """The record of a run: spans of computing, transfers, waits and marks, in integer nanoseconds.
 
 Everything a report says is a pure function of a `Trace`. This module knows neither who writes one nor who
-reads it. Records are appended as plain tuples, column order as in the `*_FIELDS` below, and become columns only
-when the trace is written.
+reads it. Records are appended as plain tuples, columns in the order of the named tuples below, and become columns
+only when the trace is written: `write` makes one Parquet table of all four kinds of record, told apart by its
+column `record`, and `read` gives back an equal trace. The same trace gives the same bytes.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, fields
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_type_hints
+
+from fedsim.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 SCHEMA: Final = 1
+ROW_GROUP: Final = 100_000
 PURPOSES: Final = ("weights", "activations", "gradients", "labels", "control")
 
 
 class Span(NamedTuple):
-    """Computing on one lane of a node. `round` counts the barriers that were opened before it, -1 for none."""
+    """Computing on one lane of a node; `wasted` where its result was lost, because the node left."""
 
     node: int
     lane: int
@@ -110,4 +119,139 @@ class Trace:
         self.marks.append((node, time, name, value, "" if detail is None else json.dumps(detail)))
 
 
-_RECORDS: Final = {"span": Span, "transfer": Transfer, "wait": Wait, "mark": Mark}
+_RECORDS: Final[Mapping[str, type[Any]]] = {"span": Span, "transfer": Transfer, "wait": Wait, "mark": Mark}
+_COLUMN_OF: Final = {("wait", "message"): "number"}  # where a record's field is not named like its column
+_PLAIN: Final = "detail"  # the one string column whose values hardly ever repeat
+_METADATA: Final = b"fedsim"
+
+
+def columns(rows: Sequence[tuple[Any, ...]], record: type[Any]) -> dict[str, Any]:
+    """The fields of records of one kind as arrays: int64, float64 or bool; lists for strings."""
+    import numpy as np
+
+    types: dict[type[Any], Any] = {int: np.int64, float: np.float64, bool: np.bool_}
+    found: dict[str, Any] = {}
+    for index, (name, kind) in enumerate(get_type_hints(record).items()):
+        values = map(itemgetter(index), rows)
+        if kind is str:
+            found[name] = list(values)
+        else:
+            found[name] = np.fromiter(values, types[kind], len(rows))
+    return found
+
+
+def encode(words: Sequence[str]) -> tuple[npt.NDArray[np.int32], list[str]]:
+    """Strings as codes and the distinct strings they stand for, in order of appearance."""
+    import numpy as np
+
+    names = list(dict.fromkeys(words))
+    codes = {name: code for code, name in enumerate(names)}
+    return np.fromiter(map(codes.__getitem__, words), np.int32, len(words)), names
+
+
+def write(trace: Trace, path: Path | str) -> None:
+    """Write a trace as Parquet: zstd, row groups of 100,000, times in integer nanoseconds."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = _schema()
+    rows = {"span": trace.spans, "transfer": trace.transfers, "wait": trace.waits, "mark": trace.marks}
+    table = pa.concat_tables([_table(name, rows[name], schema) for name in _RECORDS]).unify_dictionaries()
+    words = [column.name for column in schema if pa.types.is_dictionary(column.type)]
+    deltas = {column.name: "DELTA_BINARY_PACKED" for column in schema if pa.types.is_int64(column.type)}
+    metadata = json.dumps(
+        {
+            "schema": SCHEMA,
+            "clock": "ns",
+            "end": int(trace.end),
+            "scenario": trace.scenario,
+            "nodes": {"fields": [f.name for f in fields(Node)], "rows": [astuple(node) for node in trace.nodes]},
+        }
+    )
+    with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=words, column_encoding=deltas) as writer:
+        writer.write_table(table, row_group_size=ROW_GROUP)
+        writer.add_key_value_metadata({_METADATA: metadata.encode()})
+
+
+def read(path: Path | str) -> Trace:
+    """Read a trace that `write` has written.
+
+    Raises:
+        UserError: there is no such file, or it is not a trace of this version.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    if not Path(path).is_file():
+        raise UserError(f"{path} does not exist; a trace is the file trace.parquet of a run folder")
+    try:
+        file = pq.ParquetFile(path)
+        metadata = (file.metadata.metadata or {}).get(_METADATA)
+        table = file.read() if metadata is not None else None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path} is not a Parquet file, or is damaged; run the scenario again ({error})") from error
+    if metadata is None or table is None:
+        raise UserError(f"{path} is a Parquet file but not a trace of fedsim; give the trace.parquet of a run folder")
+    head = json.loads(metadata)
+    if head["schema"] != SCHEMA:
+        raise UserError(
+            f"{path} has trace schema {head['schema']}, but this fedsim reads schema {SCHEMA}; "
+            "read it with the fedsim that wrote it, or run the scenario again"
+        )
+    names = head["nodes"]["fields"]
+    nodes = tuple(Node(**dict(zip(names, row, strict=True))) for row in head["nodes"]["rows"])
+    rows = {name: _rows(table.filter(pc.equal(table["record"], name)), name) for name in _RECORDS}
+    return Trace(nodes, head["scenario"], rows["span"], rows["transfer"], rows["wait"], rows["mark"], head["end"])
+
+
+def _fields(record: str) -> Iterable[tuple[str, str, type[Any]]]:
+    """Field, column and Python type of each field of a kind of record."""
+    for name, kind in get_type_hints(_RECORDS[record]).items():
+        yield name, _COLUMN_OF.get((record, name), name), kind
+
+
+def _schema() -> Any:  # pyarrow ships no types
+    import pyarrow as pa
+
+    word = pa.dictionary(pa.int32(), pa.string())
+    types = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: word}
+    found = {"record": word}
+    for record in _RECORDS:
+        for _, column, kind in _fields(record):
+            found[column] = pa.string() if column == _PLAIN else types[kind]
+    return pa.schema(list(found.items()))
+
+
+def _table(record: str, rows: Sequence[tuple[Any, ...]], schema: Any) -> Any:
+    """An Arrow table of records of one kind; the columns of the other kinds are null."""
+    import numpy as np
+    import pyarrow as pa
+
+    codes = pa.array(np.zeros(len(rows), np.int32))
+    arrays = {"record": pa.DictionaryArray.from_arrays(codes, pa.array([record], pa.string()))}
+    values = columns(rows, _RECORDS[record])
+    for name, column, kind in _fields(record):
+        if kind is not str or column == _PLAIN:
+            arrays[column] = pa.array(values[name], schema.field(column).type)
+        else:
+            codes, words = encode(values[name])
+            arrays[column] = pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(words, pa.string()))
+    return pa.table([arrays.get(f.name, pa.nulls(len(rows), f.type)) for f in schema], schema=schema)
+
+
+def _rows(table: Any, record: str) -> list[tuple[Any, ...]]:
+    """The records of an Arrow table as tuples."""
+    import pyarrow as pa
+
+    values: list[list[Any]] = []
+    for _, column, _ in _fields(record):
+        array = table[column].combine_chunks()
+        if pa.types.is_dictionary(array.type):
+            words = array.dictionary.to_pylist()
+            values.append([words[code] for code in array.indices.to_pylist()])
+        elif pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
+            values.append(array.to_numpy(zero_copy_only=False).tolist())
+        else:
+            values.append(array.to_pylist())
+    return list(zip(*values, strict=True))

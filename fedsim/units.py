@@ -11,7 +11,9 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-_NUMBER = re.compile(r"\s*([-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*$")
+from fedsim.errors import shown
+
+_NUMBER: Final = re.compile(r"[-+]?(?:[0-9]+(?:_[0-9]+)*(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _DECIMAL: Final = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _BINARY: Final = {"Ki": 1024.0, "Mi": 1024.0**2, "Gi": 1024.0**3, "Ti": 1024.0**4}
 
@@ -31,28 +33,50 @@ class Dimension:
         Raises:
             ValueError: no number, an unknown unit, no unit, or a value that is not finite.
         """
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise ValueError(f"{value!r} is not a {self.name}; write it like {self.example}")
-        match = _NUMBER.match(str(value))
-        if match is None:
-            raise ValueError(f"{value!r} is not a {self.name}; write it like {self.example}")
-        number, unit = float(match[1].replace("_", "")), match[2]
+        match value:
+            case bool():
+                number, unit = None, ""
+            case str():
+                number, unit = _split(value.strip())
+            case int() | float():
+                number, unit = _float(value), ""
+            case _:
+                number, unit = None, ""
+        if number is None:
+            raise ValueError(f"{shown(value)} is not a {self.name}; write it like {self.example}")
         if unit not in self.units:
             known = ", ".join(u for u in self.units if u)
-            rule = f"has the unit {unit!r}, but" if unit else "has no unit;"
-            raise ValueError(f"{value!r} {rule} a {self.name} is given in {known}; write it like {self.example}")
-        result = number * self.units[unit]
+            rule = f"has the unit {shown(unit)}, but" if unit else "has no unit;"
+            raise ValueError(f"{shown(value)} {rule} a {self.name} is given in {known}; write it like {self.example}")
+        factor = self.units[unit]
+        # a division where the factor is below 1 is rounded once: 57 % is 0.57, where 57 * 0.01 is not
+        result = number * factor if factor >= 1 else number / round(1 / factor)
         if not math.isfinite(result):
-            raise ValueError(f"{value!r} is not finite; write a {self.name} like {self.example}")
-        return result
+            raise ValueError(f"{shown(value)} is not finite; write a {self.name} like {self.example}")
+        return result + 0.0  # -0.0 becomes 0.0
 
     def format(self, value: float) -> str:
-        """The string that `parse` reads back to exactly `value`."""
-        factor = self.units[self.canonical]
-        for candidate in (value / factor, math.nextafter(value / factor, math.inf), math.nextafter(value / factor, 0)):
-            if candidate * factor == value:
-                return f"{candidate!r} {self.canonical}".removesuffix(" ").replace(".0 ", " ")
-        raise AssertionError(f"{value!r} cannot be written in {self.canonical!r}")
+        """The string that `parse` reads back to exactly `value`; the canonical unit's factor is 1.
+
+        Raises:
+            ValueError: `value` is not finite.
+        """
+        if not math.isfinite(value):
+            raise ValueError(f"{value!r} is not finite and cannot be written as a {self.name}")
+        return f"{float(value)!r} {self.canonical}".replace(".0 ", " ").rstrip()
+
+
+def _split(text: str) -> tuple[float | None, str]:
+    """The leading number of a text, None where there is none, and the unit after it."""
+    match = _NUMBER.match(text)
+    return (float(match[0].replace("_", "")), text[match.end() :].lstrip()) if match else (None, "")
+
+
+def _float(number: float) -> float:
+    try:
+        return float(number)
+    except OverflowError:  # an int beyond the largest float
+        return math.inf
 
 
 def _prefixed(unit: str, factor: float = 1.0, *, binary: bool = False) -> dict[str, float]:

@@ -1,0 +1,1 @@
+"""The training systems: each a file with two scripts and the messages they exchange."""

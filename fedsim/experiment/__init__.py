@@ -1,0 +1,1 @@
+"""The composition root: a scenario becomes a fleet, a scheduler, a runtime and a run folder."""

@@ -1,0 +1,89 @@
+"""The parts of a run put together: from objects, so that a scenario is only one way to get here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.experiment.fleet import Fleet
+from fedsim.learning.context import Device, Job, Server
+from fedsim.learning.optimizers import Training
+from fedsim.learning.plan import BlockPlan, plans
+from fedsim.models.measure import ModelMeasure
+from fedsim.network.dedicated import Dedicated
+from fedsim.script import Port
+from fedsim.simulation import Simulation, TimingOnly, Workers
+from fedsim.simulation.engine import Fault, Limits
+from fedsim.trace import Trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembly:
+    """Everything that a run is made of, apart from who does the work.
+
+    `samples` holds the number of training samples of each device.
+    """
+
+    scheduler: Any
+    model: ModelMeasure
+    cut: int | None
+    training: Training
+    fleet: Fleet
+    samples: NDArray[np.int64]
+    participants: int
+    rounds: int | None
+    limits: Limits
+    seed: int = 0
+    faults: Sequence[Fault] = ()
+    scenario: Mapping[str, Any] = field(default_factory=dict)
+
+    def blocks(self) -> dict[str, BlockPlan]:
+        """The blocks that the scheduler's learners hold."""
+        return plans(self.model, self.cut if self.scheduler.splits else None, self.training)
+
+    def simulation(
+        self,
+        workers: Workers | None = None,
+        *,
+        blocks: dict[str, BlockPlan] | None = None,
+        observe: Callable[[str, float], None] | None = None,
+    ) -> Simulation:
+        """A run on the virtual clock, ready to start; timing only, unless there are workers."""
+        job = Job(
+            seed=self.seed,
+            plans=self.blocks() if blocks is None else blocks,
+            samples=self.samples,
+            participants=self.participants,
+            rounds=self.rounds,
+            batch=self.training.batch,
+        )
+        scheduler, fleet = self.scheduler, self.fleet
+
+        def server(port: Port) -> Any:
+            return scheduler.server(Server(port, job, fleet.devices))
+
+        contexts: dict[int, Device] = {}
+
+        def device(port: Port) -> Any:
+            # A device that returns goes on with its own order of batches.
+            before = contexts.get(port.node)
+            me = contexts[port.node] = Device(port, job) if before is None else before.again(port)
+            return scheduler.device(me)
+
+        return Simulation(
+            trace=Trace(fleet.table(self.samples), dict(self.scenario)),
+            server=server,
+            device=device,
+            devices=fleet.devices,
+            price=fleet.price(),
+            network=Dedicated([(group.link, group.count) for group in fleet.groups], fleet.server_link),
+            workers=TimingOnly() if workers is None else workers,
+            limits=self.limits,
+            lanes=fleet.lanes(),
+            faults=self.faults,
+            observe=observe,
+        )

@@ -1,0 +1,80 @@
+"""Where the numbers of a profile or link come from, and how far each of them is to be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, StringConstraints
+
+from fedsim.errors import nearest, shown
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+
+
+class Confidence(StrEnum):
+    """How a number came to be, best first."""
+
+    MEASURED = "measured"
+    DERIVED = "derived"
+    SPECIFICATION = "specification"
+    UNVERIFIED = "unverified"
+
+
+class Source(BaseModel):
+    """The origin of one field of a file, or of everything below it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    field: Text
+    """Dotted name of a number (`power.idle`) or of a group of numbers (`power`)."""
+    confidence: Confidence
+    ref: Text
+    """Where it can be looked up."""
+    note: str = ""
+    """How it was computed, or what to beware of."""
+
+
+def numbers(model: BaseModel, prefix: str = "") -> Iterator[str]:
+    """Dotted names of the numbers that a file gives, in order; those left to their defaults are not among them."""
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        key = prefix + (field.alias or name)
+        if isinstance(value, BaseModel):
+            yield from numbers(value, key + ".")
+        elif name in model.model_fields_set and isinstance(value, int | float) and key != "schema":
+            yield key
+
+
+def origin(field: str, sources: Iterable[Source]) -> Source | None:
+    """The most specific source that covers a field, or None."""
+    covering = [s for s in sources if field == s.field or field.startswith(s.field + ".")]
+    return max(covering, key=lambda source: len(source.field), default=None)
+
+
+def uncovered(model: BaseModel, sources: Sequence[Source]) -> list[str]:
+    """The numbers of a file for which it names no source."""
+    return [field for field in numbers(model) if origin(field, sources) is None]
+
+
+def unverified(model: BaseModel, sources: Sequence[Source]) -> list[str]:
+    """The numbers of a file that nobody has checked: marked `unverified`, or without any source."""
+    found = ((field, origin(field, sources)) for field in numbers(model))
+    return [field for field, source in found if source is None or source.confidence is Confidence.UNVERIFIED]
+
+
+def check_fields(model: BaseModel, sources: Sequence[Source]) -> None:
+    """Refuse a source for a field that the file does not have.
+
+    Raises:
+        ValueError: with the field and the nearest one that exists.
+    """
+    names = list(numbers(model))
+    groups = {name[:cut] for name in names for cut in range(len(name)) if name[cut] == "."}
+    known = [*names, *sorted(groups)]
+    for source in sources:
+        if source.field not in known:
+            hint = nearest(source.field, known) or f"the file has {', '.join(known)}"
+            raise ValueError(f"sources name the field {shown(source.field)}, which the file does not have; {hint}")

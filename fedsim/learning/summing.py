@@ -1,0 +1,90 @@
+"""A weighted mean of models, in one fixed order of additions, whoever comes first.
+
+Members stand by node number in runs of eight. Inside a run they are added from left to right; the sums of runs are
+added in order. A run can be summed wherever its members are, so the bits do not depend on the number of workers; a
+member that is early is held until its turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from fedsim.payload.tensors import FlatTensors, Layout
+
+RUN: Final = 8
+"""Members of a run. Part of the numerical definition of a mean: changing it changes bits."""
+
+_Held = tuple[FlatTensors, int]
+
+
+class _Run:
+    """The sum of up to eight consecutive members, added from left to right."""
+
+    def __init__(self, members: Sequence[int]) -> None:
+        self._waiting = list(members)  # whose turn has not come, in order
+        self._early: dict[int, _Held] = {}
+        self.total: tuple[Tensor, ...] | None = None
+
+    def add(self, member: int, value: FlatTensors, weight: int) -> None:
+        self._early[member] = (value, weight)
+        while self._waiting and self._waiting[0] in self._early:
+            self._take(self._waiting.pop(0))
+
+    def finish(self) -> None:
+        """Add those who came, without waiting for the others any longer."""
+        for member in self._waiting:
+            if member in self._early:
+                self._take(member)
+
+    def _take(self, member: int) -> None:
+        value, weight = self._early.pop(member)
+        if self.total is None:
+            self.total = tuple(b * weight if b.is_floating_point() else b.clone() for b in value.buffers)
+            return
+        for mine, theirs in zip(self.total, value.buffers, strict=True):
+            _accumulate(mine, theirs, weight)
+
+
+def _accumulate(total: Tensor, values: Tensor, weight: int) -> None:
+    if total.is_floating_point():
+        total.add_(values, alpha=weight)
+    else:
+        torch.maximum(total, values, out=total)
+
+
+class RunningMean:
+    """Σ weight·member / Σ weight over the members that came; integer tensors take the largest value."""
+
+    def __init__(self, layout: Layout, expected: Sequence[int]) -> None:
+        self._layout = layout
+        self._runs = [_Run(expected[i : i + RUN]) for i in range(0, len(expected), RUN)]
+        self._run_of = {member: self._runs[i // RUN] for i, member in enumerate(expected)}
+        self._weight = 0
+
+    def add(self, member: int, value: FlatTensors, weight: int) -> None:
+        """Take in one member's tensors."""
+        assert value.layout is self._layout
+        self._run_of[member].add(member, value, weight)
+        self._weight += weight
+
+    def result(self) -> FlatTensors:
+        """The mean; the members' own tensors are no longer needed."""
+        total: tuple[Tensor, ...] | None = None
+        for run in self._runs:
+            run.finish()
+            if run.total is None:
+                continue
+            if total is None:
+                total = run.total
+                continue
+            for mine, theirs in zip(total, run.total, strict=True):
+                _accumulate(mine, theirs, 1)
+        assert total is not None, "a mean of nothing"
+        for buffer in total:
+            if buffer.is_floating_point():
+                buffer.div_(self._weight)
+        return FlatTensors(self._layout, total)

@@ -1,0 +1,107 @@
+"""A block's tensors as views of one flat buffer a dtype: loading, summing and shipping a model are single operations.
+
+Every tensor starts on a 64-byte boundary, as PyTorch's own allocations do, so that kernels take the same paths and
+give the same bits as on separately allocated tensors. The padding is never counted in bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from fedsim.payload.meta import Shape
+
+_ALIGNMENT: Final = 64
+DTYPES: Final = {
+    name: getattr(torch, name)
+    for name in ("float32", "float64", "float16", "bfloat16", "int64", "int32", "uint8", "bool")
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where one tensor lies: buffer, offset in elements, shape and strides."""
+
+    name: str
+    buffer: int
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def _strides(shape: tuple[int, ...], channels_last: bool) -> tuple[int, ...]:
+    order = [0, 2, 3, 1] if channels_last and len(shape) == 4 else list(range(len(shape)))
+    strides, step = [0] * len(shape), 1
+    for axis in reversed(order):
+        strides[axis] = step
+        step *= max(shape[axis], 1)
+    return tuple(strides)
+
+
+class Layout:
+    """The slots of a block's tensors in its flat buffers.
+
+    Args:
+        shapes: names, shapes and dtypes, in the order of the block's parameters, then buffers.
+        channels_last: lay four-dimensional tensors out with the channels innermost.
+    """
+
+    def __init__(self, shapes: Iterable[Shape], *, channels_last: bool = False) -> None:
+        sizes: dict[str, int] = {}
+        slots: list[Slot] = []
+        for shape in shapes:
+            index = list(sizes).index(shape.dtype) if shape.dtype in sizes else len(sizes)
+            offset = sizes.get(shape.dtype, 0)
+            slots.append(Slot(shape.name, index, offset, shape.shape, _strides(shape.shape, channels_last)))
+            unit = max(1, _ALIGNMENT // DTYPES[shape.dtype].itemsize)
+            sizes[shape.dtype] = offset + -(-shape.elements // unit) * unit
+        self.slots = tuple(slots)
+        self.dtypes = tuple(DTYPES[name] for name in sizes)
+        self.sizes = tuple(sizes.values())
+
+    def empty(self) -> FlatTensors:
+        """Fresh buffers, zero in the padding and everywhere else."""
+        return FlatTensors(
+            self, tuple(torch.zeros(n, dtype=d) for n, d in zip(self.sizes, self.dtypes, strict=True))
+        )
+
+
+class FlatTensors:
+    """The tensors of one block. Shared by reference wherever nobody writes."""
+
+    __slots__ = ("buffers", "layout")
+
+    def __init__(self, layout: Layout, buffers: tuple[Tensor, ...]) -> None:
+        self.layout = layout
+        self.buffers = buffers
+
+    def views(self) -> list[Tensor]:
+        """One tensor a slot, in order, sharing memory with the flat buffers."""
+        return [self.buffers[s.buffer].as_strided(s.shape, s.strides, s.offset) for s in self.layout.slots]
+
+    def named(self) -> dict[str, Tensor]:
+        """The views by name."""
+        return {slot.name: view for slot, view in zip(self.layout.slots, self.views(), strict=True)}
+
+    def clone(self) -> FlatTensors:
+        """A copy with buffers of its own."""
+        return FlatTensors(self.layout, tuple(b.clone() for b in self.buffers))
+
+    def copy_(self, other: FlatTensors) -> None:
+        """Overwrite the buffers with those of `other`."""
+        for mine, theirs in zip(self.buffers, other.buffers, strict=True):
+            mine.copy_(theirs)
+
+    def fill_(self, values: Mapping[str, Tensor]) -> None:
+        """Overwrite every tensor with the one of the same name."""
+        for name, view in self.named().items():
+            view.copy_(values[name])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors, without padding."""
+        return sum(view.nbytes for view in self.views())

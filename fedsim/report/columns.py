@@ -1,0 +1,192 @@
+"""The records of a trace as numpy columns, nodes numbered by their row in the node table.
+
+The one place where tuples become arrays; every measure starts from here. Knows nothing of what the columns mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedsim.errors import AccountingError
+from fedsim.script import SERVER
+from fedsim.trace import PURPOSES, Mark, Node, Span, Trace, Transfer, Wait, columns, encode
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A column of strings: a code a row, and the string of each code."""
+
+    codes: npt.NDArray[np.int32]
+    names: Sequence[str]
+
+    @classmethod
+    def of(cls, values: Sequence[str]) -> Words:
+        """The column that holds `values`."""
+        return cls(*encode(values))
+
+    def among(self, *wanted: str) -> Bools:
+        """The rows whose string is one of `wanted`."""
+        flags = np.array([name in wanted for name in self.names], np.bool_)
+        return flags[self.codes] if len(flags) else np.zeros(len(self.codes), np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Columns of `Span`."""
+
+    node: Ints
+    lane: Ints
+    kind: Words
+    start: Ints
+    end: Ints
+    macs: Ints
+    forward_macs: Ints
+    samples: Ints
+    wasted: Bools
+
+
+@dataclass(frozen=True, slots=True)
+class Transfers:
+    """Columns of `Transfer`; `bytes` has a row a purpose, in the order of `PURPOSES`."""
+
+    number: Ints
+    source: Ints
+    target: Ints
+    message: Words
+    role: Words
+    bytes: Ints
+    queued: Ints
+    started: Ints
+    arrived: Ints
+    outcome: Words
+
+    def rows(self, numbers: Ints) -> Ints:
+        """Where the transfers with these numbers stand; -1 for a number that no transfer has."""
+        if not len(self.number):
+            return np.full(len(numbers), -1, np.int64)
+        order = np.argsort(self.number, kind="stable")
+        at = np.minimum(np.searchsorted(self.number[order], numbers), len(order) - 1)
+        found: Ints = np.where(self.number[order[at]] == numbers, order[at], -1)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Columns of `Wait`."""
+
+    node: Ints
+    start: Ints
+    end: Ints
+    awaited: Words
+    message: Ints
+
+
+class NodeTable:
+    """The node table: node numbers to rows."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        numbers = np.fromiter((node.number for node in nodes), np.int64, len(nodes))
+        self._order = np.argsort(numbers, kind="stable")
+        self._numbers = numbers[self._order]
+
+    def rows(self, numbers: npt.ArrayLike) -> Ints:
+        """The rows of the nodes with these numbers.
+
+        Raises:
+            AccountingError: a node is not in the table.
+        """
+        numbers = np.asarray(numbers, np.int64)
+        if not len(numbers):
+            return numbers
+        if not len(self._numbers):
+            raise AccountingError(f"node {numbers[0]} has records but is not in the node table, which is empty")
+        at = np.minimum(np.searchsorted(self._numbers, numbers), len(self._numbers) - 1)
+        strangers = self._numbers[at] != numbers
+        if strangers.any():
+            raise AccountingError(f"node {numbers[strangers][0]} has records but is not in the node table")
+        found: Ints = self._order[at]
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """A trace in columns. `server` is the row of the server in the node table, -1 where it is not in it."""
+
+    nodes: Sequence[Node]
+    table: NodeTable
+    server: int
+    end: int
+    spans: Spans
+    transfers: Transfers
+    waits: Waits
+    marks: dict[str, list[tuple[int, Mark]]]
+    """Marks by name, each with its place in the order of recording."""
+
+    @property
+    def devices(self) -> Bools:
+        """The rows of the node table that are devices."""
+        flags = np.ones(len(self.nodes), np.bool_)
+        if self.server >= 0:
+            flags[self.server] = False
+        return flags
+
+    def named(self, *names: str) -> list[Mark]:
+        """The marks with these names, in the order of their recording."""
+        return [mark for _, mark in sorted(pair for name in names for pair in self.marks.get(name, ()))]
+
+
+def tabulate(trace: Trace) -> Columns:
+    """The columns of a trace."""
+    table = NodeTable(trace.nodes)
+    marks: dict[str, list[tuple[int, Mark]]] = {}
+    for place, row in enumerate(trace.marks):
+        mark = Mark(*row)
+        marks.setdefault(mark.name, []).append((place, mark))
+    servers = [row for row, node in enumerate(trace.nodes) if node.number == SERVER]
+    return Columns(
+        nodes=trace.nodes,
+        table=table,
+        server=servers[0] if servers else -1,
+        end=trace.end,
+        spans=_spans(columns(trace.spans, Span), table),
+        transfers=_transfers(columns(trace.transfers, Transfer), table),
+        waits=_waits(columns(trace.waits, Wait), table),
+        marks=marks,
+    )
+
+
+def _spans(found: dict[str, Any], table: NodeTable) -> Spans:
+    return Spans(**{**found, "node": table.rows(found["node"]), "kind": Words.of(found["kind"])})
+
+
+def _transfers(found: dict[str, Any], table: NodeTable) -> Transfers:
+    return Transfers(
+        number=found["number"],
+        source=table.rows(found["source"]),
+        target=table.rows(found["target"]),
+        message=Words.of(found["message"]),
+        role=Words.of(found["role"]),
+        bytes=np.stack([found[purpose] for purpose in PURPOSES]),
+        queued=found["queued"],
+        started=found["started"],
+        arrived=found["arrived"],
+        outcome=Words.of(found["outcome"]),
+    )
+
+
+def _waits(found: dict[str, Any], table: NodeTable) -> Waits:
+    return Waits(
+        node=table.rows(found["node"]),
+        start=found["start"],
+        end=found["end"],
+        awaited=Words.of(found["awaited"]),
+        message=found["message"],
+    )

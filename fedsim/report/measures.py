@@ -1,0 +1,114 @@
+"""Everything the outputs share, computed once: accounts, traffic, work, energy and the curve of quality.
+
+Units here are SI floats where a quantity is for people and exact integers where it is counted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fedsim.report.columns import Columns, Ints, tabulate
+from fedsim.report.idle import Accounts, account
+from fedsim.report.intervals import added
+from fedsim.report.traffic import Traffic, traffic
+from fedsim.trace import Trace
+
+NS = 1e-9
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One evaluation of the published model; NaN where a figure is missing.
+
+    `round` is the last round opened before it, -1 for none; `trained` the samples trained in the run so far.
+    """
+
+    time: float
+    round: int
+    version: int
+    accuracy: float
+    loss: float
+    trained: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """The measures of a run; arrays have an entry a row of the node table.
+
+    `samples` are those of work that was not wasted; MACs include wasted work. `joules` is NaN where the profile has no
+    power.
+    """
+
+    columns: Columns
+    accounts: Accounts
+    traffic: Traffic
+    macs: Ints
+    forward_macs: Ints
+    samples: Ints
+    joules: Floats
+    curve: tuple[Point, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Length of the run on its own clock."""
+        return self.columns.end * NS
+
+
+def measure(trace: Trace) -> Measures:
+    """All measures of a trace."""
+    columns = tabulate(trace)
+    spans, size, accounts = columns.spans, len(columns.nodes), account(columns)
+    idle_watts = np.array([node.idle_watts for node in columns.nodes], np.float64)
+    busy_watts = np.array([node.busy_watts for node in columns.nodes], np.float64)
+    kept = ~spans.wasted
+    return Measures(
+        columns=columns,
+        accounts=accounts,
+        traffic=traffic(columns),
+        macs=added(spans.node, spans.macs, size),
+        forward_macs=added(spans.node, spans.forward_macs, size),
+        samples=added(spans.node[kept], spans.samples[kept], size),
+        joules=idle_watts * (accounts.horizon * NS) + (busy_watts - idle_watts) * (accounts.busy * NS),
+        curve=_curve(columns),
+    )
+
+
+def _curve(columns: Columns) -> tuple[Point, ...]:
+    points: list[Point] = []
+    current = -1
+    for mark in columns.named("round.open", "evaluate"):
+        if mark.name == "round.open":
+            current = int(mark.value)
+            continue
+        detail = json.loads(mark.detail) if mark.detail else {}
+        points.append(
+            Point(
+                time=mark.time * NS,
+                round=current,
+                version=int(detail.get("version", -1)),
+                accuracy=mark.value,
+                loss=float(detail.get("loss", math.nan)),
+                trained=int(detail.get("trained", 0)),
+            )
+        )
+    return tuple(points)
+
+
+def best(values: Iterable[float], *, lowest: bool = False) -> float | None:
+    """The best of the finite values, None where there is none."""
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return None
+    return min(finite) if lowest else max(finite)
+
+
+def finite(value: float) -> float | None:
+    """A number for JSON: None in the place of NaN and infinities."""
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,204 @@
+"""`summary.json`: the figures of a run under the names that `interface.md` fixes (schema 1).
+
+Fractions are of a node's active horizon; a figure that this run does not have is null, never 0.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from fedsim.report.idle import CAUSES, DEPENDENCY
+from fedsim.report.measures import NS, Floats, Measures, Point, best, finite, measure
+from fedsim.report.traffic import DIRECTIONS
+from fedsim.trace import PURPOSES, Trace
+
+SCHEMA: Final = 1
+_ORDER: Final = ("activations", "gradients", "weights", "labels", "control")
+
+
+def summarise(
+    trace: Trace,
+    *,
+    status: str,
+    wall_seconds: float,
+    measures: Measures | None = None,
+    pruning: Mapping[str, Any] | None = None,
+    fidelity: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The summary of a run.
+
+    Args:
+        status: `done`, `stopped` or `failed`.
+        wall_seconds: how long the run took on the host.
+        measures: those of this trace, where the caller has them already.
+        pruning: what the pruner reports, for runs that prune.
+        fidelity: what the pacers report, for emulations.
+    """
+    found = measure(trace) if measures is None else measures
+    scenario = trace.scenario
+    summary: dict[str, Any] = {
+        "schema": SCHEMA,
+        "name": scenario.get("name"),
+        "scheduler": _name(scenario.get("scheduler")),
+        "mode": scenario.get("mode"),
+        "seed": scenario.get("seed"),
+        "status": status,
+        "seconds": found.seconds,
+        "wall_seconds": wall_seconds,
+        "accuracy": _accuracy(found.curve, _targets(scenario)),
+        "server": _server(found),
+        "devices": _devices(found),
+        "bytes": _bytes(found),
+        "throughput": _throughput(found),
+        "metric": _metric(found.curve, metric_name(scenario)),
+        "deployment": _deployment(found),
+        "contributions": _contributions(found),
+        "identity": {
+            "time_error_s": float(np.abs(found.accounts.missing).max(initial=0)) * NS,
+            "bytes_in_flight": found.traffic.in_flight,
+            "bytes_wasted": found.traffic.wasted,
+        },
+    }
+    if pruning is not None:
+        summary["pruning"] = dict(pruning)
+    if fidelity is not None:
+        summary["fidelity"] = dict(fidelity)
+    return summary
+
+
+def metric_name(scenario: Mapping[str, Any]) -> str:
+    """What the quality of this run is measured by: perplexity for text, else what `until` asks for, else accuracy."""
+    until, data = scenario.get("until") or {}, scenario.get("data") or {}
+    if until.get("perplexity") is not None or data.get("tokens"):
+        return "perplexity"
+    return "loss" if until.get("loss") is not None and until.get("accuracy") is None else "accuracy"
+
+
+def utilisation(measures: Measures) -> tuple[Floats, Floats]:
+    """Busy fraction (of its lanes, for the server), and idle fractions by cause, of every node; NaN without horizon.
+
+    A lane of the server without work while another one computes waits for its devices: dependency.
+    """
+    accounts = measures.accounts
+    horizon = np.where(accounts.horizon > 0, accounts.horizon.astype(np.float64), np.nan)
+    busy, idle = accounts.busy / horizon, accounts.idle / horizon
+    row = measures.columns.server
+    if row >= 0:
+        lanes = max(measures.columns.nodes[row].lanes, 1)
+        used = float(accounts.lane_busy[row] / (lanes * horizon[row]))
+        idle[DEPENDENCY, row] += busy[row] - used
+        busy[row] = used
+    return busy, idle
+
+
+def _server(measures: Measures) -> dict[str, Any]:
+    row = measures.columns.server
+    busy, idle = utilisation(measures)
+    rows = np.arange(len(busy)) == row
+    return {**_fractions(busy[rows], idle[:, rows]), "peak_memory_bytes": None, "joules": _sum(measures.joules[rows])}
+
+
+def _devices(measures: Measures) -> dict[str, Any]:
+    rows = measures.columns.devices
+    busy, idle = utilisation(measures)
+    present = rows & ~np.isnan(busy)
+    return {
+        "count": int(rows.sum()),
+        **_fractions(busy[present], idle[:, present]),
+        "macs": int(measures.macs[rows].sum()),
+        "peak_memory_bytes": None,
+        "joules": _sum(measures.joules[rows]),
+    }
+
+
+def _fractions(busy: Floats, idle: Floats) -> dict[str, Any]:
+    """Means over nodes."""
+    if not len(busy) or np.isnan(busy).all():
+        return {"idle": None, "idle_by_cause": dict.fromkeys(CAUSES), "busy": None}
+    by_cause = dict(zip(CAUSES, idle.mean(axis=1).tolist(), strict=True))
+    return {"idle": 1.0 - float(busy.mean()), "idle_by_cause": by_cause, "busy": float(busy.mean())}
+
+
+def _sum(values: Floats) -> float | None:
+    return finite(float(values.sum())) if len(values) else None
+
+
+def _accuracy(curve: Sequence[Point], targets: Sequence[float]) -> dict[str, Any]:
+    values = [point.accuracy for point in curve]
+    reached = {
+        f"{target:g}": next((point.time for point in curve if point.accuracy >= target), None) for target in targets
+    }
+    return {"final": finite(values[-1]) if values else None, "best": best(values), "time_to": reached}
+
+
+def _metric(curve: Sequence[Point], name: str) -> dict[str, Any]:
+    if name == "accuracy":
+        values = [point.accuracy for point in curve]
+    else:
+        values = [point.loss if name == "loss" else perplexity(point.loss) for point in curve]
+    final = finite(values[-1]) if values else None
+    return {"name": name, "final": final, "best": best(values, lowest=name != "accuracy")}
+
+
+def perplexity(loss: float) -> float:
+    """The perplexity of a mean loss a token; infinite where it does not fit a float."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
+
+
+def _bytes(measures: Measures) -> dict[str, Any]:
+    totals = measures.traffic.totals(measures.columns.server)
+    found: dict[str, Any] = {
+        direction: {purpose: int(totals[index, PURPOSES.index(purpose)]) for purpose in _ORDER}
+        for index, direction in enumerate(DIRECTIONS)
+    }
+    return {**found, "total": int(totals.sum())}
+
+
+def _throughput(measures: Measures) -> dict[str, float | None]:
+    """Samples a second of the whole run; without training on the server, the devices' rate is end to end."""
+    rows, seconds = measures.columns.devices, measures.seconds
+    if not seconds:
+        return dict.fromkeys(("device_samples_per_s", "server_samples_per_s", "end_to_end_samples_per_s"))
+    device = int(measures.samples[rows].sum()) / seconds
+    server = int(measures.samples[~rows].sum()) / seconds
+    return {
+        "device_samples_per_s": device,
+        "server_samples_per_s": server,
+        "end_to_end_samples_per_s": min(device, server) if server else device,
+    }
+
+
+def _deployment(measures: Measures) -> dict[str, float | None]:
+    """Bytes and MACs of all nodes together; seconds of the slowest, since nodes are installed side by side."""
+    details = [json.loads(mark.detail or "{}") for mark in measures.columns.named("deployment")]
+
+    def all_of(key: str) -> list[Any]:
+        return [detail[key] for detail in details if detail.get(key) is not None]
+
+    return {
+        "bytes": sum(all_of("bytes")) if all_of("bytes") else None,
+        "seconds": max(all_of("seconds"), default=None),
+        "macs": sum(all_of("macs")) if all_of("macs") else None,
+    }
+
+
+def _contributions(measures: Measures) -> dict[str, int | None]:
+    counts = measures.traffic.contributions[measures.columns.devices]
+    return {"min": int(counts.min()) if len(counts) else None, "max": int(counts.max()) if len(counts) else None}
+
+
+def _targets(scenario: Mapping[str, Any]) -> list[float]:
+    target = (scenario.get("until") or {}).get("accuracy")
+    return [] if target is None else [float(target)]
+
+
+def _name(scheduler: object) -> object:
+    return scheduler.get("name") if isinstance(scheduler, Mapping) else scheduler

@@ -1,0 +1,80 @@
+"""`nodes.csv` and `curves.csv`: a row a node, and a row an evaluation.
+
+An empty cell is a figure that this run does not have.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from fedsim.report.idle import CAUSES
+from fedsim.report.measures import NS, Measures, finite
+from fedsim.report.traffic import DIRECTIONS
+from fedsim.trace import PURPOSES
+
+CURVES: Final = ("time", "round", "version", "accuracy", "loss", "samples")
+BYTES: Final = tuple(f"bytes_{direction}_{purpose}" for direction in DIRECTIONS for purpose in PURPOSES)
+NODES: Final = (
+    *("node", "name", "profile", "group", "active_s", "busy_s"),
+    *(f"{cause}_s" for cause in CAUSES),
+    *BYTES,
+    *("macs", "forward_macs", "samples", "peak_memory_bytes", "joules", "contributions"),
+)
+
+
+def node_rows(measures: Measures, limit: int | None = None) -> list[tuple[Any, ...]]:
+    """The rows of `nodes.csv` in the order of `NODES`: of all nodes, or of the first `limit`."""
+    count = len(measures.columns.nodes) if limit is None else min(limit, len(measures.columns.nodes))
+    nodes, accounts = measures.columns.nodes[:count], measures.accounts
+    seconds = np.vstack((accounts.horizon, accounts.busy, accounts.idle))[:, :count] * NS
+    amounts = measures.traffic.delivered.reshape(len(BYTES), -1)[:, :count]
+    return list(
+        zip(
+            *([getattr(node, key) for node in nodes] for key in ("number", "name", "profile", "group")),
+            *seconds.tolist(),
+            *amounts.tolist(),
+            measures.macs[:count].tolist(),
+            measures.forward_macs[:count].tolist(),
+            measures.samples[:count].tolist(),
+            [None] * count,
+            [finite(joules) for joules in measures.joules[:count].tolist()],
+            measures.traffic.contributions[:count].tolist(),
+            strict=True,
+        )
+    )
+
+
+def curve_rows(measures: Measures) -> list[tuple[Any, ...]]:
+    """The rows of `curves.csv` in the order of `CURVES`."""
+    rows: list[tuple[Any, ...]] = []
+    for point in measures.curve:
+        order = (None if number < 0 else number for number in (point.round, point.version))
+        rows.append((point.time, *order, _known(point.accuracy), _known(point.loss), point.trained))
+    return rows
+
+
+def write_nodes(path: Path, measures: Measures) -> None:
+    """Write `nodes.csv`."""
+    _write(path, NODES, node_rows(measures))
+
+
+def write_curves(path: Path, measures: Measures) -> None:
+    """Write `curves.csv`."""
+    _write(path, CURVES, curve_rows(measures))
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _write(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(head)
+        writer.writerows(rows)

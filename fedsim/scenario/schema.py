@@ -1,0 +1,338 @@
+"""The sections of a scenario as frozen models: every key, its type, its default and what it means.
+
+Knows nothing of files and lines, nor of which schedulers, models and data sets there are: what those take is in
+`options`, checked against types that are handed in. Rules that join several sections are in `checks`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    PrivateAttr,
+    Tag,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from fedsim.errors import shown
+from fedsim.quantities import Delay, Duration, Fraction, Rate
+from fedsim.scenario.problems import KeyPath, Places
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def rule(sentence: str, key: str = "") -> PydanticCustomError:
+    """The error of a section that breaks a rule between its keys; the message points at `key`."""
+    return PydanticCustomError("rule", "{sentence}", {"sentence": sentence, "key": key})
+
+
+def _no_switch(value: object) -> object:
+    if isinstance(value, bool):  # pydantic would take true as 1
+        raise PydanticCustomError("int_type", "not a number")
+    return value
+
+
+def _identifier(value: object) -> object:
+    if isinstance(value, str) and not _NAME.fullmatch(value):
+        rules = "letters, digits, '-', '_' and '.', and begin with a letter or digit, at most 100 of them"
+        raise ValueError(f"{shown(value)} does not fit a folder's name; use {rules}")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_switch)]
+Number = Annotated[float, BeforeValidator(_no_switch), Field(allow_inf_nan=False)]
+Identifier = Annotated[str, BeforeValidator(_identifier)]
+Name = Annotated[str, Field(min_length=1)]
+Switch = Annotated[bool, PlainSerializer(lambda value: "on" if value else "off", return_type=str)]
+Options = Annotated[Any, Field(exclude=True)]  # an instance of a type that the registry names; `dump` writes it
+
+
+class Section(BaseModel):
+    """A mapping of a scenario: frozen, and no other keys than these."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Model(Section):
+    """The network that is trained, and where it is cut between device and server. Short form: its name."""
+
+    name: Name = Field(examples=["vgg5"])
+    """A model of `fedsim list models`, or `module:Class`."""
+    cut: Whole | None = Field(default=None, ge=1)
+    """The device holds the units before this index; null where the scheduler trains whole models."""
+    options: Options = None
+    """What the model takes beside these, each a key of this section."""
+
+
+class Partition(Section):
+    """How the training data are spread over the devices. Short form: its kind."""
+
+    kind: Name = "iid"
+    """A partition such as `iid` or `dirichlet`."""
+    options: Options = None
+    """What the partition takes, each a key of this section."""
+
+
+class Tokens(Section):
+    """How text becomes training sequences."""
+
+    length: Whole = Field(ge=1, examples=[256])
+    """Tokens in a sequence."""
+    tokenizer: Name = Field(examples=["smollm2"])
+    """The tokenizer's name or folder."""
+
+
+class Data(Section):
+    """The data set and how it is spread. Short form: its name."""
+
+    name: Name = Field(examples=["digits"])
+    """A data set of `fedsim list data`, or `module:Class`."""
+    path: Path | None = None
+    """The folder with the files: torchvision's layout, or Hugging Face Parquet. Relative to the scenario file."""
+    samples: Whole | None = Field(default=None, ge=1)
+    """A seeded subset of the training set; null takes all of it."""
+    resize: Whole | None = Field(default=None, ge=1)
+    """The side of the images in pixels; null fits them to what the model takes."""
+    tokens: Tokens | None = None
+    """For text: how it becomes sequences."""
+    partition: Partition = Partition()
+    """How the training data are spread over the devices."""
+
+
+class InlineLink(Section):
+    """A link written out in the scenario."""
+
+    up: Rate = Field(examples=["10 Mbit/s"])
+    """From the device to the server."""
+    down: Rate = Field(examples=["26 Mbit/s"])
+    """From the server to the device."""
+    latency: Delay = 0.0
+    """One way, for each message."""
+
+
+def _link_form(value: object) -> str:
+    return "<inline>" if isinstance(value, dict | InlineLink) else "<name>"
+
+
+Link = Annotated[
+    Annotated[Name, Tag("<name>")] | Annotated[InlineLink, Tag("<inline>")],
+    Discriminator(_link_form),
+]
+
+
+class Group(Section):
+    """A group of like devices."""
+
+    profile: Name = Field(examples=["raspberry-pi-4b"])
+    """A profile of `fedsim list profiles`, or the path of one."""
+    count: Whole = Field(default=1, ge=1, le=10_000_000)
+    """Devices of this kind."""
+    link: Link | None = None
+    """A link of `fedsim list links`, the path of one, or its rates; null takes the profile's default."""
+
+
+class Server(Section):
+    """The server."""
+
+    profile: Name = Field(examples=["rtx-a6000"])
+    """A profile of `fedsim list profiles`, or the path of one."""
+    link: Link | None = None
+    """The server's own link, shared by all devices; null takes the profile's default."""
+
+
+class Scheduler(Section):
+    """The training system. Short form: its name."""
+
+    name: Name = Field(examples=["fedavg"])
+    """A scheduler of `fedsim list schedulers`, or `module:Class`."""
+    options: Options = None
+    """The scheduler itself: a frozen dataclass whose fields are keys of this section."""
+
+
+class Optimizer(Section):
+    """The optimizer on the devices and on the server. Short form: its name."""
+
+    name: Name = "sgd"
+    """Such as `sgd`."""
+    options: Options = None
+    """What the optimizer takes, such as `lr`, each a key of this section."""
+
+
+class Training(Section):
+    """How a step of training is done."""
+
+    batch: Whole = Field(default=32, ge=1)
+    """Samples in a step."""
+    optimizer: Optimizer = Optimizer()
+    """The optimizer on the devices and on the server."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """The type of weights and activations."""
+    optimizer_state: Literal["reset", "keep"] = "reset"
+    """Whether a device's optimizer starts anew when it gets new weights."""
+
+
+class Selection(Section):
+    """Which devices take part in a round."""
+
+    kind: Literal["all", "uniform", "fraction"] = "all"
+    """All of them, `count` drawn at random, or a `fraction` drawn at random."""
+    count: Whole | None = Field(default=None, ge=1)
+    """Devices a round, for kind uniform."""
+    fraction: Fraction | None = Field(default=None, gt=0, le=1)
+    """The part of the fleet a round, for kind fraction."""
+
+    @model_validator(mode="after")
+    def _takes_what_its_kind_needs(self) -> Selection:
+        for key, kind, example in (("count", "uniform", "count: 10"), ("fraction", "fraction", "fraction: 10 %")):
+            given = getattr(self, key) is not None
+            if given and self.kind != kind:
+                raise rule(f"only kind {kind} takes it, and the kind is {self.kind}; remove it", key)
+            if not given and self.kind == kind:
+                raise rule(f"kind {kind} needs {key}; add it, as in '{example}'")
+        return self
+
+
+class Fault(Section):
+    """A device that goes away and, maybe, comes back."""
+
+    device: Whole = Field(ge=0, examples=[3])
+    """The device's index in the fleet, from 0."""
+    leave: Duration = Field(examples=["120 s"])
+    """When it goes away."""
+    return_: Duration | None = Field(default=None, alias="return")
+    """When it comes back; null: never."""
+
+    @model_validator(mode="after")
+    def _returns_after_leaving(self) -> Fault:
+        if self.return_ is not None and self.return_ <= self.leave:
+            raise rule("the device returns before it leaves; give a later time than leave", "return")
+        return self
+
+
+class Until(Section):
+    """When the run ends: whichever comes first; at least one."""
+
+    rounds: Whole | None = Field(default=None, ge=1)
+    """Rounds; for asynchronous systems, rounds x devices aggregations."""
+    time: Duration | None = None
+    """Time on the run's own clock."""
+    accuracy: Fraction | None = Field(default=None, gt=0, le=1)
+    """Accuracy on the test data."""
+    loss: Number | None = Field(default=None, gt=0)
+    """Loss on the test data, or less."""
+    perplexity: Number | None = Field(default=None, gt=1)
+    """Perplexity on the test data, or less."""
+
+    @model_validator(mode="after")
+    def _ends(self) -> Until:
+        if all(getattr(self, key) is None for key in Until.model_fields):
+            raise rule(f"nothing ends the run; give at least one of {', '.join(Until.model_fields)}")
+        return self
+
+
+class Evaluate(Section):
+    """When and on how much the model is tested."""
+
+    every: Duration | None = None
+    """Time between evaluations; null: until.time / 50, else at each new global model."""
+    samples: Literal["all"] | Annotated[Whole, Field(ge=1)] = "all"
+    """Test samples; a number takes a seeded subset."""
+
+
+class Workers(Section):
+    """What does the real work of a simulation. None of it changes virtual time."""
+
+    kind: Literal["inline"] = "inline"
+    """Inline: in this process."""
+    threads: Whole = Field(default=1, ge=1, le=4096)
+    """Threads inside an operation; part of what makes a run reproducible to the bit."""
+    memory_format: Literal["channels_last", "default"] = "channels_last"
+    """The layout of images in memory; channels_last is faster on most machines and rounds differently."""
+
+
+class Scenario(Section):
+    """A whole scenario, checked, with every default in place; `load` makes it."""
+
+    name: Identifier = Field(examples=["eight-boards"])
+    """The run's name; by default that of the file."""
+    seed: Whole = Field(default=0, ge=0, lt=2**63)
+    """All that is random follows from it."""
+    model: Model = Field(examples=["vgg5"])
+    """The network, and where it is cut."""
+    data: Data = Field(examples=["digits"])
+    """The data and how they are spread."""
+    fleet: tuple[Group, ...] = Field(min_length=1, examples=["[{profile: raspberry-pi-4b, count: 4}]"])
+    """The devices, in groups; their indices count through the groups, from 0."""
+    server: Server = Field(examples=["{profile: rtx-a6000}"])
+    """The server."""
+    scheduler: Scheduler = Field(examples=["fedavg"])
+    """The training system."""
+    training: Training = Training()
+    """How a step of training is done."""
+    norm: Literal["bn", "gn"] = "bn"
+    """Batch or group normalisation in models that normalise."""
+    selection: Selection = Selection()
+    """Which devices take part in a round."""
+    faults: tuple[Fault, ...] = ()
+    """Devices that go away and come back."""
+    until: Until = Field(examples=["{rounds: 100}"])
+    """When the run ends."""
+    evaluate: Evaluate = Evaluate()
+    """When and on how much the model is tested."""
+    mode: Literal["simulate"] = "simulate"
+    """Simulate: on a virtual clock."""
+    learning: Switch = True
+    """Off: timing only, nothing is trained."""
+    workers: Workers = Workers()
+    """What does the real work."""
+
+    _places: Places = PrivateAttr(default_factory=Places)
+
+    @property
+    def devices(self) -> int:
+        """How many devices the fleet has."""
+        return sum(group.count for group in self.fleet)
+
+    def where(self, *path: str | int) -> str:
+        """Where a value was given, for the end of a message: `(x.yaml, line 8)`."""
+        return self._places.where(path)
+
+    def placed(self, places: Places) -> Scenario:
+        """The same scenario, which knows where its values were given."""
+        copy = self.model_copy()
+        copy._places = places
+        return copy
+
+
+def keys_of(section: type[Section]) -> dict[str, Any]:
+    """The keys of a section as a file writes them, with what pydantic knows of each."""
+    fields = section.model_fields.items()
+    return {field.alias or name: field for name, field in fields if not field.exclude}
+
+
+def section_at(path: KeyPath) -> type[Section] | None:
+    """The section that `path` leads to in a scenario; None where it leads to a value, or nowhere."""
+    section: type[Section] | None = Scenario
+    for key in path:
+        if isinstance(key, int):
+            continue  # an item of a list of sections
+        if section is None or key not in keys_of(section):
+            return None
+        section = _section_in(keys_of(section)[key].annotation)
+    return section
+
+
+def _section_in(annotation: Any) -> type[Section] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    parts = (_section_in(part) for part in getattr(annotation, "__args__", ()))
+    return next((part for part in parts if part is not None), None)

@@ -1,0 +1,11 @@
+"""The schedulers that fedsim knows by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fedsim.schedulers.fedavg import FedAvg
+from fedsim.schedulers.splitfed import SplitFed
+
+SCHEDULERS: Final[Mapping[str, type[Any]]] = {"fedavg": FedAvg, "splitfed": SplitFed}
