@@ -45,7 +45,7 @@ class Dimension:
         if number is None:
             raise ValueError(f"{shown(value)} is not a {self.name}; write it like {self.example}")
         if unit not in self.units:
-            known = ", ".join(u for u in self.units if u)
+            known = ", ".join(u for u in self.units if u and not (u[0] == "K" and u[1] != "i"))
             rule = f"has the unit {shown(unit)}, but" if unit else "has no unit;"
             raise ValueError(f"{shown(value)} {rule} a {self.name} is given in {known}; write it like {self.example}")
         factor = self.units[unit]

@@ -53,7 +53,7 @@ def test_the_wheel_is_typed_licensed_and_has_the_command(wheel: zipfile.ZipFile)
 
 
 @pytest.mark.slow
-def test_every_module_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
-    """No module is left behind by a pattern."""
-    here = {path.relative_to(CHECKOUT).as_posix() for path in (CHECKOUT / "fedsim").rglob("*.py")}
-    assert here <= set(wheel.namelist())
+def test_every_file_of_the_package_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
+    """Neither a module nor the report's style sheet is left behind by a pattern."""
+    files = (path for path in (CHECKOUT / "fedsim").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    assert {path.relative_to(CHECKOUT).as_posix() for path in files} <= set(wheel.namelist())

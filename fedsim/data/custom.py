@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fedsim.data.arrays import chosen
 from fedsim.data.catalogue import DataInfo
-from fedsim.data.dataset import DataSet, from_arrays
+from fedsim.data.dataset import DataSet, from_arrays, read_only
 from fedsim.errors import UserError, nearest
 
 
@@ -73,8 +73,8 @@ class Custom:
         return self._made.info
 
     def read(self, info: DataInfo, rows: NDArray[np.int64] | None) -> DataSet:
-        """The user's data set, cut and fitted as wanted."""
-        return chosen(self._made, info, rows)
+        """The user's data set, cut and fitted as wanted; its mean and deviation stay."""
+        return replace(chosen(self._made, info, rows), mean=self._made.mean, std=self._made.std)
 
     @cached_property
     def _made(self) -> DataSet:
@@ -93,4 +93,6 @@ class Custom:
             name=made.info.name,
             classes=made.info.classes,
         )
-        return DataSet(checked.info, checked.train, checked.test, made.mean, made.std)
+        if made.mean is None or made.std is None:
+            return checked
+        return replace(checked, mean=read_only(made.mean), std=read_only(made.std))

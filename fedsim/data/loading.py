@@ -65,7 +65,7 @@ def load(
     Raises:
         UserError: the data set is not there, is broken, or an option does not fit it.
     """
-    source = _source(name, path, tokens, options)
+    source = _source(name, path, tokens, options, fit=resize is not None)
     whole = source.info()
     info = whole.fitted(samples, resize)
     rows = None
@@ -97,7 +97,7 @@ def describe(
     if isinstance(name, str) and name in catalogue.names() and not _own_tokens(tokens):
         _refuse(name, options=options, tokens=None if name in catalogue.CORPORA else tokens)
         return _known(name, tokens).fitted(samples, resize)
-    return _source(name, path, tokens, options).info().fitted(samples, resize)
+    return _source(name, path, tokens, options, fit=resize is not None).info().fitted(samples, resize)
 
 
 def default_folder() -> Path:
@@ -123,7 +123,12 @@ def _refuse(name: str, *, tokens: TokenOptions | None = None, options: Mapping[s
 
 
 def _source(
-    name: str | Callable[..., DataSet], path: Path | None, tokens: TokenOptions | None, options: Mapping[str, Any]
+    name: str | Callable[..., DataSet],
+    path: Path | None,
+    tokens: TokenOptions | None,
+    options: Mapping[str, Any],
+    *,
+    fit: bool,
 ) -> Source:
     """The reader for these keys of a scenario."""
     if not isinstance(name, str) or ":" in name:
@@ -133,7 +138,7 @@ def _source(
         return Custom(target, reference, options if path is None else {"path": path, **options})
     if name in catalogue.IMAGES:
         _refuse(name, tokens=tokens, options=options)
-        return Digits() if name == "digits" else _image_source(name, path or default_folder())
+        return Digits() if name == "digits" else _image_source(name, path or default_folder(), fit=fit)
     if path is not None and not path.exists():
         raise UserError(f"data.path: {path} does not exist; check the path of data set {name}")
     if name in catalogue.CORPORA or name == "text":
@@ -148,7 +153,7 @@ def _source(
     files = parquet.find_files(folder, name) if folder.is_dir() else None
     if files is not None:
         _refuse(name, tokens=tokens)
-        return parquet.ParquetImages(name, *files, options=options)
+        return parquet.ParquetImages(name, *files, fit=fit, options=options)
     if text.find_files(folder, name) is not None:
         _refuse(name, options=options)
         return _text_source(name, folder, tokens or TokenOptions())
@@ -156,13 +161,13 @@ def _source(
     raise UserError(f"{unknown('data set', name, known)}; {folder} has no {name}-train.parquet and no {name}-train.txt")
 
 
-def _image_source(name: str, folder: Path) -> Source:
+def _image_source(name: str, folder: Path, *, fit: bool) -> Source:
     known = catalogue.IMAGES[name]
     if folder.is_file():
         raise UserError(f"data.path: {folder} is a file; name the folder that holds {name}")
     files = parquet.find_files(folder, name)
     if files is not None:
-        return parquet.ParquetImages(name, *files, expected=known)
+        return parquet.ParquetImages(name, *files, expected=known, fit=fit)
     if name in SETS:
         return TorchvisionImages(known, folder)
     raise UserError(missing(name, folder, "torchvision does not have it"))

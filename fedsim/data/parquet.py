@@ -71,6 +71,7 @@ class ParquetImages:
         train_files: shards of the training part, in order.
         test_files: shards of the test part.
         expected: what the catalogue says, which the files must agree with; None: found out from the files.
+        fit: pictures of another size than the data set's are fitted to it, not refused.
         options: columns by use (`image`, `label`, `owner`) where their types do not tell.
     """
 
@@ -78,6 +79,7 @@ class ParquetImages:
     train_files: list[Path]
     test_files: list[Path]
     expected: DataInfo | None = None
+    fit: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def info(self) -> DataInfo:
@@ -103,9 +105,7 @@ class ParquetImages:
     def read(self, info: DataInfo, rows: NDArray[np.int64] | None) -> DataSet:
         """Decode every chosen picture once."""
         train, test = self._parts
-        whole = info if self.expected is None else self.expected
-        resize = self.expected is None or whole.shape != info.shape
-        return assembled(info, train.read(info, rows, resize=resize), test.read(info, None, resize=resize))
+        return assembled(info, train.read(info, rows, resize=self.fit), test.read(info, None, resize=self.fit))
 
     @cached_property
     def _parts(self) -> tuple[_Part, _Part]:

@@ -15,7 +15,7 @@ import numpy as np
 from fedsim import seeds
 from fedsim.learning.learners import Batch, Learner, Mean, Node
 from fedsim.learning.plan import DEVICE, MODEL, SERVER_BLOCK, BlockPlan
-from fedsim.script import SERVER, Connected, Disconnected, Message, Payload, Port
+from fedsim.script import SERVER, Connected, Disconnected, Message, Payload, Port, recv
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,9 +128,13 @@ class Server:
         absent = self._port.absent
         return [k for k in self.devices if k not in absent] if absent else self.devices
 
-    def sample(self) -> tuple[int, ...]:
-        """The devices of the next round, sorted: the scenario's number of those present, without replacement."""
-        present = self.present()
+    async def sample(self) -> tuple[int, ...]:
+        """The devices of the next round, sorted: the scenario's number of those present, without replacement.
+
+        Where none is there, this waits until one comes back.
+        """
+        while not (present := self.present()):
+            await recv(Connected)
         wanted = self._job.participants
         if wanted >= len(present):
             return tuple(present)

@@ -119,12 +119,11 @@ class Host:
             tensors |= {name: view.contiguous() for name, view in value.named().items()}
         return tensors
 
-    def evaluate(self, model: Sequence[Payload], split: str, limit: int | None) -> Quality:
-        """Accuracy and mean loss of a published model on (the first `limit` samples of) a held-out split."""
+    def evaluate(self, model: Sequence[Payload], split: str) -> Quality:
+        """Accuracy and mean loss of a published model on a held-out split."""
         instances = [self._temporary(payload) for payload in model]
         modules = [block.bind(instance).eval() for block, instance in instances]
         size = self._data.held_out_size(split)
-        size = size if limit is None else min(size, limit)
         right = predictions = 0
         loss = 0.0
         with torch.inference_mode():

@@ -21,6 +21,7 @@ class TensorSamples:
         dtype: of real-valued inputs.
         channels_last: give images with the channels innermost.
         validation: indices of `data.train` that are held out for validation.
+        test: indices of `data.test` to evaluate on; None for all.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class TensorSamples:
         dtype: str = "float32",
         channels_last: bool = False,
         validation: NDArray[np.int64] | None = None,
+        test: NDArray[np.int64] | None = None,
     ) -> None:
         self._shards = shards
         self._dtype = _DTYPES[dtype]
@@ -46,9 +48,9 @@ class TensorSamples:
             )
         self._train = (_share(data.train.inputs), _share(data.train.labels))
         self._held_out = {"test": (_share(data.test.inputs), _share(data.test.labels))}
-        if validation is not None:
-            rows = torch.from_numpy(validation)
-            self._held_out["validation"] = (self._train[0][rows], self._train[1][rows])
+        for split, rows, (x, y) in (("validation", validation, self._train), ("test", test, self._held_out["test"])):
+            if rows is not None:
+                self._held_out[split] = (x[torch.from_numpy(rows)], y[torch.from_numpy(rows)])
 
     def shard(self, node: int) -> NDArray[np.int64]:
         """Indices of a device's samples."""

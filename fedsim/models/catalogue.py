@@ -87,7 +87,7 @@ def option_types() -> dict[str, type[Any]]:
 
 
 def build(
-    name: str,
+    name: str | Callable[..., UnitList],
     options: Any,
     *,
     input: tuple[int, ...],
@@ -101,7 +101,8 @@ def build(
     """A model as a unit list, on the `meta` device (shapes only) or on the CPU with seeded initial weights.
 
     Args:
-        name: a name of the catalogue, or `module:function` with the same keyword arguments as those in `zoo`.
+        name: a name of the catalogue, or `module:function` (or the function itself) with the same keyword arguments
+            as those in `zoo`.
         options: the instance of the model's options dataclass.
         input: shape of one sample without the batch axis.
         kind: `image`, `vector` or `text`, as the data set says.
@@ -112,9 +113,12 @@ def build(
     """
     from fedsim.models import building
 
-    if ":" in name:
+    maker: Callable[..., UnitList]
+    if callable(name):
+        maker = name
+    elif ":" in name:
         module, _, attribute = name.partition(":")
-        maker: Callable[..., UnitList] = getattr(importlib.import_module(module), attribute)
+        maker = getattr(importlib.import_module(module), attribute)
     else:
         if name not in ENTRIES:
             raise UserError(unknown("model", name, ENTRIES))

@@ -1,0 +1,27 @@
+"""Measures of a run and the files that show them: pure functions of a trace.
+
+Knows roles, rounds and purposes, and no scheduler's name; nor how the trace was made.
+"""
+
+from fedsim.report.folder import RunFolder, read_run, read_summary, write_comparison, write_run, write_summary
+from fedsim.report.identity import check_identity
+from fedsim.report.idle import CAUSES
+from fedsim.report.measures import Measures, measure
+from fedsim.report.show import show, table
+from fedsim.report.summary import summarise
+
+__all__ = [
+    "CAUSES",
+    "Measures",
+    "RunFolder",
+    "check_identity",
+    "measure",
+    "read_run",
+    "read_summary",
+    "show",
+    "summarise",
+    "table",
+    "write_comparison",
+    "write_run",
+    "write_summary",
+]

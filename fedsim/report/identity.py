@@ -41,6 +41,13 @@ def check_times(columns: Columns, accounts: Accounts) -> None:
             f"{_name(columns, node[first])}: a record ends at {end[first]} ns, "
             f"{start[first] - end[first]} ns before it starts"
         )
+    outside = (horizons(columns).holding(node, start, end) < 0) & (end > start)
+    if outside.any():
+        first = int(np.flatnonzero(outside)[0])
+        what = "computing" if first < len(spans.node) else "waiting"
+        raise AccountingError(
+            f"{_name(columns, node[first])}: {what} from {start[first]} to {end[first]} ns lies outside its horizon"
+        )
     for row in np.flatnonzero(accounts.missing)[:1].tolist():
         causes = ", ".join(
             f"{cause} {ns}" for cause, ns in zip(CAUSES, accounts.idle[:, row].tolist(), strict=True) if ns
@@ -49,13 +56,6 @@ def check_times(columns: Columns, accounts: Accounts) -> None:
             f"{_name(columns, row)}: busy {accounts.busy[row]} ns + waiting {accounts.idle[:, row].sum()} ns "
             f"({causes or 'nothing'}) differ from its horizon of {accounts.horizon[row]} ns "
             f"by {-accounts.missing[row]:+d} ns"
-        )
-    outside = (horizons(columns).holding(node, start, end) < 0) & (end > start)
-    if outside.any():
-        first = int(np.flatnonzero(outside)[0])
-        what = "computing" if first < len(spans.node) else "waiting"
-        raise AccountingError(
-            f"{_name(columns, node[first])}: {what} from {start[first]} to {end[first]} ns lies outside its horizon"
         )
     twice = union(spans.node, spans.start, spans.end, size) + added(waits.node, waits.end - waits.start, size)
     twice -= union(node, start, end, size)

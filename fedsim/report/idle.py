@@ -102,13 +102,6 @@ def pieces(columns: Columns, chosen: Bools | None = None) -> Pieces:
     return _joined(Pieces(node, start, end, cause))
 
 
-def silent(columns: Columns) -> Horizon:
-    """The stretches of devices' horizons without any record: no message ever reached them there."""
-    active = horizons(columns)
-    flags = _silent(columns, active)
-    return Horizon(active.node[flags], active.start[flags], active.end[flags])
-
-
 def _silent(columns: Columns, active: Horizon) -> Bools:
     spans, waits = columns.spans, columns.waits
     seen = np.concatenate(

@@ -19,7 +19,7 @@ from fedsim.report.intervals import added
 from fedsim.report.traffic import Traffic, traffic
 from fedsim.trace import Trace
 
-NS = 1e-9
+SECOND = 1e9  # in the nanoseconds of a trace
 Floats = npt.NDArray[np.float64]
 
 
@@ -58,7 +58,7 @@ class Measures:
     @property
     def seconds(self) -> float:
         """Length of the run on its own clock."""
-        return self.columns.end * NS
+        return self.columns.end / SECOND
 
 
 def measure(trace: Trace) -> Measures:
@@ -75,7 +75,7 @@ def measure(trace: Trace) -> Measures:
         macs=added(spans.node, spans.macs, size),
         forward_macs=added(spans.node, spans.forward_macs, size),
         samples=added(spans.node[kept], spans.samples[kept], size),
-        joules=idle_watts * (accounts.horizon * NS) + (busy_watts - idle_watts) * (accounts.busy * NS),
+        joules=idle_watts * (accounts.horizon / SECOND) + (busy_watts - idle_watts) * (accounts.busy / SECOND),
         curve=_curve(columns),
     )
 
@@ -90,7 +90,7 @@ def _curve(columns: Columns) -> tuple[Point, ...]:
         detail = json.loads(mark.detail) if mark.detail else {}
         points.append(
             Point(
-                time=mark.time * NS,
+                time=mark.time / SECOND,
                 round=current,
                 version=int(detail.get("version", -1)),
                 accuracy=mark.value,

@@ -17,12 +17,16 @@ from rich.text import Text
 from fedsim.units import human_count, human_seconds
 
 MISSING: Final = "–"
+_COLUMNS: Final = 4  # runs side by side; more stand in rows
 Summary = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure of a summary: how to find it, how to write it, and which one is the best (+1 the highest, 0 neither)."""
+    """A figure of a summary: how to find and write it, and which one is best: the highest (+1), the lowest or none.
+
+    `short` heads its column where many runs stand in rows; figures without one are left out there.
+    """
 
     label: str
     short: str
@@ -47,29 +51,30 @@ def _reach(summary: Summary) -> float | None:
     return value
 
 
+def _rate(summary: Summary) -> float | None:
+    value: float | None = summary["throughput"]["end_to_end_samples_per_s"]
+    return value
+
+
 def figures(summaries: Sequence[Summary]) -> list[Figure]:
     """The key figures that at least one of the runs has."""
     name = summaries[0]["metric"]["name"] if summaries else "accuracy"
     quality = percent if name == "accuracy" else "{:.4g}".format
+    up = 1 if name == "accuracy" else -1
     every = [
         Figure("length of the run", "length", lambda s: s["seconds"], human_seconds),
-        Figure(f"final {name}", name, lambda s: s["metric"]["final"], quality, 1 if name == "accuracy" else -1),
-        Figure(f"best {name}", "best", lambda s: s["metric"]["best"], quality, 1 if name == "accuracy" else -1),
+        Figure(f"final {name}", name, lambda s: s["metric"]["final"], quality, up),
+        Figure(f"best {name}", "", lambda s: s["metric"]["best"], quality, up),
         Figure("time to target accuracy", "to target", _reach, human_seconds, -1),
-        Figure("server idle", "server idle", lambda s: s["server"]["idle"], percent, -1),
-        Figure("devices idle, mean", "device idle", lambda s: s["devices"]["idle"], percent, -1),
-        Figure("bytes up", "up", lambda s: sum(s["bytes"]["up"].values()), _bytes, -1),
-        Figure("bytes down", "down", lambda s: sum(s["bytes"]["down"].values()), _bytes, -1),
-        Figure(
-            "samples a second, end to end",
-            "samples/s",
-            lambda s: s["throughput"]["end_to_end_samples_per_s"],
-            "{:.4g}".format,
-            1,
-        ),
-        Figure("device work", "device MACs", lambda s: s["devices"]["macs"], lambda v: human_count(v, "MAC")),
-        Figure("device energy", "energy", lambda s: s["devices"]["joules"], lambda v: human_count(v, "J"), -1),
-        Figure("wall time", "wall", lambda s: s["wall_seconds"], human_seconds),
+        Figure("server idle", "server", lambda s: s["server"]["idle"], percent, -1),
+        Figure("devices idle, mean", "devices", lambda s: s["devices"]["idle"], percent, -1),
+        Figure("bytes, both ways", "bytes", lambda s: s["bytes"]["total"], _bytes, -1),
+        Figure("bytes up", "", lambda s: sum(s["bytes"]["up"].values()), _bytes, -1),
+        Figure("bytes down", "", lambda s: sum(s["bytes"]["down"].values()), _bytes, -1),
+        Figure("samples a second, end to end", "samples/s", _rate, "{:.4g}".format, 1),
+        Figure("device work", "", lambda s: s["devices"]["macs"], lambda v: human_count(v, "MAC")),
+        Figure("device energy", "", lambda s: s["devices"]["joules"], lambda v: human_count(v, "J"), -1),
+        Figure("wall time", "", lambda s: s["wall_seconds"], human_seconds),
     ]
     return [figure for figure in every if any(figure.find(summary) is not None for summary in summaries)]
 
@@ -84,30 +89,45 @@ def best_of(figure: Figure, summaries: Sequence[Summary]) -> set[int]:
     return {index for index, value in enumerate(values) if value == top}
 
 
-def label(summary: Summary) -> str:
-    """A run in a word: its scheduler, with the scenario's name where it has one."""
-    parts = [str(summary[key]) for key in ("name", "scheduler") if summary.get(key)]
-    return " · ".join(parts) or MISSING
+def labels(summaries: Sequence[Summary]) -> list[str]:
+    """What tells the runs apart: scenario, scheduler and seed, without those that all have in common."""
+    keys = [key for key in ("name", "scheduler", "seed") if len({str(s.get(key)) for s in summaries}) > 1]
+    if not keys:
+        keys = [key for key in ("name", "scheduler") if any(s.get(key) is not None for s in summaries)]
+    found = [" · ".join(str(s.get(key)) for key in keys) or MISSING for s in summaries]
+    return found if len(set(found)) == len(found) else [f"{name} ({n})" for n, name in enumerate(found, 1)]
 
 
 def table(summaries: Sequence[Summary], names: Sequence[str] | None = None) -> Table:
-    """Key figures of one run, a line each; or a row a run, the best of each column marked with a star."""
-    heads = [label(summary) for summary in summaries] if names is None else list(names)
-    chosen = figures(summaries)
+    """Key figures of one run, or of several side by side with the best ones marked by a star.
+
+    A few runs stand in columns, so that the table fits a narrow terminal; many stand in rows.
+    """
+    heads = labels(summaries) if names is None else list(names)
+    chosen = [figure for figure in figures(summaries) if figure.short or len(summaries) <= _COLUMNS]
     if len(summaries) == 1:
         return _one(summaries[0], heads[0], chosen)
+    rows = [[_cell(figure, summaries, index) for figure in chosen] for index in range(len(summaries))]
     grid = Table(box=None, pad_edge=False, header_style="bold")
-    grid.add_column("run", overflow="fold")
-    marked = [best_of(figure, summaries) for figure in chosen]
-    for figure in chosen:
-        grid.add_column(figure.short, justify="right", overflow="fold")
-    for index, summary in enumerate(summaries):
-        cells = [
-            Text(figure.text(summary) + "*", "bold green") if index in best else Text(figure.text(summary))
-            for figure, best in zip(chosen, marked, strict=True)
-        ]
-        grid.add_row(Text(heads[index]), *cells)
+    if len(summaries) <= _COLUMNS:
+        grid.add_column("")
+        for head in heads:
+            grid.add_column(Text(head), justify="right", overflow="fold")
+        for figure, cells in zip(chosen, zip(*rows, strict=True), strict=True):
+            grid.add_row(Text(figure.label), *cells)
+    else:
+        grid.title, grid.title_justify = "server and devices: idle", "left"
+        grid.add_column("run", overflow="fold")
+        for figure in chosen:
+            grid.add_column(figure.short, justify="right", no_wrap=True)
+        for head, row in zip(heads, rows, strict=True):
+            grid.add_row(Text(head), *row)
     return grid
+
+
+def _cell(figure: Figure, summaries: Sequence[Summary], index: int) -> Text:
+    text = figure.text(summaries[index])
+    return Text(f"{text}*", "bold green") if index in best_of(figure, summaries) else Text(text)
 
 
 def _one(summary: Summary, head: str, chosen: Sequence[Figure]) -> Table:

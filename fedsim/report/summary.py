@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from fedsim.report.idle import CAUSES, DEPENDENCY
-from fedsim.report.measures import NS, Floats, Measures, Point, best, finite, measure
+from fedsim.report.measures import SECOND, Floats, Measures, Point, best, finite, measure
 from fedsim.report.traffic import DIRECTIONS
 from fedsim.trace import PURPOSES, Trace
 
@@ -59,7 +59,7 @@ def summarise(
         "deployment": _deployment(found),
         "contributions": _contributions(found),
         "identity": {
-            "time_error_s": float(np.abs(found.accounts.missing).max(initial=0)) * NS,
+            "time_error_s": float(np.abs(found.accounts.missing).max(initial=0)) / SECOND,
             "bytes_in_flight": found.traffic.in_flight,
             "bytes_wasted": found.traffic.wasted,
         },

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from fedsim.report.idle import CAUSES
-from fedsim.report.measures import NS, Measures, finite
+from fedsim.report.measures import SECOND, Measures, finite
 from fedsim.report.traffic import DIRECTIONS
 from fedsim.trace import PURPOSES
 
@@ -32,7 +32,7 @@ def node_rows(measures: Measures, limit: int | None = None) -> list[tuple[Any, .
     """The rows of `nodes.csv` in the order of `NODES`: of all nodes, or of the first `limit`."""
     count = len(measures.columns.nodes) if limit is None else min(limit, len(measures.columns.nodes))
     nodes, accounts = measures.columns.nodes[:count], measures.accounts
-    seconds = np.vstack((accounts.horizon, accounts.busy, accounts.idle))[:, :count] * NS
+    seconds = np.vstack((accounts.horizon, accounts.busy, accounts.idle))[:, :count] / SECOND
     amounts = measures.traffic.delivered.reshape(len(BYTES), -1)[:, :count]
     return list(
         zip(

@@ -46,7 +46,9 @@ def write_timeline(path: Path, columns: Columns, events: int = EVENTS) -> None:
     waits = pieces(columns, shown.waits)
     about = {"clock": "ns of the run, shown as µs", **({"thinned": shown.note} if shown.note else {})}
     head = json.dumps({"displayTimeUnit": "ms", "otherData": about})[:-1]
-    lines = chain(_names(columns, shown, waits), _spans(columns, shown), _waits(columns, waits), _arrows(columns, shown))
+    lines = chain(
+        _names(columns, shown, waits), _spans(columns, shown), _waits(columns, waits), _arrows(columns, shown)
+    )
     with path.open("wb") as raw, gzip.GzipFile("", "wb", _COMPRESSION, raw, mtime=0) as packed:
         text = io.TextIOWrapper(packed, encoding="utf-8", newline="\n")
         text.write(head + ', "traceEvents": [')
@@ -71,7 +73,7 @@ def choose(columns: Columns, events: int) -> Shown:
     if total > events:
         order = np.argsort(starts, kind="stable")
         reached, edge = np.cumsum(weights[order]), int(events * _EDGE)
-        middle = order[(reached > edge) & (reached <= total - edge)]
+        middle = order[(reached > edge) & (reached - weights[order] < total - edge)]
         room = events - 2 * edge
         step = -(-int(weights[middle].sum()) // max(room, 1))
         picked = middle[::step]
@@ -105,8 +107,8 @@ def _names(columns: Columns, shown: Shown, waits: Pieces) -> Iterator[str]:
         yield _meta("thread_name", columns.nodes[row].number, lane, name=f"lane {lane}")
 
 
-def _meta(name: str, node: int, lane: int, **args: Any) -> str:
-    return json.dumps({"ph": "M", "name": name, "pid": node + 2, "tid": lane + 1, "args": args})
+def _meta(what: str, node: int, lane: int, **args: Any) -> str:
+    return json.dumps({"ph": "M", "name": what, "pid": node + 2, "tid": lane + 1, "args": args})
 
 
 def _spans(columns: Columns, shown: Shown) -> Iterator[str]:

@@ -64,6 +64,8 @@ class Problem:
 
     path: KeyPath
     sentence: str
+    place: str = ""
+    """Where it was given, if no place is known for the path."""
 
 
 class ScenarioError(UserError):
@@ -76,7 +78,7 @@ def error(problems: Iterable[Problem], places: Places) -> ScenarioError:
     """The error that lists `problems`, each once, in the order of their lines."""
 
     def order(problem: Problem) -> float:
-        place = places.place(problem.path)
+        place = problem.place or places.place(problem.path)
         return place if isinstance(place, int) else float("inf")
 
     found = sorted(dict.fromkeys(problems), key=order)
@@ -93,4 +95,5 @@ def error(problems: Iterable[Problem], places: Places) -> ScenarioError:
 
 def _line(problem: Problem, places: Places) -> str:
     what = f"{dotted(problem.path)}: {problem.sentence}" if problem.path else problem.sentence
-    return f"{what} {places.where(problem.path)}".replace("\n", " ")
+    where = f"({problem.place})" if problem.place else places.where(problem.path)
+    return f"{what} {where}".replace("\n", " ")

@@ -119,12 +119,18 @@ class InlineLink(Section):
     """One way, for each message."""
 
 
+def _link_name(value: object) -> object:
+    if not isinstance(value, str):
+        raise PydanticCustomError("link_type", "no link")
+    return value
+
+
 def _link_form(value: object) -> str:
     return "<inline>" if isinstance(value, dict | InlineLink) else "<name>"
 
 
 Link = Annotated[
-    Annotated[Name, Tag("<name>")] | Annotated[InlineLink, Tag("<inline>")],
+    Annotated[Name, BeforeValidator(_link_name), Tag("<name>")] | Annotated[InlineLink, Tag("<inline>")],
     Discriminator(_link_form),
 ]
 

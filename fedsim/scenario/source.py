@@ -73,7 +73,7 @@ class _Reader:
 
     def node(self, event: yaml.Event, depth: int) -> _Node:
         """The node that starts with `event`."""
-        line = event.start_mark.line + 1
+        line = _line(event)
         self.nodes += 1
         if isinstance(event, yaml.AliasEvent):
             return self._alias(str(event.anchor), line)
@@ -181,16 +181,19 @@ def read(text: str) -> tuple[object, dict[KeyPath, int]]:
     root = reader.node(event, 0)
     while not isinstance(event := reader.next(), yaml.StreamEndEvent):
         if isinstance(event, yaml.DocumentStartEvent):
-            line = event.start_mark.line + 1
-            raise Unreadable(line, "a second document starts here; give one scenario a file, and remove the '---'")
+            raise Unreadable(_line(event), "a second document starts here; keep one, without '---'")
     lines: dict[KeyPath, int] = {(): root.line}
     return reader.plain(root, (), lines), lines
+
+
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark is not None else 1
 
 
 def _scalar(event: yaml.ScalarEvent, line: int) -> Scalar:
     text: str = event.value
     tag = event.tag
-    if tag is None and event.implicit[0] or tag in (_TAG + "int", _TAG + "float", _TAG + "bool", _TAG + "null"):
+    if (tag is None and event.implicit[0]) or tag in (_TAG + "int", _TAG + "float", _TAG + "bool", _TAG + "null"):
         try:
             return value_of(text)
         except ValueError as error:

@@ -61,7 +61,7 @@ class FedAvg:
         w = me.initial
         me.publish(w)
         for t in count() if me.rounds is None else range(me.rounds):
-            chosen = me.sample()
+            chosen = await me.sample()
             with me.round(t, chosen):
                 await broadcast(chosen, Train(w))
                 total = me.mean(expected=chosen, weighting=self.weighting)

@@ -82,7 +82,7 @@ class SplitFed:
         d, s = me.initial, me.block.weights()
         me.publish(d, s)
         for t in count() if me.rounds is None else range(me.rounds):
-            chosen = me.sample()
+            chosen = await me.sample()
             copies = {k: me.block.clone() for k in chosen}
             devices = me.mean(expected=chosen, weighting=self.weighting)
             servers = me.mean(expected=chosen, weighting=self.weighting, of="copies")

@@ -78,7 +78,6 @@ class Limits:
 
     time: float | None = None
     every: float | None = None
-    samples: int | None = None
     reached: Callable[[Quality], bool] | None = None
 
 
@@ -302,7 +301,7 @@ class Simulation:
         return False
 
     def _evaluate_now(self, actor: Actor, effect: Evaluate) -> bool:
-        quality = self._workers.evaluate(effect.model, effect.split, None)
+        quality = self._workers.evaluate(effect.model, effect.split)
         assert quality is not None, "a script needs values, but learning is off"
         actor.answer = quality
         return True
@@ -486,7 +485,7 @@ class Simulation:
         if published is None:
             return
         if published.quality is None:
-            published.quality = self._workers.evaluate(published.model, "test", self._limits.samples)
+            published.quality = self._workers.evaluate(published.model, "test")
         quality = published.quality
         if quality is None:
             return

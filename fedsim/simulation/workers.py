@@ -18,7 +18,7 @@ class NodeHost(Protocol):
 
     def run(self, command: Command) -> None: ...
     def forget(self, node: int) -> None: ...
-    def evaluate(self, model: Sequence[Payload], split: str, limit: int | None) -> Quality: ...
+    def evaluate(self, model: Sequence[Payload], split: str) -> Quality: ...
 
 
 class Workers(Protocol):
@@ -40,7 +40,7 @@ class Workers(Protocol):
         """Drop what `node` was told and everything it holds: it has left."""
         ...
 
-    def evaluate(self, model: Sequence[Payload], split: str, limit: int | None) -> Quality | None:
+    def evaluate(self, model: Sequence[Payload], split: str) -> Quality | None:
         """The quality of a published model, or None where nothing is learnt."""
         ...
 
@@ -60,7 +60,7 @@ class TimingOnly:
     def forget(self, node: int) -> None:
         """Nothing to drop."""
 
-    def evaluate(self, model: Sequence[Payload], split: str, limit: int | None) -> Quality | None:
+    def evaluate(self, model: Sequence[Payload], split: str) -> Quality | None:
         """Nothing to measure."""
         return None
 
@@ -98,6 +98,6 @@ class Inline:
         self._queues.pop(node, None)
         self._host.forget(node)
 
-    def evaluate(self, model: Sequence[Payload], split: str, limit: int | None) -> Quality | None:
+    def evaluate(self, model: Sequence[Payload], split: str) -> Quality | None:
         """Measure at once."""
-        return self._host.evaluate(model, split, limit)
+        return self._host.evaluate(model, split)

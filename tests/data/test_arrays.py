@@ -15,8 +15,9 @@ Y = np.arange(30) % 3
 
 def write(file: Path, **change: Any) -> Path:
     """An .npz of X and Y with changes; a change to None leaves the key out."""
-    arrays = {"x_train": X, "y_train": Y, "x_test": X[:6], "y_test": Y[:6]} | change
-    np.savez(file, **{key: value for key, value in arrays.items() if value is not None})
+    arrays: dict[str, Any] = {"x_train": X, "y_train": Y, "x_test": X[:6], "y_test": Y[:6]} | change
+    kept: dict[str, Any] = {key: value for key, value in arrays.items() if value is not None}
+    np.savez(file, **kept)
     return file
 
 
@@ -48,15 +49,15 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     """A missing key, pickled objects, a plain array, a missing file and missing labels are told apart."""
     with pytest.raises(UserError, match="no 'y_test'; it needs x_train, y_train, x_test, y_test and has x_train"):
         load("numpy", path=write(tmp_path / "a.npz", y_test=None))
-    with pytest.raises(UserError, match="'y_train' cannot be read .*; store plain arrays"):
+    with pytest.raises(UserError, match=r"'y_train' cannot be read .*; store plain arrays"):
         load("numpy", path=write(tmp_path / "b.npz", y_train=np.array([{}] * 30)))
     np.save(tmp_path / "c.npy", X)
     with pytest.raises(UserError, match="holds one array"):
         load("numpy", path=tmp_path / "c.npy")
     (tmp_path / "d.npz").write_bytes(b"nothing")
-    with pytest.raises(UserError, match="is no .npz file"):
+    with pytest.raises(UserError, match=r"is no .npz file"):
         load("numpy", path=tmp_path / "d.npz")
-    with pytest.raises(UserError, match="set `path` to an .npz file"):
+    with pytest.raises(UserError, match=r"set `path` to an .npz file"):
         load("numpy")
     with pytest.raises(UserError, match=r"x_train has shape \(30, 8, 8\), but there are 7 labels"):
         load("numpy", path=write(tmp_path / "e.npz", y_train=Y[:7]))

@@ -44,7 +44,8 @@ def test_by_name_and_as_callable(tmp_path: Path) -> None:
     """Both ways give the same; path and options become arguments, samples and resize apply; made once."""
     CALLS.clear()
     data = load(f"{HERE}:readings", samples=5, path=tmp_path, options={"features": 7})
-    assert CALLS == [{"features": 7, "path": tmp_path}]
+    (call,) = CALLS
+    assert call == {"features": 7, "path": tmp_path}
     assert data.info == describe(readings, samples=5, options={"features": 7})
     assert data.train.inputs.shape == (5, 7)
     assert data.train.owners is not None
@@ -77,7 +78,7 @@ def test_references_that_lead_nowhere(name: str, message: str) -> None:
 
 def test_arguments_and_inner_errors() -> None:
     """Wrong options are the user's error; an error inside the user's code passes through."""
-    with pytest.raises(UserError, match="cannot be called with {'size': 3}: .*'size'; mend `options`"):
+    with pytest.raises(UserError, match=r"cannot be called with {'size': 3}: .*'size'; mend `options`"):
         load(readings, options={"size": 3})
     with pytest.raises(TypeError, match="inside"):
         load(broken)

@@ -37,6 +37,7 @@ def test_moments_are_those_of_the_training_inputs() -> None:
     np.testing.assert_allclose(data.std[[0, 2]], x.std(axis=(0, 2, 3))[[0, 2]], rtol=1e-6)
     assert data.std[1] == 1
     flat = from_arrays(X.reshape(20, -1), Y, X[:5].reshape(5, -1), Y[:5])
+    assert flat.mean is not None
     np.testing.assert_allclose(flat.mean, [X.mean()], rtol=1e-6)
 
 

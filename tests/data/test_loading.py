@@ -20,7 +20,7 @@ def test_unknown_names(tmp_path: Path) -> None:
         UserError, match=r"unknown data set 'digit'; did you mean digits\?.* has no digit-train.parquet"
     ):
         load("digit", path=tmp_path)
-    with pytest.raises(UserError, match="data.path: .*absent does not exist; check the path of data set mine"):
+    with pytest.raises(UserError, match=r"data.path: .*absent does not exist; check the path of data set mine"):
         load("mine", path=tmp_path / "absent")
 
 
@@ -28,9 +28,9 @@ def test_keys_without_use_are_refused(tmp_path: Path) -> None:
     """Options and tokens that a data set does not read are errors, in both functions."""
     for function in (load, describe):
         with pytest.raises(UserError, match="data set digits takes no options, but was given label; leave it out"):
-            function("digits", options={"label": "x"})  # type: ignore[operator]
+            function("digits", options={"label": "x"})
         with pytest.raises(UserError, match="data set cifar10 is not read as text; leave out `tokens`"):
-            function("cifar10", tokens=TokenOptions())  # type: ignore[operator]
+            function("cifar10", tokens=TokenOptions())
 
 
 def test_path_has_to_be_a_folder_for_images(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ LABELS = [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]
 def write_both(folder: Path, train: str = "tiny-train.parquet", test: str = "tiny-test.parquet", **extra: Any) -> None:
     """A training part of ten and a test part of four samples."""
     write_parquet(folder / train, PICTURES, LABELS, **extra)
-    short = {key: value[:4] if isinstance(value, list) else value for key, value in extra.items()}
+    short: dict[str, Any] = {key: value[:4] if isinstance(value, list) else value for key, value in extra.items()}
     write_parquet(folder / test, PICTURES[:4], LABELS[:4], **short)
 
 
@@ -87,6 +87,7 @@ def test_resize(tmp_path: Path) -> None:
     data = load("tiny", path=tmp_path, resize=12)
     assert data.info == describe("tiny", path=tmp_path, resize=12)
     assert data.train.inputs.shape == (5, 3, 12, 12)
+    assert load("tiny", path=tmp_path, resize=6).train.inputs.shape == (5, 3, 6, 6)
     with pytest.raises(UserError, match=r"tiny-train.parquet: picture 4 of this part is 8 x 8 and not 5 x 6"):
         load("tiny", path=tmp_path)
 
@@ -109,7 +110,7 @@ def test_columns_by_name_type_and_option(tmp_path: Path) -> None:
 def test_ambiguous_columns(tmp_path: Path) -> None:
     """Two columns that could be the label are an error that names both."""
     write_both(tmp_path, label="a", b=LABELS)
-    with pytest.raises(UserError, match="which column is the label. a or b of img, a, b could be it"):
+    with pytest.raises(UserError, match=r"which column is the label. a or b of img, a, b could be it"):
         load("tiny", path=tmp_path)
 
 
@@ -131,7 +132,7 @@ def test_plain_binary_column(tmp_path: Path) -> None:
 def test_catalogued_names_have_to_agree(tmp_path: Path) -> None:
     """A file of another size does not pass for the data set of the catalogue."""
     write_both(tmp_path, "mnist-train.parquet", "mnist-test.parquet")
-    with pytest.raises(UserError, match="mnist-train.parquet: 10 samples, but mnist has 60,000 there"):
+    with pytest.raises(UserError, match=r"mnist-train.parquet: 10 samples, but mnist has 60,000 there"):
         load("mnist", path=tmp_path)
 
 
@@ -152,7 +153,7 @@ def test_broken_files(tmp_path: Path) -> None:
         pq.write_table(
             pa.table({"img": structs[:1], "label": pa.array([None], pa.int64())}), tmp_path / f"d-{part}.parquet"
         )
-    with pytest.raises(UserError, match="b-train.parquet: picture 20 of this part cannot be decoded"):
+    with pytest.raises(UserError, match=r"b-train.parquet: picture 20 of this part cannot be decoded"):
         load("b", path=tmp_path)
     with pytest.raises(UserError, match="a Parquet file cannot be read"):
         load("c", path=tmp_path)

@@ -151,7 +151,7 @@ def test_natural_needs_owners() -> None:
 @pytest.mark.parametrize("alpha", [0.0, -1.0, float("nan"), float("inf")])
 def test_options_are_checked(alpha: float) -> None:
     """Options out of range are refused when they are made."""
-    with pytest.raises(UserError, match="partition dirichlet: alpha is .*; it must be greater than 0"):
+    with pytest.raises(UserError, match=r"partition dirichlet: alpha is .*; it must be greater than 0"):
         Dirichlet(alpha=alpha)
     with pytest.raises(UserError, match="partition quantity: alpha"):
         Quantity(alpha=alpha)

@@ -75,7 +75,7 @@ def test_characters_of_both_parts_are_the_vocabulary(tmp_path: Path) -> None:
 
 def test_options_are_checked() -> None:
     """Lengths are positive and tokenizers exist."""
-    with pytest.raises(UserError, match="tokens.length: 0; a sample needs at least 1"):
+    with pytest.raises(UserError, match=r"tokens.length: 0; a sample needs at least 1"):
         TokenOptions(length=0)
     with pytest.raises(UserError, match="unknown tokenizer 'byte'; did you mean bytes"):
         TokenOptions(tokenizer="byte")
@@ -89,7 +89,7 @@ def test_texts_that_do_not_fit(tmp_path: Path) -> None:
         load("text", path=short)
     odd = tmp_path / "odd.txt"
     odd.write_bytes(b"\xff" * 1000)
-    with pytest.raises(UserError, match="is not UTF-8 .*; convert it, or choose `tokenizer: bytes`"):
+    with pytest.raises(UserError, match=r"is not UTF-8 .*; convert it, or choose `tokenizer: bytes`"):
         load("text", path=odd, tokens=TokenOptions(tokenizer="chars"))
     with pytest.raises(UserError, match=r"text wikitext2 is not in .*; put wikitext2-valid.txt and wikitext2-test.txt"):
         load("wikitext2", path=tmp_path)

@@ -1,0 +1,124 @@
+"""The commands and their exit status: 0 done, 1 the run failed, 2 wrong input, 130 interrupted."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final, NoReturn
+
+import typer
+
+from fedsim.errors import FedsimError, UserError
+
+FAILED: Final = 1
+WRONG_INPUT: Final = 2
+INTERRUPTED: Final = 130
+
+app = typer.Typer(
+    name="fedsim",
+    help="Federated and split-federated learning on heterogeneous edge devices, simulated.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ScenarioArgument = Annotated[
+    str, typer.Argument(metavar="SCENARIO", help="A name from `fedsim list scenarios`, or the path of a file.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a field of the scenario; may be repeated."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document for programs, and nothing else.")]
+
+
+class Kind(StrEnum):
+    """What `fedsim list` lists."""
+
+    SCHEDULERS = "schedulers"
+    MODELS = "models"
+    DATA = "data"
+    PROFILES = "profiles"
+    LINKS = "links"
+    SCENARIOS = "scenarios"
+
+
+@app.command()
+def run(
+    scenario: ScenarioArgument,
+    set_: SetOption = None,
+    mode: Annotated[str | None, typer.Option(help="Override the scenario's mode.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder; by default runs/NAME-SCHEDULER-UTC.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a scenario and write its run folder."""
+    overrides = [*(set_ or []), *([] if mode is None else [f"mode={mode}"])]
+    _exit("fedsim.cli.running:run_command", scenario, overrides, out, as_json=as_json)
+
+
+@app.command()
+def check(scenario: ScenarioArgument, set_: SetOption = None, as_json: JsonOption = False) -> None:
+    """Validate a scenario and show what it comes to, without running it."""
+    _exit("fedsim.cli.checking:check_command", scenario, set_ or [], as_json=as_json)
+
+
+@app.command(name="list")
+def list_(
+    kind: Annotated[Kind, typer.Argument(help="What to list.")],
+    as_json: JsonOption = False,
+) -> None:
+    """What there is to name in a scenario, one line each."""
+    _exit("fedsim.cli.listing:list_command", kind.value, as_json=as_json)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The HTML file; by default report.html in the run folder, comparison.html for several."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the HTML report of one run, or of several side by side, and print their key figures."""
+    _exit("fedsim.cli.reporting:report_command", runs, out, as_json=as_json)
+
+
+def complain(message: str) -> None:
+    """Say what is wrong, on standard error."""
+    print(f"error: {message}", file=sys.stderr)
+
+
+def _exit(command: str, *arguments: Any, **options: Any) -> NoReturn:
+    """Import a command (`module:function`), run it and leave with the status that its outcome has."""
+    try:
+        module, _, function = command.partition(":")
+        status: int = getattr(importlib.import_module(module), function)(*arguments, **options)
+        sys.stdout.flush()
+    except UserError as error:
+        complain(str(error))
+        status = WRONG_INPUT
+    except FedsimError as error:
+        complain(str(error))
+        status = FAILED
+    except KeyboardInterrupt:
+        complain("interrupted")
+        status = INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    raise typer.Exit(status)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The `fedsim` command; returns its exit status."""
+    try:
+        app(args=arguments, prog_name="fedsim")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else FAILED
+    return 0

@@ -1,0 +1,227 @@
+"""`report.html`: one file that needs no network, for one run or several side by side.
+
+Composes the page; pictures are in `charts`, colours in `report.css`. Everything that comes from a run is escaped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from fedsim.report import charts
+from fedsim.report.measures import Measures, Point
+from fedsim.report.show import MISSING, best_of, figures, labels, percent
+from fedsim.report.summary import perplexity, utilisation
+from fedsim.report.tables import NODES, node_rows
+from fedsim.report.traffic import DIRECTIONS
+from fedsim.units import human_count, human_seconds
+
+NODES_SHOWN: Final = 200
+_PURPOSES: Final = ("activations", "gradients", "weights", "labels", "control")
+_NODE_COLUMNS: Final[Mapping[str, Callable[[Any], str]]] = {
+    "node": str,
+    "name": str,
+    "profile": str,
+    "active_s": human_seconds,
+    "busy_s": human_seconds,
+    "macs": lambda value: human_count(value, "MAC"),
+    "samples": str,
+    "joules": lambda value: human_count(value, "J"),
+    "contributions": str,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What the report needs of a run."""
+
+    summary: Mapping[str, Any]
+    measures: Measures
+    scenario: Mapping[str, Any]
+
+
+def write_report(path: Path, runs: Sequence[Run]) -> None:
+    """Write the report of one or several runs."""
+    path.write_text(render(runs), encoding="utf-8")
+
+
+def render(runs: Sequence[Run]) -> str:
+    """The report as HTML."""
+    names = labels([run.summary for run in runs])
+    title = f"{names[0]} – fedsim" if len(runs) == 1 else f"{len(runs)} runs – fedsim"
+    style = files("fedsim.report").joinpath("report.css").read_text(encoding="utf-8")
+    body = "\n".join(
+        (
+            f"<h1>{escape(names[0] if len(runs) == 1 else ' | '.join(names))}</h1>",
+            *(f'<p class="sub">{escape(_about(run.summary))}</p>' for run in runs[:1]),
+            _headline(runs, names),
+            _quality(runs, names),
+            _idle(runs, names),
+            _bytes(runs, names),
+            _nodes(runs, names),
+            _scenarios(runs, names),
+        )
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style></head>\n<body><main>\n{body}\n</main></body></html>\n"
+    )
+
+
+def outline(value: object, depth: int = 0) -> Iterator[str]:
+    """The lines of nested mappings and lists, written as in a scenario file."""
+    pad = "  " * depth
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if isinstance(inner, Mapping | list | tuple) and inner:
+                yield f"{pad}{key}:"
+                yield from outline(inner, depth + 1)
+            else:
+                yield f"{pad}{key}: {_scalar(inner)}"
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            lines = list(outline(inner, depth + 1))
+            yield f"{pad}- {lines[0].lstrip()}"
+            yield from lines[1:]
+    else:
+        yield pad + _scalar(value)
+
+
+def _scalar(value: object) -> str:
+    plain = isinstance(value, str) and value and value == value.strip() and not set(value) & set(":#{}[]\n\"'")
+    return str(value) if plain else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _about(summary: Mapping[str, Any]) -> str:
+    """Mode, seed, devices and status in a line."""
+    mode = {"simulate": "simulation", "emulate": "emulation"}.get(str(summary["mode"]), str(summary["mode"]))
+    devices = summary["devices"]["count"]
+    return (
+        f"{mode}, scheduler {summary['scheduler']}, {devices} devices, seed {summary['seed']}, {summary['status']}, "
+        f"{human_seconds(summary['seconds'])} on its own clock"
+    )
+
+
+def _section(title: str, *content: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{''.join(content)}</section>"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
+    """A table of cells that are HTML already."""
+    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "".join(f"<tr>{''.join(cells)}</tr>" for cells in rows)
+    said = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return f'<div class="wide"><table>{said}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _cell(text: str, kind: str = "") -> str:
+    return f'<td class="{kind}">{escape(text)}</td>' if kind else f"<td>{escape(text)}</td>"
+
+
+def _headline(runs: Sequence[Run], names: Sequence[str]) -> str:
+    summaries = [run.summary for run in runs]
+    chosen = figures(summaries)
+    if len(runs) == 1:
+        tiles = (f"<div><b>{escape(f.text(summaries[0]))}</b><span>{escape(f.label)}</span></div>" for f in chosen)
+        return _section("Key figures", f'<div class="tiles">{"".join(tiles)}</div>')
+    rows = []
+    for figure in chosen:
+        best = best_of(figure, summaries)
+        cells = [_cell(figure.text(s), "best" if i in best else "") for i, s in enumerate(summaries)]
+        rows.append([_cell(figure.label), *cells])
+    return _section("Key figures", _table(["", *names], rows, "The best of each row in bold."))
+
+
+def _quality(runs: Sequence[Run], names: Sequence[str]) -> str:
+    metric = str(runs[0].summary["metric"]["name"])
+    series = [
+        (name, [(point.time, _value(point, metric)) for point in run.measures.curve])
+        for name, run in zip(names, runs, strict=True)
+    ]
+    write = _percent if metric == "accuracy" else "{:.4g}".format
+    return _section(f"{metric.capitalize()} over time", charts.curves(series, "seconds", metric, write))
+
+
+def _value(point: Point, metric: str) -> float:
+    if metric == "accuracy":
+        return point.accuracy
+    return perplexity(point.loss) if metric == "perplexity" else point.loss
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.4g} %"
+
+
+def _idle(runs: Sequence[Run], names: Sequence[str]) -> str:
+    content = [charts.legend([(state, state) for state in charts.STATES])]
+    for name, run in zip(names, runs, strict=True):
+        rows = [
+            [_cell(label), f'<td class="bars">{charts.bar(shares)}</td>', _cell(percent(1 - shares[0]))]
+            for label, shares in _groups(run.measures)
+        ]
+        content.append(_table(["", "share of the active time", "idle"], rows, name if len(runs) > 1 else ""))
+    return _section("Busy and idle time by cause", *content)
+
+
+def _groups(measures: Measures) -> list[tuple[str, list[float]]]:
+    """Label and shares by state of the server, of all devices and of each group of devices."""
+    nodes = measures.columns.nodes
+    busy, idle = utilisation(measures)
+    present = ~np.isnan(busy)
+    group = np.fromiter((node.group for node in nodes), np.int64, len(nodes))
+    devices = measures.columns.devices & present
+    picks = [("server", ~measures.columns.devices & present), (f"all {int(devices.sum())} devices", devices)]
+    for number in np.unique(group[devices]).tolist():
+        rows = devices & (group == number)
+        first = nodes[int(np.flatnonzero(rows)[0])]
+        picks.append((f"group {number}: {int(rows.sum())} × {first.profile}", rows))
+    return [
+        (label, [float(busy[rows].mean()), *idle[:, rows].mean(axis=1).tolist()]) for label, rows in picks if rows.any()
+    ]
+
+
+def _bytes(runs: Sequence[Run], names: Sequence[str]) -> str:
+    tables = []
+    for name, run in zip(names, runs, strict=True):
+        found = run.summary["bytes"]
+        rows = []
+        for direction in DIRECTIONS:
+            amounts = [found[direction][purpose] for purpose in _PURPOSES]
+            rows.append([_cell(direction), *(_cell(human_count(n, "B")) for n in [*amounts, sum(amounts)])])
+        tables.append(_table(["", *_PURPOSES, "total"], rows, name if len(runs) > 1 else ""))
+    return _section("Bytes delivered", *tables)
+
+
+def _nodes(runs: Sequence[Run], names: Sequence[str]) -> str:
+    tables = []
+    for name, run in zip(names, runs, strict=True):
+        rows = []
+        for row in node_rows(run.measures, NODES_SHOWN):
+            found = dict(zip(NODES, row, strict=True))
+            up = sum(found[key] for key in NODES if key.startswith("bytes_up"))
+            down = sum(found[key] for key in NODES if key.startswith("bytes_down"))
+            cells = [_cell(MISSING if found[key] is None else say(found[key])) for key, say in _NODE_COLUMNS.items()]
+            rows.append([*cells, _cell(human_count(up, "B")), _cell(human_count(down, "B"))])
+        count = len(run.measures.columns.nodes)
+        shown = f"the first {NODES_SHOWN} of {count} nodes; all are in nodes.csv" if count > NODES_SHOWN else ""
+        caption = ", ".join(part for part in (name if len(runs) > 1 else "", shown) if part)
+        head = [key.removesuffix("_s") for key in _NODE_COLUMNS]
+        tables.append(_table([*head, "up", "down"], rows, caption))
+    return _section("Nodes", *tables)
+
+
+def _scenarios(runs: Sequence[Run], names: Sequence[str]) -> str:
+    texts = (
+        f"<details><summary>{escape(name)}</summary><pre>{escape(chr(10).join(outline(run.scenario)))}</pre></details>"
+        for name, run in zip(names, runs, strict=True)
+    )
+    return _section("Resolved scenario", *texts)

@@ -1,0 +1,61 @@
+"""Rules that join several sections of a scenario. Rules inside one section are with it, in `schema`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Final
+
+from fedsim.scenario.problems import Problem
+from fedsim.scenario.schema import Fault, Scenario
+from fedsim.units import human_seconds
+
+
+def _timing_only(scenario: Scenario) -> Iterator[Problem]:
+    if scenario.learning:
+        return
+    for key in ("accuracy", "loss", "perplexity"):
+        if getattr(scenario.until, key) is not None:
+            sentence = "needs learning: on, since timing only trains nothing; give a fixed count, until.rounds, instead"
+            yield Problem(("until", key), sentence)
+
+
+def _selection(scenario: Scenario) -> Iterator[Problem]:
+    count = scenario.selection.count
+    if count is not None and count > scenario.devices:
+        sentence = f"{count} devices a round, but the fleet has {scenario.devices}; give {scenario.devices} or less"
+        yield Problem(("selection", "count"), sentence)
+
+
+def _faulty_devices(scenario: Scenario) -> Iterator[Problem]:
+    last = scenario.devices - 1
+    for index, fault in enumerate(scenario.faults):
+        if fault.device > last:
+            sentence = f"device {fault.device}, but the fleet has devices 0 to {last}; give one of these"
+            yield Problem(("faults", index, "device"), sentence)
+
+
+def _one_fault_at_a_time(scenario: Scenario) -> Iterator[Problem]:
+    by_device: dict[int, list[tuple[Fault, int]]] = {}
+    for index, fault in enumerate(scenario.faults):
+        by_device.setdefault(fault.device, []).append((fault, index))
+    for faults in by_device.values():
+        faults.sort(key=lambda entry: entry[0].leave)
+        for (before, _), (after, index) in pairwise(faults):
+            if before.return_ is None or after.leave < before.return_:
+                gone = f"device {after.device} is already away since {human_seconds(before.leave)}"
+                back = f"it is back at {human_seconds(before.return_)}" if before.return_ else "it never returns"
+                yield Problem(("faults", index, "leave"), f"{gone}, and {back}; let it return before it leaves again")
+
+
+RULES: Final[tuple[Callable[[Scenario], Iterator[Problem]], ...]] = (
+    _timing_only,
+    _selection,
+    _faulty_devices,
+    _one_fault_at_a_time,
+)
+
+
+def check(scenario: Scenario) -> list[Problem]:
+    """What is wrong with a scenario whose sections are each right."""
+    return [problem for rule in RULES for problem in rule(scenario)]

@@ -1,0 +1,150 @@
+"""The sections that name an entry of the registry: short forms, names, and the options beside them.
+
+Knows which sections these are; the entries themselves come with the registry.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fedsim.errors import UserError, shown, unknown
+from fedsim.scenario.options import build, plain
+from fedsim.scenario.problems import Problem
+from fedsim.scenario.registry import Registry
+from fedsim.scenario.schema import keys_of, section_at
+from fedsim.scenario.translate import does_not_fit
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A section that names something: where it is, the key of the name, what it names, and from which table."""
+
+    path: tuple[str, ...]
+    key: str
+    what: str
+    table: Callable[[Registry], Mapping[str, type]] | None
+    default: str | None = None
+    functions: bool = False
+    """Whether an imported function may stand in for a dataclass."""
+
+
+CHOICES: Final = (
+    Choice(("model",), "name", "model", lambda registry: registry.models, functions=True),
+    Choice(("data",), "name", "data set", None),
+    Choice(("scheduler",), "name", "scheduler", lambda registry: registry.schedulers),
+    Choice(("data", "partition"), "kind", "partition", lambda registry: registry.partitions, "iid"),
+    Choice(("training", "optimizer"), "name", "optimizer", lambda registry: registry.optimizers, "sgd"),
+)
+
+
+def lengthen(data: dict[str, Any]) -> None:
+    """Write short forms out, in place: `model: vgg5` becomes `model: {name: vgg5}`; objects stand for themselves."""
+    for choice in CHOICES:
+        section = _parent(data, choice)
+        value = section.get(choice.path[-1]) if section is not None else None
+        if section is not None and (isinstance(value, str) or callable(value) or dataclasses.is_dataclass(value)):
+            section[choice.path[-1]] = {choice.key: value}
+
+
+def choose(data: dict[str, Any], registry: Registry) -> list[Problem]:
+    """Turn the options of every choice into an object under `options`, in place; what is wrong is left out."""
+    found: list[Problem] = []
+    for choice in CHOICES:
+        parent = _parent(data, choice)
+        if parent is None:
+            continue
+        raw = parent.get(choice.path[-1], {choice.key: choice.default} if choice.default else None)
+        if raw is None and choice.path[-1] not in parent:
+            continue  # the schema says that it is missing
+        if isinstance(raw, dict):
+            parent[choice.path[-1]], problems = _chosen(choice, dict(raw), registry)
+            found += problems
+        else:
+            example = choice.default or "NAME"
+            found.append(Problem(choice.path, does_not_fit(raw, ["a name", f"a mapping {{{choice.key}: {example}}}"])))
+            del parent[choice.path[-1]]
+    return found
+
+
+def _parent(data: dict[str, Any], choice: Choice) -> dict[str, Any] | None:
+    """The mapping that holds the section; it is made where everything in it has a default."""
+    node: Any = data
+    for key in choice.path[:-1]:
+        if key not in node and choice.default and key == "training":
+            node[key] = {}
+        node = node.get(key)
+        if not isinstance(node, dict):
+            return None
+    return node if isinstance(node, dict) else None
+
+
+def _chosen(choice: Choice, raw: dict[str, Any], registry: Registry) -> tuple[dict[str, Any], list[Problem]]:
+    section = section_at(choice.path)
+    assert section is not None
+    own = tuple(keys_of(section))
+    kept = {key: raw.pop(key) for key in own if key in raw}
+    named = kept.get(choice.key, choice.default)
+    if choice.key not in kept and choice.default is None:
+        example = keys_of(section)[choice.key].examples[0]
+        kept[choice.key] = "?"
+        return kept, [Problem((*choice.path, choice.key), f"missing; add it, as in '{choice.key}: {example}'")]
+    if choice.table is None:
+        name, problems = _data_set(named, registry)
+        kept[choice.key] = name
+        return kept | raw, [Problem((*choice.path, choice.key), text) for text in problems]
+    try:
+        name, target = _target(choice, choice.table(registry), named, registry)
+        if dataclasses.is_dataclass(target) and not isinstance(target, type):
+            raw, target = plain(target) | raw, type(target)
+    except UserError as error:
+        kept[choice.key] = "?"
+        return kept, [Problem((*choice.path, choice.key), str(error))]
+    kept[choice.key] = name
+    kept["options"], found = build(target, raw, choice.path, own)
+    return kept, found
+
+
+def _target(choice: Choice, table: Mapping[str, type], named: object, registry: Registry) -> tuple[str, Any]:
+    """The name and the type (or object) that a scenario means by `named`."""
+    if isinstance(named, str):
+        if named in table:
+            return named, table[named]
+        if ":" not in named:
+            raise UserError(f"{unknown(choice.what, named, table)}; module:Class names one of your own")
+        target = registry.resolve(named)
+        if isinstance(target, type) and dataclasses.is_dataclass(target):
+            return named, target
+        if choice.functions and callable(target):
+            return named, target
+        raise UserError(f"{shown(named)} is no {choice.what}: it is not a dataclass; decorate it with @dataclass")
+    kind = named if isinstance(named, type) else type(named)
+    if dataclasses.is_dataclass(kind):
+        return next((name for name, known in table.items() if known is kind), _import_name(kind)), named
+    if choice.functions and callable(named):
+        return _import_name(named), named
+    raise UserError(does_not_fit(named, [f"the name of a {choice.what}", "module:Class"]))
+
+
+def _import_name(target: Any) -> str:
+    """The `module:Class` name of an object given from Python."""
+    return f"{target.__module__}:{getattr(target, '__qualname__', type(target).__qualname__)}"
+
+
+def _data_set(named: object, registry: Registry) -> tuple[object, list[str]]:
+    """The name of a data set, and what is wrong with it."""
+    if callable(named):
+        return _import_name(named), []
+    if not isinstance(named, str):
+        return "?", [does_not_fit(named, ["the name of a data set", "module:Class"])]
+    if named in registry.data:
+        return named, []
+    if ":" not in named:
+        return named, [f"{unknown('data set', named, registry.data)}; module:Class names one of your own"]
+    try:
+        target = registry.resolve(named)
+    except UserError as error:
+        return named, [str(error)]
+    return named, [] if callable(target) else [f"{shown(named)} is no data set: it cannot be called; name a class"]

@@ -1,0 +1,129 @@
+"""The report as one HTML file."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from fedsim.report.charts import bar, curves, ticks
+from fedsim.report.html import Run, outline, render
+from fedsim.report.measures import measure
+from fedsim.report.summary import summarise
+from tests.report.hand_made_traces import SCENARIO, Tape, fedavg
+
+VOID = {"meta", "line", "circle", "polyline"}  # have no content
+
+
+class Checker(HTMLParser):
+    """Finds tags that do not close in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: Any) -> None:
+        assert tag in VOID
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def run(tape: Tape | None = None, **more: Any) -> Run:
+    """A run by hand."""
+    trace = (fedavg() if tape is None else tape).trace
+    return Run({**summarise(trace, status="done", wall_seconds=1.0), **more}, measure(trace), trace.scenario)
+
+
+def test_one_run_has_every_part() -> None:
+    """Figures, curve, bars, bytes, nodes and scenario; well formed."""
+    page = render([run()])
+    checker = Checker()
+    checker.feed(page)
+    assert checker.open == []
+    for said in ("87.5 %", "60.0 %", "416 B", "device-1", "group 1: 1 × pi", "local_steps: 2", "straggler 37.5 %"):
+        assert said in page
+    assert page.count("<section>") == 6
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_the_page_needs_no_network_and_runs_no_code() -> None:
+    """No address, script, import or link; and a policy that forbids them."""
+    page = render([run(), run(scheduler="ampere")])
+    assert not re.search(r"https?://|src=|<script|@import|url\(|<link|href", page)
+    assert "default-src 'none'" in page
+
+
+def test_several_runs_are_compared() -> None:
+    """A line and a column a run, named by what differs."""
+    page = render([run(), run(scheduler="ampere")])
+    assert "<h1>fedavg | ampere</h1>" in page
+    assert page.count("<polyline") == 2
+    assert page.count("<details>") == 2
+
+
+def test_what_comes_from_a_run_is_escaped() -> None:
+    """Names, profiles and scenario values are text."""
+    evil = "<img src=x onerror=alert(1)>"
+    page = render([run(Tape(1, 10, {**SCENARIO, "name": evil, "model": {"name": evil}}))])
+    assert "<img" not in page
+    assert page.count("&lt;img") == 5
+
+
+def test_a_run_without_evaluations_says_so() -> None:
+    """Instead of an empty picture."""
+    assert "No evaluation was recorded." in render([run(Tape(1, 10))])
+
+
+def test_only_the_first_nodes_are_listed() -> None:
+    """200 of 301, with a pointer to the table that has all."""
+    page = render([run(Tape(300, 10))])
+    assert "the first 200 of 301 nodes; all are in nodes.csv" in page
+    assert "device-198<" in page
+    assert "device-199<" not in page
+
+
+def test_the_scenario_reads_like_a_scenario_file() -> None:
+    """Nested keys and lists are indented, strings that would be misread quoted."""
+    nested = {"a": 1, "b": {"c": [{"d": "x", "e": None}, 2]}, "f": "10: y", "g": [], "h": True}
+    assert list(outline(nested)) == [
+        "a: 1",
+        "b:",
+        "  c:",
+        "    - d: x",
+        "      e: null",
+        "    - 2",
+        'f: "10: y"',
+        "g: []",
+        "h: true",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]), (3, 3, [1, 2, 3, 4, 5]), (-4, 11, [-5, 0, 5, 10, 15])],
+)
+def test_ticks_are_round_and_enclose(low: float, high: float, expected: list[float]) -> None:
+    """Also where all values are one."""
+    assert ticks(low, high) == expected
+
+
+def test_a_curve_keeps_its_last_point_and_skips_what_is_not_a_number() -> None:
+    """However many evaluations there were."""
+    points = [(float(n), n / 4000) for n in range(4000)]
+    picture = curves([("a", [*points, (4000.0, float("nan"))])], "s", "accuracy", "{:g}".format)
+    assert "nan" not in picture
+    coordinates = re.findall(r'points="([^"]*)"', picture)[0].split()
+    assert 1000 < len(coordinates) < 1600
+
+
+def test_a_bar_is_as_long_as_its_shares() -> None:
+    """States without a share have no piece."""
+    assert bar([0.25, 0, 0.75, 0, 0, 0, 0, 0]).count("<i ") == 2
+    assert "width:75.000%" in bar([0.25, 0, 0.75, 0, 0, 0, 0, 0])

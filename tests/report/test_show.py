@@ -1,0 +1,77 @@
+"""The table after a run."""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import Any
+
+from rich.console import Console
+
+from fedsim.report.show import best_of, figures, labels, show, table
+from fedsim.report.summary import summarise
+from tests.report.hand_made_traces import SCENARIO, Tape, fedavg
+
+
+def summary(scheduler: str = "fedavg", accuracy: float = 0.6, **more: Any) -> dict[str, Any]:
+    """A summary of the run by hand, with another scheduler and accuracy."""
+    found = summarise(fedavg().trace, status="done", wall_seconds=1.5)
+    metric = {"name": "accuracy", "final": accuracy, "best": accuracy}
+    return {**found, "scheduler": scheduler, "metric": metric, **more}
+
+
+def printed(summaries: list[dict[str, Any]], width: int = 80) -> str:
+    """What a pipe of this width gets."""
+    console = Console(file=StringIO(), width=width)
+    show(summaries, console=console)
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return text
+
+
+def test_one_run_shows_its_key_figures() -> None:
+    """With the causes of idle time from the largest down, and plain text where nobody looks."""
+    text = printed([summary()])
+    for said in ("by-hand · fedavg", "60.0 %", "87.5 %", "416 B", "dependency 50.0 %, straggler 37.5 %"):
+        assert said in text
+    assert "\x1b" not in text
+    assert "status" not in text
+    assert "failed" in printed([summary(status="failed")])
+
+
+def test_several_runs_stand_side_by_side_with_the_best_marked() -> None:
+    """A star for the best where there is a better end and the runs differ."""
+    text = printed([summary(), summary("ampere", 0.7)])
+    lines = {line.split("  ")[0].strip(): line for line in text.splitlines()}
+    assert lines["final accuracy"].split()[-4:] == ["60.0", "%", "70.0", "%*"]
+    assert "*" not in lines["server idle"], "all alike"
+    assert "*" not in lines["length of the run"], "longer is not worse"
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_many_runs_stand_in_rows() -> None:
+    """Six schedulers fit 80 columns, a line each."""
+    text = printed([summary(f"system-{n}", 0.1 * n) for n in range(6)])
+    assert len([line for line in text.splitlines() if "system-" in line]) == 6
+    assert "50.0 %*" in text
+
+
+def test_runs_are_named_by_what_tells_them_apart() -> None:
+    """Scheduler, scenario or seed; numbers where nothing does."""
+    assert labels([summary(), summary("ampere")]) == ["fedavg", "ampere"]
+    assert labels([summary(seed=1), summary(seed=2)]) == ["1", "2"]
+    assert labels([summary(), summary()]) == ["by-hand · fedavg (1)", "by-hand · fedavg (2)"]
+    assert labels([summary()]) == ["by-hand · fedavg"]
+
+
+def test_figures_that_no_run_has_are_left_out() -> None:
+    """A timing-only run has no accuracy, and a gap where only the other one has it."""
+    timing = summarise(Tape(1, 10, {**SCENARIO, "until": {"rounds": 1}}).trace, status="done", wall_seconds=1.0)
+    assert "final accuracy" not in [figure.label for figure in figures([timing])]
+    assert "–" in printed([timing, summary("ampere")])
+    accuracy = next(figure for figure in figures([summary()]) if figure.label == "final accuracy")
+    assert best_of(accuracy, [timing, summary()]) == {1}
+
+
+def test_names_are_text_and_never_markup() -> None:
+    """A scenario may be called [bold]."""
+    assert "[bold]x" in printed([summary(name="[bold]x")])
+    assert table([summary()], names=["given"]).title is not None

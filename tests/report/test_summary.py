@@ -1,0 +1,171 @@
+"""The summary: names as interface.md fixes them, figures worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from fedsim.report.idle import CAUSES
+from fedsim.report.measures import measure
+from fedsim.report.summary import summarise
+from fedsim.script import SERVER
+from tests.report.hand_made_traces import SCENARIO, Tape, fedavg
+
+NS = 1e-9
+
+
+def summary_of(tape: Tape) -> dict[str, Any]:
+    """The summary of a finished run."""
+    return summarise(tape.trace, status="done", wall_seconds=1.5)
+
+
+def test_the_keys_are_those_of_the_interface() -> None:
+    """Every level, in their order; `pruning` and `fidelity` only where they apply."""
+    found = summary_of(fedavg())
+    purposes = ["activations", "gradients", "weights", "labels", "control"]
+    assert {key: list(value) if isinstance(value, dict) else None for key, value in found.items()} == {
+        **dict.fromkeys(["schema", "name", "scheduler", "mode", "seed", "status", "seconds", "wall_seconds"]),
+        "accuracy": ["final", "best", "time_to"],
+        "server": ["idle", "idle_by_cause", "busy", "peak_memory_bytes", "joules"],
+        "devices": ["count", "idle", "idle_by_cause", "busy", "macs", "peak_memory_bytes", "joules"],
+        "bytes": ["up", "down", "total"],
+        "throughput": ["device_samples_per_s", "server_samples_per_s", "end_to_end_samples_per_s"],
+        "metric": ["name", "final", "best"],
+        "deployment": ["bytes", "seconds", "macs"],
+        "contributions": ["min", "max"],
+        "identity": ["time_error_s", "bytes_in_flight", "bytes_wasted"],
+    }
+    assert list(found["bytes"]["up"]) == list(found["bytes"]["down"]) == purposes
+    assert tuple(found["server"]["idle_by_cause"]) == tuple(found["devices"]["idle_by_cause"]) == CAUSES
+    more = summarise(fedavg().trace, status="done", wall_seconds=1, pruning={"a": 1}, fidelity={"lag_s": 0.0})
+    assert list(more)[-2:] == ["pruning", "fidelity"]
+    json.dumps(found, allow_nan=False)
+
+
+def test_the_figures_of_a_round_of_fedavg() -> None:
+    """Fractions, bytes, MACs, joules, throughput and quality of the trace drawn in `fedavg`."""
+    found = summary_of(fedavg())
+    assert (found["name"], found["scheduler"], found["mode"], found["seed"]) == ("by-hand", "fedavg", "simulate", 7)
+    assert (found["status"], found["wall_seconds"]) == ("done", 1.5)
+    assert found["seconds"] == 80e-9
+    server, devices = found["server"], found["devices"]
+    assert (server["idle"], server["busy"]) == (0.875, 0.125)
+    assert {k: v for k, v in server["idle_by_cause"].items() if v} == {"dependency": 0.5, "straggler": 0.375}
+    assert (devices["count"], devices["idle"], devices["busy"], devices["macs"]) == (2, 0.75, 0.25, 60)
+    assert {k: v for k, v in devices["idle_by_cause"].items() if v} == {"straggler": 0.1875, "model": 0.5625}
+    assert server["joules"] == pytest.approx(100 * 80 * NS + 200 * 10 * NS)
+    assert devices["joules"] == pytest.approx(2 * 2 * 80 * NS + 4 * 40 * NS)
+    assert server["peak_memory_bytes"] is devices["peak_memory_bytes"] is None, "not measured is not 0"
+    assert found["bytes"]["up"]["weights"] == found["bytes"]["down"]["weights"] == 200
+    assert found["bytes"]["total"] == 416
+    rates = found["throughput"]
+    assert rates["device_samples_per_s"] == rates["end_to_end_samples_per_s"] == pytest.approx(16 / (80 * NS))
+    assert rates["server_samples_per_s"] == 0
+    assert found["accuracy"] == {"final": 0.6, "best": 0.6, "time_to": {"0.5": 70e-9}}
+    assert found["metric"] == {"name": "accuracy", "final": 0.6, "best": 0.6}
+    assert found["contributions"] == {"min": 1, "max": 1}
+    assert found["identity"] == {"time_error_s": 0, "bytes_in_flight": 0, "bytes_wasted": 0}
+    assert found["deployment"] == {"bytes": None, "seconds": None, "macs": None}
+
+
+def test_idle_lanes_of_a_busy_server_are_idle_time() -> None:
+    """With G lanes idle is 1 - Σbusy/(G·T), and the causes still sum to it."""
+    tape = Tape(1, 80, lanes=2)
+    tape.span(SERVER, 0, 40, samples=4)
+    tape.span(SERVER, 0, 20, lane=1)
+    tape.wait(SERVER, 40, 80, "activations")
+    found = summary_of(tape)["server"]
+    assert (found["busy"], found["idle"]) == (0.375, 0.625)
+    assert found["idle_by_cause"]["dependency"] == pytest.approx(0.625)
+    assert sum(found["idle_by_cause"].values()) == pytest.approx(found["idle"])
+
+
+def test_bytes_count_at_delivery_and_lost_ones_apart() -> None:
+    """What is in flight or lost is in no direction and in no total."""
+    tape = Tape(1, 80)
+    tape.send(0, SERVER, "activations", 0, 10, activations=8, labels=2)
+    tape.send(SERVER, 0, "gradient", 10, 20, gradients=16)
+    tape.send(0, SERVER, "contribution", 20, 80, weights=32, outcome="in flight")
+    tape.send(0, SERVER, "contribution", 20, 40, weights=64, control=1, outcome="left")
+    found = summary_of(tape)
+    assert found["bytes"]["up"] == {"activations": 8, "gradients": 0, "weights": 0, "labels": 2, "control": 0}
+    assert found["bytes"]["down"]["gradients"] == found["bytes"]["total"] - 10 == 16
+    assert found["identity"]["bytes_in_flight"] == 32
+    assert found["identity"]["bytes_wasted"] == 65
+    assert found["contributions"] == {"min": 0, "max": 0}
+    assert measure(tape.trace).traffic.lost == {"left": 65}
+
+
+def test_split_systems_are_as_fast_as_their_slower_half() -> None:
+    """End to end is the minimum of both rates; wasted samples are not trained, wasted MACs are spent."""
+    tape = Tape(1, 100)
+    tape.span(0, 0, 50, samples=30, macs=7, forward_macs=2)
+    tape.span(0, 50, 100, samples=10, macs=3, wasted=True)
+    tape.span(SERVER, 0, 100, samples=20)
+    found = summary_of(tape)
+    assert found["throughput"]["device_samples_per_s"] == pytest.approx(30 / (100 * NS))
+    assert found["throughput"]["end_to_end_samples_per_s"] == pytest.approx(20 / (100 * NS))
+    assert found["devices"]["macs"] == 10
+    assert measure(tape.trace).forward_macs.tolist() == [0, 2]
+
+
+def test_a_target_that_was_not_reached_is_null_and_not_dropped() -> None:
+    """The first evaluation at or above the target counts; nothing is interpolated."""
+    tape = Tape(1, 100, {**SCENARIO, "until": {"accuracy": 0.9}})
+    for time, accuracy in ((10, 0.7), (20, 0.89), (30, 0.6)):
+        tape.evaluate(time, accuracy, 1.0, 5)
+    assert summary_of(tape)["accuracy"] == {"final": 0.6, "best": 0.89, "time_to": {"0.9": None}}
+    tape.evaluate(40, 0.9, 1.0, 5)
+    assert summary_of(tape)["accuracy"]["time_to"] == {"0.9": 40e-9}
+
+
+def test_language_models_are_measured_by_perplexity() -> None:
+    """exp of the loss, the lowest the best; a loss too large for it is not a number in JSON."""
+    tape = Tape(1, 100, {**SCENARIO, "data": {"name": "x", "tokens": {"length": 8}}, "until": {"rounds": 2}})
+    tape.evaluate(10, 0.1, 2.0, 5)
+    tape.evaluate(20, 0.1, 3.0, 9)
+    found = summary_of(tape)
+    assert found["metric"] == {
+        "name": "perplexity",
+        "final": pytest.approx(math.exp(3)),
+        "best": pytest.approx(math.exp(2)),
+    }
+    tape.evaluate(30, 0.1, 1e4, 9)
+    assert summary_of(tape)["metric"]["final"] is None
+
+
+def test_until_loss_makes_the_loss_the_metric() -> None:
+    """A diverged run has a null there, and still a best."""
+    tape = Tape(1, 100, {**SCENARIO, "until": {"loss": 0.1}})
+    tape.evaluate(10, 0.5, 0.7, 5)
+    tape.evaluate(20, 0.1, math.nan, 9)
+    assert summary_of(tape)["metric"] == {"name": "loss", "final": None, "best": 0.7}
+
+
+def test_deployment_comes_from_its_marks() -> None:
+    """Bytes and MACs add up over nodes; seconds are those of the slowest."""
+    tape = fedavg()
+    for device, seconds in ((0, 2.0), (1, 3.0)):
+        tape.trace.mark(device, 0, "deployment", 0, {"bytes": 10, "seconds": seconds, "macs": 4})
+    assert summary_of(tape)["deployment"] == {"bytes": 20, "seconds": 3.0, "macs": 8}
+
+
+def test_a_run_without_learning_and_of_no_length_has_nulls() -> None:
+    """Timing-only runs have no accuracy; a run that failed at once has no rates."""
+    found = summary_of(Tape(0, 0))
+    assert found["accuracy"] == {"final": None, "best": None, "time_to": {"0.5": None}}
+    assert found["server"]["idle"] is found["devices"]["idle"] is None
+    assert found["throughput"]["device_samples_per_s"] is None
+    assert found["contributions"] == {"min": None, "max": None}
+    json.dumps(found, allow_nan=False)
+
+
+def test_time_that_an_emulation_lost_is_the_time_error() -> None:
+    """Neither busy nor waiting: the worst node counts."""
+    tape = Tape(1, 100)
+    tape.span(0, 0, 90)
+    tape.wait(SERVER, 0, 99, "contribution")
+    assert summary_of(tape)["identity"]["time_error_s"] == pytest.approx(10 * NS)
