@@ -2,12 +2,13 @@
 
 A message waits in order of arrival. `take` gives the first one of some kinds or, with `by`, the one that the key
 ranks lowest. A key may only grow while its message waits, so one lazy heap a (kinds, key) is enough: an entry whose
-key has grown goes back in with its new key. Knows nothing of time and transports; both runtimes use it.
+key has grown goes back in with its new key. A key is asked only while a `take` by it runs, never when a message
+comes. Knows nothing of time and transports; both runtimes use it.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import Any, Final, Generic, TypeVar
@@ -18,138 +19,146 @@ Kinds = tuple[type[Message], ...]
 Key = Callable[[Any], Any]
 H = TypeVar("H", bound=Hashable)
 
-_HOLES: Final = 64  # cells taken out of order before a queue is looked at for compaction
-_HEAPS: Final = 4  # heaps kept a mailbox; a script that makes a new key function for each recv must not pile them up
-
-
-class _Cell:
-    """A waiting message; `message` is None once it has been taken."""
-
-    __slots__ = ("arrival", "message")
-
-    def __init__(self, arrival: int, message: Message) -> None:
-        self.arrival = arrival
-        self.message: Message | None = message
+_SLACK: Final = 64  # entries of what is gone that a heap may hold beside as many as there are living ones
+_RANKINGS: Final = 4  # heaps kept a mailbox: a script that makes a new key function for each recv must not pile them up
 
 
 class Mailbox:
     """The waiting messages of one node."""
 
-    __slots__ = ("_arrivals", "_heaps", "_holes", "_queues")
+    __slots__ = ("_arrivals", "_queues", "_rankings")
 
     def __init__(self) -> None:
         self._arrivals = 0
-        self._holes = 0  # cells taken from the middle of a queue, still in it
-        self._queues: dict[type[Message], deque[_Cell]] = {}
-        self._heaps: dict[tuple[Kinds, Key], list[tuple[Any, int, _Cell]]] = {}
+        self._queues: dict[type[Message], OrderedDict[int, Message]] = {}  # by number of arrival
+        self._rankings: dict[tuple[Kinds, Key], _Ranked] | None = None
 
     def put(self, message: Message) -> None:
         """Let a message wait behind all others."""
         kind = type(message)
-        cell = _Cell(self._arrivals, message)
-        self._arrivals += 1
         queue = self._queues.get(kind)
         if queue is None:
-            queue = self._queues[kind] = deque()
-        queue.append(cell)
-        for (kinds, by), heap in self._heaps.items():
-            if kind in kinds:
-                heappush(heap, (by(message), cell.arrival, cell))
+            queue = self._queues[kind] = OrderedDict()
+        self._arrivals = arrival = self._arrivals + 1
+        queue[arrival] = message
+        if self._rankings:
+            self._tell_rankings(arrival, message)
 
     def take(self, kinds: Kinds, source: int | None = None, by: Key | None = None) -> Message | None:
         """Remove and return the message of `kinds` (from `source`) that ranks first, or None where none waits."""
-        if source is not None:
-            return self._take_from(kinds, source, by)
-        if by is not None:
-            return self._take_ranked(kinds, by)
-        first: _Cell | None = None
-        for kind in kinds:
-            queue = self._queues.get(kind)
-            if queue is None:
-                continue
-            while queue and queue[0].message is None:
-                queue.popleft()
-            if queue and (first is None or queue[0].arrival < first.arrival):
-                first = queue[0]
-        if first is None:
+        if source is None and by is None:
+            first: OrderedDict[int, Message] | None = None
+            for kind in kinds:
+                queue = self._queues.get(kind)
+                if queue and (first is None or next(iter(queue)) < next(iter(first))):
+                    first = queue
+            return None if first is None else first.popitem(last=False)[1]
+        if not any(map(self._queues.get, kinds)):
             return None
-        message = first.message
-        assert message is not None
-        self._queues[type(message)].popleft()
-        first.message = None
-        return message
+        if source is None:
+            assert by is not None
+            return self._take_ranked(kinds, by)
+        return self._take_from(kinds, source, by)
 
     def waiting(self) -> dict[str, int]:
         """How many messages of each kind wait, by class name."""
-        counts = {kind.__name__: sum(c.message is not None for c in queue) for kind, queue in self._queues.items()}
-        return {name: count for name, count in sorted(counts.items()) if count}
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._queues.clear()
-        self._heaps.clear()
-
-    def _cells(self, kinds: Kinds) -> Iterable[_Cell]:
-        for kind in kinds:
-            queue = self._queues.get(kind, ())
-            for cell in queue:
-                if cell.message is not None:
-                    yield cell
+        counts = ((kind.__name__, len(queue)) for kind, queue in self._queues.items())
+        return {name: count for name, count in sorted(counts) if count}
 
     def _take_from(self, kinds: Kinds, source: int, by: Key | None) -> Message | None:
-        cells = [c for c in self._cells(kinds) if c.message is not None and c.message.sender == source]
-        if not cells:
-            return None
-        cell = min(cells, key=(lambda c: c.arrival) if by is None else (lambda c: (by(c.message), c.arrival)))
-        message, cell.message = cell.message, None
-        self._count_hole()
-        return message
+        """The first, or lowest, message of one sender; looks at all that wait."""
+        best: tuple[Any, int, OrderedDict[int, Message]] | None = None
+        for kind in kinds:
+            queue = self._queues.get(kind, OrderedDict())
+            for arrival, message in queue.items():
+                if message.sender != source:
+                    continue
+                key = None if by is None else by(message)
+                if best is None or (arrival < best[1] if key == best[0] else key < best[0]):
+                    best = (key, arrival, queue)
+                if by is None:
+                    break  # the others of this kind came later
+        return None if best is None else best[2].pop(best[1])
 
-    def _count_hole(self) -> None:
-        self._holes += 1
-        if self._holes > _HOLES and 2 * self._holes > sum(map(len, self._queues.values())):
-            for kind, queue in self._queues.items():
-                self._queues[kind] = deque(c for c in queue if c.message is not None)
-            self._holes = 0
+    def _take_ranked(self, kinds: Kinds, by: Key) -> Message:
+        """The lowest message of `kinds`, of which at least one waits."""
+        rankings = self._rankings
+        if rankings is None:
+            rankings = self._rankings = {}
+        ranked = rankings.get((kinds, by))
+        if ranked is None:
+            if len(rankings) >= _RANKINGS:
+                del rankings[next(iter(rankings))]
+            queues = (self._queues.get(kind, {}) for kind in kinds)
+            ranked = rankings[kinds, by] = _Ranked([entry for queue in queues for entry in queue.items()])
+        arrival, kind = ranked.lowest(by, self._queues)
+        return self._queues[kind].pop(arrival)
 
-    def _take_ranked(self, kinds: Kinds, by: Key) -> Message | None:
-        heap = self._heaps.get((kinds, by))
-        if heap is None:
-            heap = [(by(c.message), c.arrival, c) for c in self._cells(kinds)]
+    def _tell_rankings(self, arrival: int, message: Message) -> None:
+        """Let the rankings know of a message; one that holds too many that are gone is made anew when asked for."""
+        assert self._rankings is not None
+        kind = type(message)
+        stale = []
+        for name, ranked in self._rankings.items():
+            if kind in name[0]:
+                ranked.fresh.append((arrival, message))
+                if len(ranked) > _SLACK and len(ranked) > _SLACK + 2 * sum(map(len, self._queues.values())):
+                    stale.append(name)
+        for name in stale:
+            del self._rankings[name]
+
+
+class _Ranked:
+    """Waiting messages in order of a key: a lazy heap, and the messages that came since it was last asked."""
+
+    __slots__ = ("_heap", "fresh")
+
+    def __init__(self, messages: list[tuple[int, Message]]) -> None:
+        self._heap: list[tuple[Any, int, Message]] = []
+        self.fresh = messages
+
+    def __len__(self) -> int:
+        return len(self._heap) + len(self.fresh)
+
+    def lowest(self, by: Key, queues: dict[type[Message], OrderedDict[int, Message]]) -> tuple[int, type[Message]]:
+        """Remove the lowest of those that still wait in `queues`; answers with its arrival and class."""
+        heap = self._heap
+        fresh = [(by(m), arrival, m) for arrival, m in self.fresh if arrival in queues[type(m)]]
+        self.fresh = []
+        if len(fresh) > len(heap):
+            heap += fresh
             heapify(heap)
-            if len(self._heaps) >= _HEAPS:
-                del self._heaps[next(iter(self._heaps))]
-            self._heaps[kinds, by] = heap
-        while heap:
-            key, arrival, cell = heap[0]
-            message = cell.message
-            if message is None:
+        else:
+            for entry in fresh:
+                heappush(heap, entry)
+        while True:
+            key, arrival, message = heap[0]
+            kind = type(message)
+            if arrival not in queues[kind]:
                 heappop(heap)
                 continue
             now = by(message)
             if now != key:
-                heapreplace(heap, (now, arrival, cell))
+                heapreplace(heap, (now, arrival, message))
                 continue
             heappop(heap)
-            cell.message = None
-            self._count_hole()
-            return message
-        return None
+            return arrival, kind
 
 
 class Ranking(Generic[H]):
-    """Members ordered by a key that may only grow; the lowest in O(log n).
+    """Members ordered by a key that may only grow while they are members; the lowest in O(log n).
 
-    For choosing the next device: `Ranking(lambda k: (consumed[k] + slots[k], k))`.
+    For choosing the next device: `Ranking(lambda k: consumed[k] + slots[k])`. Of equal keys the member that was
+    added first comes first.
     """
 
-    __slots__ = ("_heap", "_key", "_members", "_queued")
+    __slots__ = ("_added", "_heap", "_key", "_members")
 
     def __init__(self, key: Callable[[H], Any], members: Iterable[H] = ()) -> None:
         self._key = key
-        self._members: set[H] = set()
-        self._queued: set[H] = set()  # members, and former ones, that have an entry in the heap
-        self._heap: list[tuple[Any, H]] = []
+        self._added = 0
+        self._members: dict[H, int] = {}  # the number under which each was added last
+        self._heap: list[tuple[Any, int, H]] = []
         for member in members:
             self.add(member)
 
@@ -161,26 +170,29 @@ class Ranking(Generic[H]):
 
     def add(self, member: H) -> None:
         """Let `member` be chosen from now on."""
-        self._members.add(member)
-        if member not in self._queued:
-            self._queued.add(member)
-            heappush(self._heap, (self._key(member), member))
+        if member in self._members:
+            return
+        self._added += 1
+        self._members[member] = self._added
+        heappush(self._heap, (self._key(member), self._added, member))
+        if len(self._heap) > _SLACK + 2 * len(self._members):
+            self._heap = [entry for entry in self._heap if self._members.get(entry[2]) == entry[1]]
+            heapify(self._heap)
 
     def discard(self, member: H) -> None:
         """Let `member` no longer be chosen."""
-        self._members.discard(member)
+        self._members.pop(member, None)
 
     def lowest(self) -> H | None:
         """The member whose key is lowest now; it stays a member."""
         heap = self._heap
         while heap:
-            key, member = heap[0]
-            if member not in self._members:
+            key, number, member = heap[0]
+            if self._members.get(member) != number:
                 heappop(heap)
-                self._queued.discard(member)
                 continue
             now = self._key(member)
             if now == key:
                 return member
-            heapreplace(heap, (now, member))
+            heapreplace(heap, (now, number, member))
         return None

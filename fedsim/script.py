@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from functools import cache
 from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar, overload, runtime_checkable
 
 from fedsim.costs import Cost
@@ -23,6 +22,7 @@ UNSENT: Final = -2
 
 T = TypeVar("T")
 M = TypeVar("M", bound="Message")
+M_contra = TypeVar("M_contra", bound="Message", contravariant=True)
 
 
 # ---------------------------------------------------------------------------------------------- payloads
@@ -42,9 +42,14 @@ class Meta(Protocol):
     """What is known of a payload without its values."""
 
     @property
-    def purpose(self) -> Purpose: ...
+    def purpose(self) -> Purpose:
+        """What its bytes are."""
+        ...
+
     @property
-    def nbytes(self) -> int: ...
+    def nbytes(self) -> int:
+        """Exact bytes of its tensors."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -110,16 +115,38 @@ class Timeout:
     """What `recv(..., until=t)` returns when nothing came before t."""
 
 
-@cache
+_SCALARS: Final = frozenset({"int", "float", "str", "bool", "None"})
+
+
 def payload_fields(kind: type[Message]) -> tuple[str, ...]:
-    """Names of the fields of a message class that may hold a payload, in order of declaration."""
-    return tuple(f.name for f in fields(kind) if f.name != "sender" and "Payload" in str(f.type))
+    """Names of the fields of a message class that may hold payloads, in order of declaration: all but plain scalars."""
+    declared = ((f.name, f.type if isinstance(f.type, str) else f.type.__name__) for f in fields(kind))
+    return tuple(name for name, text in declared if not _SCALARS.issuperset(text.replace("|", " ").split()))
 
 
-def payloads(message: Message) -> list[Payload]:
-    """The payloads that a message carries, in order of declaration."""
-    found = (getattr(message, name) for name in payload_fields(type(message)))
-    return [value for value in found if isinstance(value, Payload)]
+def payloads(message: Message, names: Iterable[str] | None = None) -> list[Payload]:
+    """The payloads that a message carries, alone or in tuples, lists and mappings, in order of declaration.
+
+    `names` are the fields to look into, where the caller has kept what `payload_fields` says of the class.
+    """
+    found: list[Payload] = []
+    for name in payload_fields(type(message)) if names is None else names:
+        value = getattr(message, name)
+        if type(value) is Payload:
+            found.append(value)
+        else:
+            _collect(value, found)
+    return found
+
+
+def _collect(value: object, found: list[Payload]) -> None:
+    if isinstance(value, Payload):
+        found.append(value)
+    elif isinstance(value, Mapping):
+        _collect(tuple(value.values()), found)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            _collect(item, found)
 
 
 # ------------------------------------------------------------------------------------------------- works
@@ -158,7 +185,11 @@ class Work(Generic[T]):
 
 
 class Effect(Generic[T]):
-    """Something that takes time. Awaiting it hands it to the runtime, which answers with a `T`."""
+    """Something that takes time. Awaiting it hands it to the runtime, which answers with a `T`.
+
+    Effects are values: nobody changes one. They are not frozen, since that makes them four times as dear to make,
+    and every await makes one.
+    """
 
     __slots__ = ()
 
@@ -166,7 +197,7 @@ class Effect(Generic[T]):
         return (yield self)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Compute(Effect[T]):
     """Run works of this node; `single` tells whether the answer is one result or a tuple."""
 
@@ -174,7 +205,7 @@ class Compute(Effect[T]):
     single: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Send(Effect[None]):
     """Queue a message for each of `to`; the transfer overlaps whatever the script does next."""
 
@@ -182,7 +213,7 @@ class Send(Effect[None]):
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Recv(Effect[T]):
     """Wait for a message of one of `kinds`."""
 
@@ -192,7 +223,7 @@ class Recv(Effect[T]):
     until: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sleep(Effect[None]):
     """Let `seconds` pass."""
 
@@ -208,7 +239,7 @@ class Quality:
     samples: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Evaluate(Effect[Quality]):
     """Measure a model on held-out data: zero virtual time, one journalled answer."""
 
@@ -285,10 +316,12 @@ async def broadcast(to: Iterable[int], make: Message | Callable[[int], Message])
             await send(node, make(node))
 
 
-class Collector(Protocol[M]):
+class Collector(Protocol[M_contra]):
     """Takes in contributions one by one, as a running mean does."""
 
-    def add(self, message: M, /) -> None: ...
+    def add(self, message: M_contra, /) -> None:
+        """Take one in."""
+        ...
 
 
 @overload
@@ -328,7 +361,10 @@ class Port(Protocol):
     """What a runtime gives a node besides the interpretation of effects: plain calls that take no time."""
 
     @property
-    def node(self) -> int: ...
+    def node(self) -> int:
+        """This node's number."""
+        ...
+
     @property
     def now(self) -> float:
         """Seconds since the start of the run, on the run's own clock."""
@@ -368,5 +404,10 @@ class Scheduler(Protocol[D_contra, S_contra]):
     messages: ClassVar[tuple[type[Message], ...]]
     """Every message class that the two scripts exchange."""
 
-    async def device(self, me: D_contra, /) -> None: ...
-    async def server(self, me: S_contra, /) -> None: ...
+    async def device(self, me: D_contra, /) -> None:
+        """What a device does."""
+        ...
+
+    async def server(self, me: S_contra, /) -> None:
+        """What the server does; the run ends when it returns."""
+        ...

@@ -100,6 +100,8 @@ class Node:
     idle_watts: float
     busy_watts: float
     memory: float
+    power_confidence: str = "unverified"
+    """How far the two powers are to be trusted: `measured`, `derived`, `specification` or `unverified`."""
 
 
 @dataclass(slots=True)

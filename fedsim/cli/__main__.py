@@ -1,5 +1,5 @@
 """`python -m fedsim.cli`."""
 
-from fedsim.cli.app import main
+from fedsim.cli import main
 
 raise SystemExit(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -12,11 +13,11 @@ from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
+from fedsim.cli import INTERRUPTED
 from fedsim.errors import FedsimError, UserError
 
 FAILED: Final = 1
 WRONG_INPUT: Final = 2
-INTERRUPTED: Final = 130
 
 app = typer.Typer(
     name="fedsim",
@@ -109,14 +110,17 @@ def _exit(command: str, *arguments: Any, **options: Any) -> NoReturn:
     except KeyboardInterrupt:
         complain("interrupted")
         status = INTERRUPTED
-    except BrokenPipeError:  # whoever read our output has had enough
+    except (BrokenPipeError, SystemExit):  # whoever read our output has had enough; rich makes it a SystemExit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
     raise typer.Exit(status)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The `fedsim` command; returns its exit status."""
+def invoke(arguments: Sequence[str] | None) -> int:
+    """Parse a command line and run its command; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that has no such letter still shows the rest
     try:
         app(args=arguments, prog_name="fedsim")
     except SystemExit as end:

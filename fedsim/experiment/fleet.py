@@ -12,6 +12,7 @@ from fedsim.costs import Cost
 from fedsim.hardware.links import Link
 from fedsim.hardware.pricing import nanoseconds
 from fedsim.hardware.profiles import Profile
+from fedsim.hardware.sources import weakest
 from fedsim.script import SERVER
 from fedsim.trace import Node
 
@@ -87,6 +88,7 @@ class Fleet:
                 idle_watts=profile.power.idle,
                 busy_watts=profile.power.busy,
                 memory=profile.memory.usable,
+                power_confidence=weakest(("power.idle", "power.busy"), profile.sources),
             )
 
         rows = [row(SERVER, "server", self.server, -1, 0)]

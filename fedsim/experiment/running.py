@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,7 +108,7 @@ def run_scenario(
     host = study.host() if scenario.learning else None
     simulation = study.assembly.simulation(None if host is None else Inline(host), observe=watch.mark)
     status = "done"
-    with _threads(scenario.workers.threads if scenario.learning else None):
+    with _threads(scenario):
         watch.begin(study, simulation)
         try:
             ending = simulation.run()
@@ -148,19 +148,9 @@ def _finish(folder: Path | None, trace: Trace, status: str, wall_seconds: float)
     return measures, summary
 
 
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """PyTorch with so many intra-op threads, and as it was afterwards."""
-    if count is None:
-        yield
-        return
-    import torch
+def _threads(scenario: Scenario) -> AbstractContextManager[None]:
+    if not scenario.learning:
+        return nullcontext()
+    from fedsim.learning.threads import intra_op_threads
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
+    return intra_op_threads(scenario.workers.threads)

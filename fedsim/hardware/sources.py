@@ -65,6 +65,14 @@ def unverified(model: BaseModel, sources: Sequence[Source]) -> list[str]:
     return [field for field, source in found if source is None or source.confidence is Confidence.UNVERIFIED]
 
 
+def weakest(fields: Iterable[str], sources: Sequence[Source]) -> Confidence:
+    """The least confidence among the sources of some fields; a field without a source is unverified."""
+    order = list(Confidence)
+    origins = [origin(field, sources) for field in fields]
+    found = [Confidence.UNVERIFIED if source is None else source.confidence for source in origins]
+    return max(found, key=order.index)
+
+
 def check_fields(model: BaseModel, sources: Sequence[Source]) -> None:
     """Refuse a source for a field that the file does not have.
 

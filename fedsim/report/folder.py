@@ -68,9 +68,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give the folder of a run, like runs/NAME-SCHEDULER-UTC")
     if not path.is_file():
-        raise UserError(
-            f"{folder} has no {SUMMARY}, so its run did not finish; go on with `fedsim resume {folder}` or run it again"
-        )
+        raise UserError(f"{folder} has no {SUMMARY}, so its run did not finish; run its scenario.yaml again")
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

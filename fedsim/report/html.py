@@ -130,15 +130,17 @@ def _cell(text: str, kind: str = "") -> str:
 def _headline(runs: Sequence[Run], names: Sequence[str]) -> str:
     summaries = [run.summary for run in runs]
     chosen = figures(summaries)
+    labels = dict.fromkeys(summary["energy_label"] for summary in summaries)
+    energy = "".join(f"<p>Energy: {escape(label)}.</p>" for label in labels)
     if len(runs) == 1:
         tiles = (f"<div><b>{escape(f.text(summaries[0]))}</b><span>{escape(f.label)}</span></div>" for f in chosen)
-        return _section("Key figures", f'<div class="tiles">{"".join(tiles)}</div>')
+        return _section("Key figures", f'<div class="tiles">{"".join(tiles)}</div>', energy)
     rows = []
     for figure in chosen:
         best = best_of(figure, summaries)
         cells = [_cell(figure.text(s), "best" if i in best else "") for i, s in enumerate(summaries)]
         rows.append([_cell(figure.label), *cells])
-    return _section("Key figures", _table(["", *names], rows, "The best of each row in bold."))
+    return _section("Key figures", _table(["", *names], rows, "The best of each row in bold."), energy)
 
 
 def _quality(runs: Sequence[Run], names: Sequence[str]) -> str:

@@ -145,7 +145,10 @@ def _one(summary: Summary, head: str, chosen: Sequence[Figure]) -> Table:
 
 def show(summaries: Sequence[Summary], names: Sequence[str] | None = None, console: Console | None = None) -> None:
     """Print the table of one or several runs."""
-    (Console() if console is None else console).print(table(summaries, names))
+    screen = Console() if console is None else console
+    screen.print(table(summaries, names))
+    for label in dict.fromkeys(summary["energy_label"] for summary in summaries):
+        screen.print(Text(f"energy: {label}", "dim"))
 
 
 def _bytes(value: float) -> str:

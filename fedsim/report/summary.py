@@ -15,7 +15,7 @@ import numpy as np
 from fedsim.report.idle import CAUSES, DEPENDENCY
 from fedsim.report.measures import SECOND, Floats, Measures, Point, best, finite, measure
 from fedsim.report.traffic import DIRECTIONS
-from fedsim.trace import PURPOSES, Trace
+from fedsim.trace import PURPOSES, Node, Trace
 
 SCHEMA: Final = 1
 _ORDER: Final = ("activations", "gradients", "weights", "labels", "control")
@@ -58,6 +58,7 @@ def summarise(
         "metric": _metric(found.curve, metric_name(scenario)),
         "deployment": _deployment(found),
         "contributions": _contributions(found),
+        "energy_label": energy_label(trace.nodes),
         "identity": {
             "time_error_s": float(np.abs(found.accounts.missing).max(initial=0)) / SECOND,
             "bytes_in_flight": found.traffic.in_flight,
@@ -69,6 +70,16 @@ def summarise(
     if fidelity is not None:
         summary["fidelity"] = dict(fidelity)
     return summary
+
+
+def energy_label(nodes: Sequence[Node]) -> str:
+    """What stands beside every figure in joules: how it was made, and the node whose power is known least."""
+    order = ("measured", "derived", "specification", "unverified")
+    least = max(nodes, key=lambda node: order.index(node.power_confidence))
+    return (
+        "linear energy model, no power was measured; "
+        f"weakest input: power of {least.profile} ({least.power_confidence})"
+    )
 
 
 def metric_name(scenario: Mapping[str, Any]) -> str:

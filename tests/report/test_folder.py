@@ -41,7 +41,9 @@ def test_the_summary_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("fedsim.report.folder.write_report", fail)
     with pytest.raises(KeyboardInterrupt):
         written(folder)
-    with pytest.raises(UserError, match=r"has no summary\.json, so its run did not finish; go on with `fedsim resume"):
+    with pytest.raises(
+        UserError, match=r"has no summary\.json, so its run did not finish; run its scenario.yaml again"
+    ):
         read_run(folder)
 
 

@@ -10,8 +10,9 @@ import pytest
 
 from fedsim.report.idle import CAUSES
 from fedsim.report.measures import measure
-from fedsim.report.summary import summarise
+from fedsim.report.summary import energy_label, summarise
 from fedsim.script import SERVER
+from fedsim.trace import Node
 from tests.report.hand_made_traces import SCENARIO, Tape, fedavg
 
 NS = 1e-9
@@ -36,6 +37,7 @@ def test_the_keys_are_those_of_the_interface() -> None:
         "metric": ["name", "final", "best"],
         "deployment": ["bytes", "seconds", "macs"],
         "contributions": ["min", "max"],
+        "energy_label": None,
         "identity": ["time_error_s", "bytes_in_flight", "bytes_wasted"],
     }
     assert list(found["bytes"]["up"]) == list(found["bytes"]["down"]) == purposes
@@ -169,3 +171,12 @@ def test_time_that_an_emulation_lost_is_the_time_error() -> None:
     tape.span(0, 0, 90)
     tape.wait(SERVER, 0, 99, "contribution")
     assert summary_of(tape)["identity"]["time_error_s"] == pytest.approx(10 * NS)
+
+
+def test_the_energy_label_names_the_power_that_is_known_least() -> None:
+    """Joules come from a linear model; whoever reads them is told, with the weakest input."""
+    measured = Node(-1, "server", "a6000", -1, 1, 0, 1.0, 2.0, 1e9, "measured")
+    guessed = Node(0, "device 0", "pi", 0, 1, 5, 1.0, 2.0, 1e9, "specification")
+    assert energy_label([measured, guessed]) == (
+        "linear energy model, no power was measured; weakest input: power of pi (specification)"
+    )

@@ -16,7 +16,10 @@ from fedsim.scenario.source import read as read_yaml
 from tests.scenario.toys import FULL, REGISTRY
 
 JARGON = re.compile(r"pydantic|Input should|union_tag|function-|validation error|Traceback")
-SCALARS = ["null", "~", "true", "off", "0", "-1", "3", "017", "1e400", "-1e-400", ".nan", ".inf", "3:00", "2001-01-01", "''", "[]", "{}", "[[]]", "*x", "&x", "a:", "<<", "?", "|", ">", "!", "!!int", "5_0", "5%", "9e99", "vgg5", "all", "auto", "module:Class", "./x.yaml", "~x/y.yaml", "%", "@", "`", "-", ",", ":", "#"]
+WORDS = """\
+null ~ true off 0 -1 3 017 1e400 -1e-400 .nan .inf 3:00 2001-01-01 '' [] {} [[]] *x &x a: << ? | > ! !!int 5_0 5% 9e99
+vgg5 all auto module:Class ./x.yaml ~x/y.yaml % @ ` - , : #"""
+SCALARS = WORDS.split()
 SCALARS += ["{a: 1}", "", " ", "\t", "\0", "é", "\u2028", "\U0001f600", "10 Mbit/s", "3 s", "-3 s", "0 s"]
 SCALARS += ["9" * 400, "x" * 300, "{" * 50, str(10**30)]
 anything = st.recursive(
@@ -53,6 +56,8 @@ def damaged_texts(draw: st.DrawFn) -> bytes:
                 lines[here] = "".join(words)
             case "indent":
                 lines[here] = " " * draw(st.integers(1, 4)) + lines[here].lstrip()
+            case _:
+                raise AssertionError
     data = "\n".join(lines).encode("utf-8", "surrogatepass")
     if draw(st.integers(0, 4)) == 0:
         at = draw(st.integers(0, len(data)))
