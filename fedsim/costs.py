@@ -7,9 +7,8 @@ One multiply-accumulate (MAC) is two FLOPs.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
 
 
 class OpClass(StrEnum):
@@ -50,7 +49,7 @@ class Operator:
     forward_macs: int = 0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Cost:
     """The operators of one work at one batch size. Immutable, added with `+`.
 
@@ -59,24 +58,21 @@ class Cost:
     """
 
     operators: tuple[Operator, ...]
+    macs: int = field(init=False, repr=False)
+    """Multiply-accumulates of all operators, as counted."""
+    forward_macs: int = field(init=False, repr=False)
+    """Multiply-accumulates of the forward operators."""
+    bytes: int = field(init=False, repr=False)
+    """Bytes read and written by all operators."""
+
+    def __post_init__(self) -> None:
+        forward = sum(op.macs * op.count for op in self.operators if op.phase is Phase.FORWARD)
+        object.__setattr__(self, "macs", sum(op.macs * op.count for op in self.operators))
+        object.__setattr__(self, "forward_macs", forward)
+        object.__setattr__(self, "bytes", sum(op.bytes * op.count for op in self.operators))
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(self.operators + other.operators)
-
-    @cached_property
-    def macs(self) -> int:
-        """Multiply-accumulates of all operators, as counted."""
-        return sum(op.macs * op.count for op in self.operators)
-
-    @cached_property
-    def forward_macs(self) -> int:
-        """Multiply-accumulates of the forward operators."""
-        return sum(op.macs * op.count for op in self.operators if op.phase is Phase.FORWARD)
-
-    @cached_property
-    def bytes(self) -> int:
-        """Bytes read and written by all operators."""
-        return sum(op.bytes * op.count for op in self.operators)
 
 
 def total(costs: Iterable[Cost]) -> Cost:

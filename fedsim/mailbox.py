@@ -2,7 +2,8 @@
 
 A message waits in order of arrival. `take` gives the first one of some kinds or, with `by`, the one that the key
 ranks lowest. A key may only grow while its message waits, so one lazy heap a (kinds, key) is enough: an entry whose
-key has grown goes back in with its new key. A key is asked only while a `take` by it runs, never when a message
+key has grown goes back in with its new key (once for each message that shares it: cheap while a sender has few
+waiting, as under flow control). A key is asked only while a `take` by it runs, never when a message
 comes. Knows nothing of time and transports; both runtimes use it.
 """
 
@@ -17,6 +18,7 @@ from fedsim.script import Message
 
 Kinds = tuple[type[Message], ...]
 Key = Callable[[Any], Any]
+Queue = OrderedDict[int, Message]  # by number of arrival
 H = TypeVar("H", bound=Hashable)
 
 _SLACK: Final = 64  # entries of what is gone that a heap may hold beside as many as there are living ones
@@ -30,7 +32,7 @@ class Mailbox:
 
     def __init__(self) -> None:
         self._arrivals = 0
-        self._queues: dict[type[Message], OrderedDict[int, Message]] = {}  # by number of arrival
+        self._queues: dict[type[Message], Queue] = {}
         self._rankings: dict[tuple[Kinds, Key], _Ranked] | None = None
 
     def put(self, message: Message) -> None:
@@ -42,12 +44,12 @@ class Mailbox:
         self._arrivals = arrival = self._arrivals + 1
         queue[arrival] = message
         if self._rankings:
-            self._tell_rankings(arrival, message)
+            self._tell_rankings(arrival, kind)
 
     def take(self, kinds: Kinds, source: int | None = None, by: Key | None = None) -> Message | None:
         """Remove and return the message of `kinds` (from `source`) that ranks first, or None where none waits."""
         if source is None and by is None:
-            first: OrderedDict[int, Message] | None = None
+            first: Queue | None = None
             for kind in kinds:
                 queue = self._queues.get(kind)
                 if queue and (first is None or next(iter(queue)) < next(iter(first))):
@@ -67,17 +69,15 @@ class Mailbox:
 
     def _take_from(self, kinds: Kinds, source: int, by: Key | None) -> Message | None:
         """The first, or lowest, message of one sender; looks at all that wait."""
-        best: tuple[Any, int, OrderedDict[int, Message]] | None = None
-        for kind in kinds:
-            queue = self._queues.get(kind, OrderedDict())
+        best: tuple[Any, int, Queue] | None = None
+        for queue in filter(None, map(self._queues.get, kinds)):
             for arrival, message in queue.items():
-                if message.sender != source:
-                    continue
-                key = None if by is None else by(message)
-                if best is None or (arrival < best[1] if key == best[0] else key < best[0]):
-                    best = (key, arrival, queue)
-                if by is None:
-                    break  # the others of this kind came later
+                if message.sender == source:
+                    key = None if by is None else by(message)
+                    if best is None or (arrival < best[1] if key == best[0] else key < best[0]):
+                        best = (key, arrival, queue)
+                    if by is None:
+                        break  # the others of this class came later
         return None if best is None else best[2].pop(best[1])
 
     def _take_ranked(self, kinds: Kinds, by: Key) -> Message:
@@ -89,19 +89,19 @@ class Mailbox:
         if ranked is None:
             if len(rankings) >= _RANKINGS:
                 del rankings[next(iter(rankings))]
-            queues = (self._queues.get(kind, {}) for kind in kinds)
-            ranked = rankings[kinds, by] = _Ranked([entry for queue in queues for entry in queue.items()])
+            ranked = rankings[kinds, by] = _Ranked()
+            for kind in kinds:
+                ranked.fresh.extend((arrival, kind) for arrival in self._queues.get(kind, ()))
         arrival, kind = ranked.lowest(by, self._queues)
         return self._queues[kind].pop(arrival)
 
-    def _tell_rankings(self, arrival: int, message: Message) -> None:
+    def _tell_rankings(self, arrival: int, kind: type[Message]) -> None:
         """Let the rankings know of a message; one that holds too many that are gone is made anew when asked for."""
         assert self._rankings is not None
-        kind = type(message)
         stale = []
         for name, ranked in self._rankings.items():
             if kind in name[0]:
-                ranked.fresh.append((arrival, message))
+                ranked.fresh.append((arrival, kind))
                 if len(ranked) > _SLACK and len(ranked) > _SLACK + 2 * sum(map(len, self._queues.values())):
                     stale.append(name)
         for name in stale:
@@ -109,37 +109,41 @@ class Mailbox:
 
 
 class _Ranked:
-    """Waiting messages in order of a key: a lazy heap, and the messages that came since it was last asked."""
+    """Waiting messages in order of a key: a lazy heap, and those that came since it was last asked.
+
+    It names messages by arrival and class and holds none, so that what was taken elsewhere is not kept alive.
+    """
 
     __slots__ = ("_heap", "fresh")
 
-    def __init__(self, messages: list[tuple[int, Message]]) -> None:
-        self._heap: list[tuple[Any, int, Message]] = []
-        self.fresh = messages
+    def __init__(self) -> None:
+        self._heap: list[tuple[Any, int, type[Message]]] = []
+        self.fresh: list[tuple[int, type[Message]]] = []
 
     def __len__(self) -> int:
         return len(self._heap) + len(self.fresh)
 
-    def lowest(self, by: Key, queues: dict[type[Message], OrderedDict[int, Message]]) -> tuple[int, type[Message]]:
-        """Remove the lowest of those that still wait in `queues`; answers with its arrival and class."""
+    def lowest(self, by: Key, queues: dict[type[Message], Queue]) -> tuple[int, type[Message]]:
+        """Forget the lowest of those that wait in `queues`; answers with its arrival and class."""
         heap = self._heap
-        fresh = [(by(m), arrival, m) for arrival, m in self.fresh if arrival in queues[type(m)]]
-        self.fresh = []
-        if len(fresh) > len(heap):
-            heap += fresh
-            heapify(heap)
-        else:
-            for entry in fresh:
-                heappush(heap, entry)
+        if self.fresh:
+            fresh = [(by(queues[kind][n]), n, kind) for n, kind in self.fresh if n in queues[kind]]
+            self.fresh = []
+            if len(fresh) > len(heap):
+                heap += fresh
+                heapify(heap)
+            else:
+                for entry in fresh:
+                    heappush(heap, entry)
         while True:
-            key, arrival, message = heap[0]
-            kind = type(message)
-            if arrival not in queues[kind]:
+            key, arrival, kind = heap[0]
+            message = queues[kind].get(arrival)
+            if message is None:
                 heappop(heap)
                 continue
             now = by(message)
-            if now != key:
-                heapreplace(heap, (now, arrival, message))
+            if key < now:
+                heapreplace(heap, (now, arrival, kind))
                 continue
             heappop(heap)
             return arrival, kind
@@ -192,7 +196,8 @@ class Ranking(Generic[H]):
                 heappop(heap)
                 continue
             now = self._key(member)
-            if now == key:
-                return member
-            heapreplace(heap, (now, number, member))
+            if key < now:
+                heapreplace(heap, (now, number, member))
+                continue
+            return member
         return None

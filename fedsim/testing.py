@@ -1,21 +1,26 @@
 """For those who write schedulers: stepping a script by hand, and a conformance suite.
 
-    from fedsim.testing import by_hand, check_scheduler
+from fedsim.testing import by_hand, check_scheduler
 
-    steps = by_hand(Mine(), "server")          # no runtime: see each effect, give each answer
-    check_scheduler(Mine())                    # raises AssertionError naming the rule that is broken
+steps = by_hand(Mine(), "server")  # no runtime: see each effect, give each answer
+check_scheduler(Mine())  # raises AssertionError naming the rule that is broken
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+import random
+from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Any, Final
+from functools import cache
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from fedsim import seeds
-from fedsim.data import DataSet, Quantity, from_arrays
+from fedsim.data import DataSet, Quantity, Shards, from_arrays
+from fedsim.errors import Deadlock
 from fedsim.experiment.assembly import Assembly
 from fedsim.experiment.fleet import Fleet, Group
 from fedsim.hardware.links import load_link
@@ -25,13 +30,17 @@ from fedsim.learning.optimizers import Sgd, Training
 from fedsim.mailbox import Mailbox
 from fedsim.report import check_identity
 from fedsim.script import SERVER, Command, Effect, Message, Payload, Role
-from fedsim.simulation import Ending, Inline, Simulation
-from fedsim.simulation.engine import Fault, Limits
+from fedsim.simulation import Ending, Fault, Inline, Limits, Simulation
+
+if TYPE_CHECKING:
+    from fedsim.models.measure import ModelMeasure
 
 DEVICES: Final = 4
 ROUNDS: Final = 2
 _CUT: Final = 1
 _SEED: Final = 11
+_MOMENTS: Final = 8
+_LONG: Final = 60.0  # seconds; the toy run of a system that ends takes less than one
 
 
 class Hand:
@@ -105,6 +114,7 @@ def by_hand(scheduler: Any, node: int | str, *, devices: int = DEVICES, rounds: 
     return Steps(scheduler.device(Device(port, job)), port)
 
 
+@cache
 def toy_data() -> DataSet:
     """96 generated samples of three classes that a small network can learn."""
     rng = np.random.default_rng(5)
@@ -113,11 +123,35 @@ def toy_data() -> DataSet:
     return from_arrays(inputs, labels, inputs[:24], labels[:24], name="toy")
 
 
+@cache
+def _shards(devices: int) -> Shards:
+    rng = seeds.generator(_SEED, SERVER, "partition")
+    return Quantity(min_size=8).deal(toy_data().train.labels, None, devices, rng)
+
+
 def _network() -> Any:
     from fedsim.models.catalogue import Mlp, build
 
     options = Mlp(hidden=[5, 4])
     return build("mlp", options, input=(6,), classes=3, kind="vector", device="cpu", seed=_SEED)
+
+
+@cache
+def _measured() -> ModelMeasure:
+    from fedsim.models.counting import measure
+
+    return measure(_network())
+
+
+@cache
+def _fleet(devices: int) -> Fleet:
+    kinds = (("pi-tier-1", "wifi5"), ("pi-tier-4", "wifi4"), ("jetson-tier-4", "lte"))
+    groups = (
+        Group(load_profile(profile), load_link(link), len(range(index, devices, len(kinds))))
+        for index, (profile, link) in enumerate(kinds)
+    )
+    there = tuple(group for group in groups if group.count)
+    return Fleet(there, load_profile("cpu-60g"), load_link("ethernet-1g"))
 
 
 def toy(
@@ -130,26 +164,13 @@ def toy(
     time: float | None = None,
 ) -> Assembly:
     """A small run of `scheduler`: unequal devices and links, unequal shards of generated data, a tiny network."""
-    from fedsim.models.counting import measure
-
-    data = toy_data()
-    shards = Quantity(min_size=8).deal(
-        data.train.labels, None, devices, seeds.generator(_SEED, SERVER, "partition")
-    )
-    kinds = (("pi-tier-1", "wifi5"), ("pi-tier-4", "wifi4"), ("jetson-tier-4", "lte"))
-    groups = [
-        Group(load_profile(profile), load_link(link), len(range(index, devices, len(kinds))))
-        for index, (profile, link) in enumerate(kinds)
-    ]
     return Assembly(
         scheduler=scheduler,
-        model=measure(_network()),
+        model=_measured(),
         cut=_CUT,
         training=Training(batch=8, optimizer=Sgd(lr=0.1), channels_last=False),
-        fleet=Fleet(
-            tuple(group for group in groups if group.count), load_profile("cpu-60g"), load_link("ethernet-1g")
-        ),
-        samples=shards.sizes(),
+        fleet=_fleet(devices),
+        samples=_shards(devices).sizes(),
         participants=devices if participants is None else participants,
         rounds=rounds,
         limits=Limits(time=time),
@@ -178,12 +199,10 @@ def simulate(assembly: Assembly, *, learning: bool = True) -> Outcome:
     from fedsim.learning.host import Host
     from fedsim.learning.samples import TensorSamples
 
-    data = toy_data()
-    shards = Quantity(min_size=8).deal(
-        data.train.labels, None, assembly.fleet.devices, seeds.generator(_SEED, SERVER, "partition")
-    )
     blocks = assembly.blocks()
-    host = Host(_network(), blocks, TensorSamples(data, shards), assembly.seed)
+    rows = np.arange(16) if getattr(assembly.scheduler, "validates", False) else None
+    samples = TensorSamples(toy_data(), _shards(assembly.fleet.devices), validation=rows)
+    host = Host(_network(), blocks, samples, assembly.seed)
     simulation = assembly.simulation(Inline(host), blocks=blocks)
     ending = simulation.run()
     check_identity(simulation.trace)
@@ -196,60 +215,151 @@ def simulate(assembly: Assembly, *, learning: bool = True) -> Outcome:
 def check_scheduler(scheduler: Any) -> None:
     """The conformance suite: rules that every scheduler keeps, on a small generated run.
 
-    It must run from its options alone, end, and publish a model; declare its messages; give the same trace and the
-    same weights twice, and the same trace with learning off; account for every nanosecond and every byte; run with
-    some of the devices; and end by its own rule when a device leaves, with or without coming back, at any of its
-    awaits.
+    It must run from its options alone, end, and publish a whole model; declare its messages; draw from no global
+    generator; give the same trace and the same weights twice, and the same trace with learning off (unless it says
+    `validates`); account for every nanosecond and every byte; run with some of the devices; and end by its own rule
+    when a device leaves, with or without coming back, at its awaits.
 
     Raises:
         AssertionError: a rule is broken; the message says which.
         RunError: a script misbehaved, such as by awaiting something foreign or waiting for ever.
     """
     _check_declarations(scheduler)
-    first = simulate(toy(scheduler))
-    assert first.ending is Ending.SERVER, f"with until.rounds the server's script returns, but {first.ending.value}"
-    assert first.weights, "the server publishes its current global model: me.publish(...)"
+    try:
+        _check_runs(scheduler)
+    except RuntimeError as error:
+        if "event loop" not in str(error):
+            raise
+        raise AssertionError(
+            f"a script calls asyncio ({error}); await only compute, send, recv, sleep, gather and broadcast of fedsim"
+        ) from error
+
+
+def _check_runs(scheduler: Any) -> None:
+    learning = bool(getattr(scheduler, "validates", False))  # otherwise most rules show without training anything
+    with _no_global_generator():
+        first = simulate(toy(scheduler, time=_LONG), learning=learning)
+    _check_end(first, f"in {_LONG:g} s; with until.rounds = {ROUNDS} the server's script must return")
     _check_messages(scheduler, first)
-    _check_repeatable(scheduler, first)
-    assert simulate(toy(scheduler, participants=2), learning=False).ending is Ending.SERVER, "rounds of some devices"
-    assert simulate(toy(scheduler, rounds=None, time=0.5), learning=False).ending is Ending.TIME, (
-        "without until.rounds the server's script goes on until the run is ended"
-    )
-    for device in range(DEVICES):
-        for moment in _awaits(first.simulation, device):
-            for back in (None, moment + 1.0):
-                fault = Fault(device=device, leave=moment, back=back)
-                left = simulate(toy(scheduler, faults=[fault]), learning=False)
-                assert left.ending is Ending.SERVER, f"device {device} left at {moment} s: {left.ending.value}"
-    simulate(toy(scheduler, faults=[Fault(device=0, leave=_awaits(first.simulation, 0)[-1])]))
+    _check_published(scheduler, first)
+    _check_repeatable(scheduler, first, learning=learning)
+    some = simulate(toy(scheduler, participants=2, time=_LONG), learning=learning)
+    _check_end(some, f"in {_LONG:g} s with 2 of {DEVICES} devices a round")
+    length = first.simulation.trace.end / 1e9
+    endless = simulate(toy(scheduler, rounds=None, time=3 * length), learning=learning)
+    assert endless.ending is Ending.TIME, "without until.rounds the server's script goes on until the run is ended"
+    _check_leaving(scheduler, first, length, learning=learning)
 
 
 def _check_declarations(scheduler: Any) -> None:
-    name = type(scheduler).__name__
-    assert getattr(type(scheduler), "__dataclass_params__", None), f"{name} is a frozen dataclass of its options"
-    assert type(scheduler).__dataclass_params__.frozen, f"{name} is a frozen dataclass of its options"
-    assert all(f.kw_only for f in fields(scheduler)), f"the options of {name} are keyword-only"
-    type(scheduler)()  # every option has a default
-    assert isinstance(getattr(scheduler, "splits", None), bool), f"{name}.splits says whether the model is cut"
-    for kind in scheduler.messages:
-        assert issubclass(kind, Message), f"{kind.__name__} is a Message"
-        assert isinstance(getattr(kind, "role", None), Role), f"{kind.__name__} declares its role"
+    kind = type(scheduler)
+    name = kind.__name__
+    parameters = getattr(kind, "__dataclass_params__", None)
+    assert parameters is not None and parameters.frozen, (
+        f"{name} is not a frozen dataclass; decorate it with @dataclass(frozen=True, kw_only=True)"
+    )
+    positional = [f.name for f in fields(scheduler) if not f.kw_only]
+    assert not positional, f"{name}'s options {positional} are not keyword-only; add kw_only=True to its @dataclass"
+    try:
+        kind()
+    except TypeError as error:
+        raise AssertionError(f"{name}() fails, but every option has a default: {error}") from error
+    for script in ("device", "server"):
+        assert iscoroutinefunction(getattr(scheduler, script, None)), f"{name}.{script} is not an async def"
+    assert isinstance(getattr(scheduler, "splits", None), bool), (
+        f"{name}.splits is not given; say whether the model is cut, as in splits: ClassVar[bool] = False"
+    )
+    for message in getattr(scheduler, "messages", ()):
+        assert isinstance(message, type) and issubclass(message, Message), (
+            f"{message!r} in {name}.messages is no Message"
+        )
+        frozen = getattr(message, "__dataclass_params__", None)
+        assert frozen is not None and frozen.frozen, f"message {message.__name__} is not a frozen dataclass"
+        assert isinstance(getattr(message, "role", None), Role), (
+            f"message {message.__name__} has no role; add role: ClassVar[Role] = Role.…"
+        )
+
+
+def _check_end(outcome: Outcome, otherwise: str) -> None:
+    assert outcome.ending is Ending.SERVER, f"the run did not end {otherwise}"
 
 
 def _check_messages(scheduler: Any, outcome: Outcome) -> None:
-    declared = {kind.__name__ for kind in scheduler.messages}
+    declared = {kind.__name__ for kind in getattr(scheduler, "messages", ())}
     sent = {transfer[3] for transfer in outcome.simulation.trace.transfers}
-    assert sent <= declared, f"{sorted(sent - declared)} are sent, but not declared in `messages`"
+    assert sent <= declared, (
+        f"{sorted(sent - declared)} are sent, but not declared in {type(scheduler).__name__}.messages"
+    )
 
 
-def _check_repeatable(scheduler: Any, first: Outcome) -> None:
-    again = simulate(toy(scheduler))
-    assert _records(again) == _records(first), "the same scenario and seed give the same trace"
-    assert first.weights is not None and again.weights is not None
-    for name, tensor in first.weights.items():
-        assert tensor.equal(again.weights[name]), f"the same scenario and seed give the same weights ({name} differs)"
-    silent = simulate(toy(scheduler), learning=False)
-    assert _records(silent) == _records(first), "learning off gives the same trace, evaluation marks aside"
+def _check_published(scheduler: Any, outcome: Outcome) -> None:
+    published = outcome.simulation.published
+    assert published is not None, "the server never names its global model; call me.publish(...) once it has one"
+    blocks = toy(scheduler).blocks()
+    sizes, whole = [p.nbytes for p in published.model], [plan.weights.nbytes for plan in blocks.values()]
+    assert sizes == whole, (
+        f"the server published weights of {sizes} bytes, but the model is {' and '.join(blocks)} of {whole}; "
+        f"call me.publish({'d, s' if scheduler.splits else 'w'})"
+    )
+
+
+def _check_repeatable(scheduler: Any, first: Outcome, *, learning: bool) -> None:
+    with _no_global_generator():
+        one = simulate(toy(scheduler, time=_LONG))
+    two = simulate(toy(scheduler, time=_LONG))
+    assert _records(one) == _records(two), "the same scenario and seed gave two traces; let all follow from the seed"
+    if not learning:
+        assert _records(one) == _records(first), (
+            "the trace differs with learning off; let nothing but evaluation results follow from values"
+        )
+    assert one.weights is not None and two.weights is not None
+    for name, tensor in one.weights.items():
+        assert tensor.equal(two.weights[name]), f"the same scenario and seed gave two models ({name} differs)"
+
+
+def _check_leaving(scheduler: Any, first: Outcome, length: float, *, learning: bool) -> None:
+    for device in range(DEVICES):
+        for moment in _awaits(first.simulation, device):
+            for back in (None, moment + length / 10, moment + length):
+                _leave(scheduler, [Fault(device=device, leave=moment, back=back)], learning=learning)
+    everyone = [Fault(device=k, leave=length / 2, back=length * (1 + k)) for k in range(DEVICES)]
+    _leave(scheduler, everyone, learning=learning)
+    _leave(scheduler, [Fault(device=0, leave=_awaits(first.simulation, 0)[-1])], learning=True)
+
+
+def _leave(scheduler: Any, faults: Sequence[Fault], *, learning: bool) -> None:
+    fault = faults[0]
+    who = f"device {fault.device}" if len(faults) == 1 else "every device"
+    back = "for good" if fault.back is None else f"until {fault.back:g} s"
+    try:
+        outcome = simulate(toy(scheduler, faults=faults, time=_LONG), learning=learning)
+    except Deadlock as error:
+        raise AssertionError(
+            f"{who} left at {fault.leave:g} s {back}, and the others wait for it; receive Disconnected as well, "
+            f"as gather does\n{error}"
+        ) from error
+    _check_end(outcome, f"in {_LONG:g} s, {who} having left at {fault.leave:g} s {back}")
+
+
+@contextmanager
+def _no_global_generator() -> Iterator[None]:
+    """Refuse draws from the generators that every module shares."""
+    import torch
+
+    def states() -> dict[str, Any]:
+        return {
+            "random": random.getstate(),
+            "numpy.random": str(np.random.get_state()),
+            "torch": torch.get_rng_state().numpy().tobytes(),
+        }
+
+    before = states()
+    yield
+    drawn = [name for name, state in states().items() if state != before[name]]
+    assert not drawn, (
+        f"the scripts draw from the global generator of {' and '.join(drawn)}; use one of your own with a fixed seed, "
+        "such as fedsim.seeds.generator"
+    )
 
 
 def _records(outcome: Outcome) -> tuple[Any, ...]:
@@ -259,10 +369,13 @@ def _records(outcome: Outcome) -> tuple[Any, ...]:
 
 
 def _awaits(simulation: Simulation, device: int) -> list[float]:
-    """The moments, in seconds, just after a device's script reached each of its awaits."""
+    """Moments, in seconds, just after a device's script reached one of its awaits; of many, some from all over."""
     trace = simulation.trace
     starts = {span[3] for span in trace.spans if span[0] == device} | {w[1] for w in trace.waits if w[0] == device}
-    return sorted((start + 1) / 1e9 for start in starts if start < trace.end)
+    found = sorted((start + 1) / 1e9 for start in starts if start < trace.end)
+    if len(found) <= _MOMENTS:
+        return found
+    return [found[i] for i in np.linspace(0, len(found) - 1, _MOMENTS, dtype=int).tolist()]
 
 
 __all__ = ["Hand", "Outcome", "Steps", "by_hand", "check_scheduler", "simulate", "toy", "toy_data"]

@@ -50,7 +50,7 @@ def _extension_loads() -> bool:
     if extension is None or extension.origin is None:
         return False
     try:
-        torch.ops.load_library(extension.origin)  # type: ignore[no-untyped-call]
+        torch.ops.load_library(extension.origin)
     except OSError:
         return False
     return True

@@ -110,7 +110,9 @@ def _exit(command: str, *arguments: Any, **options: Any) -> NoReturn:
     except KeyboardInterrupt:
         complain("interrupted")
         status = INTERRUPTED
-    except (BrokenPipeError, SystemExit):  # whoever read our output has had enough; rich makes it a SystemExit
+    except (BrokenPipeError, SystemExit) as end:  # whoever read our output has had enough: rich makes that an exit
+        if isinstance(end, SystemExit) and not isinstance(end.__context__, BrokenPipeError):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
     raise typer.Exit(status)
@@ -118,9 +120,8 @@ def _exit(command: str, *arguments: Any, **options: Any) -> NoReturn:
 
 def invoke(arguments: Sequence[str] | None) -> int:
     """Parse a command line and run its command; returns the exit status."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that has no such letter still shows the rest
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a letter still shows the rest
     try:
         app(args=arguments, prog_name="fedsim")
     except SystemExit as end:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedsim.errors import UserError
 from fedsim.report import read_run, show, write_comparison
 
 
@@ -14,7 +15,10 @@ def report_command(folders: Sequence[Path], out: Path | None, *, as_json: bool) 
     runs = [read_run(folder) for folder in folders]
     default = folders[0] / "report.html" if len(runs) == 1 else Path("comparison.html")
     path = out or default
-    write_comparison(path, runs)
+    try:
+        write_comparison(path, runs)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}; name another file with --out") from error
     if as_json:
         print(json.dumps({"report": str(path), "runs": [run.summary for run in runs]}, indent=1))
     else:

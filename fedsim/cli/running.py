@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,36 +14,40 @@ from types import FrameType
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
-from fedsim.cli.app import INTERRUPTED, complain
+from fedsim.cli import INTERRUPTED, leave
+from fedsim.cli.app import complain
 from fedsim.experiment.building import Study
 from fedsim.experiment.loading import load_scenario
-from fedsim.experiment.running import Watcher, default_folder, run_scenario
+from fedsim.experiment.output import Output
+from fedsim.experiment.running import Watcher, run_scenario
 from fedsim.report import show
 from fedsim.simulation import Simulation
 from fedsim.units import human_seconds
 
 
 class Interruptible(Watcher):
-    """Ends the run at the current instant on the first Ctrl-C; the second one stops at once."""
+    """Answers Ctrl-C. Before the clock starts, and the second time: out at once. The first time while it runs: the
+    run ends at the current instant. The first time afterwards: the folder is still written.
+    """
 
     def __init__(self) -> None:
+        self.pressed = False
         self._simulation: Simulation | None = None
 
     def begin(self, study: Study, simulation: Simulation) -> None:
         """Remember what to stop."""
         self._simulation = simulation
 
-    def end(self) -> None:
-        """Nothing is left to stop."""
-        self._simulation = None
-
-    def interrupt(self, _signal: int, _frame: FrameType | None) -> None:
+    def interrupt(self, signal_: int, frame: FrameType | None) -> None:
         """Handle SIGINT."""
-        if self._simulation is None or self._simulation.stopping:
-            raise KeyboardInterrupt
-        self._simulation.stopping = True
+        if self._simulation is None or self.pressed:
+            leave(signal_, frame)
+        else:
+            self.pressed = self._simulation.stopping = True
+            os.write(2, b"\nstopping here; Ctrl-C again leaves at once\n")
 
 
 class Bar(Interruptible):
@@ -60,6 +66,7 @@ class Bar(Interruptible):
         )
         self._progress = Progress(*columns, console=console, transient=True)
         self._task: TaskID | None = None
+        self._share = 0.0
         self._rounds: int | None = None
         self._seconds: float | None = None
 
@@ -69,7 +76,7 @@ class Bar(Interruptible):
         until = study.scenario.until
         self._rounds, self._seconds = until.rounds, until.time
         total = 1.0 if self._rounds or self._seconds else None
-        name = f"{study.scenario.name} · {study.scenario.scheduler.name}"
+        name = escape(f"{study.scenario.name} · {study.scenario.scheduler.name}")
         self._task = self._progress.add_task(name, total=total, clock="", quality="")
         self._progress.start()
 
@@ -77,25 +84,32 @@ class Bar(Interruptible):
         """Move the bar on: by published versions or by the clock, whichever is nearer to its end."""
         if self._task is None or self._simulation is None:
             return
-        fields: dict[str, Any] = {"clock": human_seconds(self._simulation.now / 1e9)}
+        seconds = self._simulation.now / 1e9
+        fields: dict[str, Any] = {"clock": human_seconds(seconds)}
         if name == "evaluate":
             fields["quality"] = f"accuracy {value:.3f}"
-        if name in ("publish", "evaluate"):
-            shares = [self._simulation.now / 1e9 / self._seconds] if self._seconds else []
-            if self._rounds and name == "publish":
-                shares.append((value - 1) / self._rounds)
-            if shares:
-                fields["completed"] = max(*shares, self._progress.tasks[0].completed)
-        self._progress.update(self._task, **fields)
+        if name == "publish" and self._rounds:
+            self._share = max(self._share, (value - 1) / self._rounds)
+        if self._seconds:
+            self._share = max(self._share, seconds / self._seconds)
+        self._progress.update(self._task, completed=self._share, **fields)
 
     def end(self) -> None:
         """Take the bar away."""
-        super().end()
         self._progress.stop()
+
+    def interrupt(self, signal_: int, frame: FrameType | None) -> None:
+        """Handle SIGINT; whoever leaves at once gets the cursor back, without the locks that `stop` would take."""
+        if self.pressed:
+            os.write(2, b"\r\x1b[2K\x1b[?25h")
+        super().interrupt(signal_, frame)
 
 
 @contextmanager
 def _interrupts(watcher: Interruptible) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread receives signals
+        return
     before = signal.signal(signal.SIGINT, watcher.interrupt)
     try:
         yield
@@ -106,17 +120,17 @@ def _interrupts(watcher: Interruptible) -> Iterator[None]:
 def run_command(source: str, overrides: Sequence[str], out: Path | None, *, as_json: bool) -> int:
     """Run a scenario from the command line; returns the exit status."""
     scenario = load_scenario(source, overrides=overrides)
-    folder = out or default_folder(scenario)
     looked_at = sys.stderr.isatty() and not as_json
     watcher = Bar(Console(stderr=True)) if looked_at else Interruptible()
     with _interrupts(watcher):
-        done = run_scenario(scenario, folder=folder, watcher=watcher)
+        done = run_scenario(scenario, output=Output(out), watcher=watcher)
     if as_json:
-        print(json.dumps(done.summary | {"folder": str(folder)}, indent=1))
+        print(json.dumps(done.summary | {"folder": str(done.folder)}, indent=1))
     else:
         show([done.summary])
-        print(f"\n{folder}/report.html")
+        print(f"\n{done.folder}/report.html")
     if done.interrupted:
-        complain(f"interrupted at {human_seconds(done.summary['seconds'])}; {folder} holds the run up to there")
-        return INTERRUPTED
-    return 0
+        complain(f"interrupted at {human_seconds(done.summary['seconds'])}; {done.folder} holds the run up to there")
+    elif watcher.pressed:
+        complain(f"interrupted after the run had ended; {done.folder} holds all of it")
+    return INTERRUPTED if watcher.pressed else 0

@@ -3,36 +3,48 @@
 from __future__ import annotations
 
 import json
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from fedsim.errors import UserError
-from fedsim.experiment.building import Study, build_network
-from fedsim.experiment.loading import load_scenario
-from fedsim.data import DataInfo
-from fedsim.scenario import resolved
+from fedsim.errors import FedsimError, UserError
+from fedsim.experiment.building import Study
+from fedsim.experiment.networks import build_network
+from fedsim.experiment.registry import registry
+from fedsim.scenario import Arguments, import_object, resolved
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fedsim.models.units import UnitList
 
-WEIGHTS = "model.safetensors"
-RECIPE = "model.json"
+WEIGHTS: Final = "model.safetensors"
+RECIPE: Final = "model.json"
+SCHEMA: Final = 1
 
 
 def save_model(folder: Path, study: Study, tensors: dict[str, Tensor]) -> None:
-    """Write a whole model into a run folder."""
+    """Write a whole model into a run folder.
+
+    Raises:
+        OSError: the file system does not take it.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS)
-    info = study.info
+    try:
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS)
+    except SafetensorError as error:  # how it reports a full disk
+        raise OSError(str(error)) from error
+    scenario = resolved(study.scenario)
     recipe = {
-        "schema": 1,
-        "input": list(info.shape),
-        "classes": info.classes,
-        "kind": info.kind,
-        "scenario": resolved(study.scenario),
+        "schema": SCHEMA,
+        "model": scenario["model"],
+        "input": list(study.info.shape),
+        "classes": study.info.classes,
+        "kind": study.info.kind,
+        "norm": scenario["norm"],
+        "dtype": scenario["training"]["dtype"],
     }
     (folder / RECIPE).write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
 
@@ -40,24 +52,43 @@ def save_model(folder: Path, study: Study, tensors: dict[str, Tensor]) -> None:
 def load_model(folder: str | Path) -> UnitList:
     """The trained model of a run folder, ready for inference.
 
+    Needs the two files of the model only. A model of the user's own is imported by its `module:Class`.
+
     Raises:
-        UserError: the folder holds no model.
+        UserError: the folder holds no model, or one that cannot be built here.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     folder = Path(folder)
     if not (folder / WEIGHTS).is_file() or not (folder / RECIPE).is_file():
         raise UserError(f"{folder} holds no {WEIGHTS} with its {RECIPE}; give the folder of a run with learning: on")
-    recipe: dict[str, Any] = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
-    scenario = load_scenario(recipe["scenario"])
-    info = DataInfo(
-        name=scenario.data.name,
-        kind=recipe["kind"],
-        train=0,
-        test=0,
-        shape=tuple(recipe["input"]),
-        classes=recipe["classes"],
-    )
-    network = build_network(scenario, info)
-    network.load_state_dict(load_file(folder / WEIGHTS))
+    try:
+        network = _built(json.loads((folder / RECIPE).read_text(encoding="utf-8")))
+        network.load_state_dict(load_file(folder / WEIGHTS))
+    except (SafetensorError, FedsimError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"the model in {folder} cannot be loaded ({reason}); mend it or run the scenario again"
+        ) from error
     return network.eval()
+
+
+def _built(recipe: dict[str, Any]) -> UnitList:
+    if recipe["schema"] != SCHEMA:
+        raise UserError(f"{RECIPE} has schema {recipe['schema']}, but this fedsim reads schema {SCHEMA}")
+    name = recipe["model"]["name"]
+    target = import_object(name) if ":" in name else registry().models[name]
+    given = {key: value for key, value in recipe["model"].items() if key not in ("name", "cut")}
+    options: Any = Arguments(tuple(given.items()))
+    if isinstance(target, type) and is_dataclass(target):
+        options = target(**given)
+    return build_network(
+        name,
+        options,
+        input=tuple(recipe["input"]),
+        classes=recipe["classes"],
+        kind=recipe["kind"],
+        norm=recipe["norm"],
+        dtype=recipe["dtype"],
+    )

@@ -16,8 +16,7 @@ from fedsim.learning.plan import BlockPlan, plans
 from fedsim.models.measure import ModelMeasure
 from fedsim.network.dedicated import Dedicated
 from fedsim.script import Port
-from fedsim.simulation import Simulation, TimingOnly, Workers
-from fedsim.simulation.engine import Fault, Limits
+from fedsim.simulation import Fault, Limits, Simulation, TimingOnly, Workers
 from fedsim.trace import Trace
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,14 +18,16 @@ from fedsim.data import DataInfo, DataSet, Shards, TokenOptions
 from fedsim.errors import UserError
 from fedsim.experiment.assembly import Assembly
 from fedsim.experiment.fleet import Fleet, Group
+from fedsim.experiment.networks import NOTHING, build_network
 from fedsim.hardware.links import Link, load_link
 from fedsim.hardware.profiles import Profile, load_profile
 from fedsim.learning.optimizers import Training
-from fedsim.models import catalogue as models
 from fedsim.models.units import check_cut
-from fedsim.scenario import Arguments, InlineLink, Scenario, resolved
+from fedsim.scenario import Group as ScenarioGroup
+from fedsim.scenario import InlineLink, Scenario, resolved
+from fedsim.scenario import Server as ScenarioServer
 from fedsim.script import SERVER, Quality
-from fedsim.simulation.engine import Fault, Limits
+from fedsim.simulation import Fault, Limits
 
 if TYPE_CHECKING:
     from fedsim.learning.host import Host
@@ -37,8 +39,6 @@ TICKS = 50
 
 VALIDATION = 0.1
 """Share of the training samples that is held out for schedulers that validate."""
-
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 NEED_LABELS = ("dirichlet", "shards", "natural")
 """Partitions whose shard sizes depend on more than the number of samples."""
@@ -76,7 +76,8 @@ class Study:
             validation=self.validation,
             test=test,
         )
-        return Host(build_network(self.scenario, self.info, self.objects), self.assembly.blocks(), samples, self.scenario.seed)
+        network = _network(self.scenario, self.info, self.objects)
+        return Host(network, self.assembly.blocks(), samples, self.scenario.seed)
 
 
 def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
@@ -88,7 +89,7 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
     """
     fleet = build_fleet(scenario)
     info, data, shards, validation = deal(scenario, objects)
-    network = build_network(scenario, info, objects)
+    network = _network(scenario, info, objects)
     cut = _cut(scenario, network)
     training = Training(
         batch=scenario.training.batch,
@@ -120,26 +121,32 @@ def _measured(network: UnitList) -> ModelMeasure:
 
 
 def build_fleet(scenario: Scenario) -> Fleet:
-    """The fleet of a scenario, profiles and links read."""
-    profile = cache(load_profile)
+    """The fleet of a scenario, profiles and links read.
 
-    def link(chosen: str | InlineLink | None, of: Profile, *place: str | int) -> Link:
+    Raises:
+        UserError: a profile or link is wrong, or a link is missing.
+    """
+    profile, named_link = cache(load_profile), cache(load_link)
+
+    def link(chosen: str | InlineLink | None, of: Profile) -> Link:
         if isinstance(chosen, InlineLink):
             return load_link(chosen.model_dump())
         name = chosen or of.default_link
         if name is None:
             raise UserError(
                 f"profile {of.id} has no default link, and none is given; add link: wifi5, "
-                f"or another of `fedsim list links` {scenario.where(*place)}"
+                "or another of `fedsim list links`"
             )
-        return load_link(name)
+        return named_link(name)
 
-    groups = []
-    for index, group in enumerate(scenario.fleet):
-        of = profile(group.profile)
-        groups.append(Group(of, link(group.link, of, "fleet", index), group.count))
-    server = profile(scenario.server.profile)
-    return Fleet(tuple(groups), server, link(scenario.server.link, server, "server"))
+    def member(section: ScenarioGroup | ScenarioServer, *place: str | int) -> tuple[Profile, Link]:
+        with _placed(scenario, *place, "profile"):
+            of = profile(section.profile)
+        with _placed(scenario, *place, "link"):
+            return of, link(section.link, of)
+
+    groups = [Group(*member(group, "fleet", index), group.count) for index, group in enumerate(scenario.fleet)]
+    return Fleet(tuple(groups), *member(scenario.server, "server"))
 
 
 def deal(
@@ -151,6 +158,12 @@ def deal(
     """
     wanted = scenario.data
     name = objects.get(wanted.name, wanted.name)
+    with _placed(scenario, "data"):
+        return _deal(scenario, name)
+
+
+def _deal(scenario: Scenario, name: Any) -> tuple[DataInfo, DataSet | None, Shards, NDArray[np.int64] | None]:
+    wanted = scenario.data
     arguments: dict[str, Any] = {
         "path": wanted.path,
         "samples": wanted.samples,
@@ -191,30 +204,39 @@ def _hold_out(scenario: Scenario, samples: int) -> tuple[NDArray[np.int64], NDAr
     return np.sort(drawn[size:]), np.sort(drawn[:size])
 
 
-def build_network(scenario: Scenario, info: DataInfo, objects: Mapping[str, Any] = NOTHING) -> UnitList:
+def _network(scenario: Scenario, info: DataInfo, objects: Mapping[str, Any]) -> UnitList:
     """The scenario's network on the CPU, with its initial weights."""
-    options = scenario.model.options
-    return models.build(
-        objects.get(scenario.model.name, scenario.model.name),
-        options.keywords() if isinstance(options, Arguments) else options,
-        input=info.shape,
-        classes=info.classes,
-        kind=info.kind,
-        norm=scenario.norm,
-        dtype=scenario.training.dtype,
-        device="cpu",
-        seed=scenario.seed,
-    )
+    with _placed(scenario, "model"):
+        return build_network(
+            scenario.model.name,
+            scenario.model.options,
+            input=info.shape,
+            classes=info.classes,
+            kind=info.kind,
+            norm=scenario.norm,
+            dtype=scenario.training.dtype,
+            seed=scenario.seed,
+            objects=objects,
+        )
+
+
+@contextmanager
+def _placed(scenario: Scenario, *path: str | int) -> Iterator[None]:
+    """Errors of the parts below, which know nothing of scenarios, with the line that named them."""
+    try:
+        yield
+    except UserError as error:
+        where = scenario.where(*path)
+        text = str(error)
+        raise UserError(text if text.endswith(where) else f"{text} {where}") from error
 
 
 def _cut(scenario: Scenario, network: UnitList) -> int | None:
     cut = scenario.model.cut
     units = [name for name, _ in network.named_children()]
     if cut is not None:
-        try:
+        with _placed(scenario, "model", "cut"):
             check_cut(scenario.model.name, units, cut)
-        except UserError as error:
-            raise UserError(f"{error} {scenario.where('model', 'cut')}") from None
     if not scenario.scheduler.options.splits:
         return None  # one scenario serves systems that cut the model and systems that do not
     if cut is None:
@@ -261,4 +283,3 @@ def holdings(study: Study) -> str | None:
     if study.data is None:
         return None
     return data_sets.holdings_table(study.shards, study.data.train.labels, study.info.classes)
-

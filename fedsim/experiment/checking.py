@@ -49,9 +49,7 @@ class Findings:
                 "test": study.info.test,
                 "devices": {"min": int(sizes.min()), "max": int(sizes.max()), "mean": float(sizes.mean())},
             },
-            "fleet": [
-                {"profile": g.profile.id, "link": g.link.id, "count": g.count} for g in assembly.fleet.groups
-            ],
+            "fleet": [{"profile": g.profile.id, "link": g.link.id, "count": g.count} for g in assembly.fleet.groups],
             "assumptions": self.assumptions(),
         }
 

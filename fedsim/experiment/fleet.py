@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedsim.costs import Cost
 from fedsim.hardware.links import Link
@@ -56,25 +59,15 @@ class Fleet:
         several = {n: g.profile.lanes for n, g in self._members() if g.profile.lanes > 1}
         return several | ({SERVER: self.server.lanes} if self.server.lanes > 1 else {})
 
-    def _members(self) -> Sequence[tuple[int, Group]]:
-        return [(n, self.groups[self.group_of(n)]) for n in range(self.devices)]
+    def _members(self) -> Iterator[tuple[int, Group]]:
+        return enumerate(group for group in self.groups for _ in range(group.count))
 
     def price(self) -> Callable[[int, Cost], int]:
-        """Nanoseconds that a cost takes on a node. Prices are looked up by cost object, which works share."""
-        profiles = [self.profile(n) for n in range(self.devices)] + [self.server]  # the last is the server's, [-1]
-        known: dict[tuple[int, int], tuple[int, Profile, Cost]] = {}
+        """Nanoseconds that a cost takes on a node."""
+        profiles = [group.profile for _, group in self._members()] + [self.server]  # the last is the server's, [-1]
+        return lambda node, cost: nanoseconds(profiles[node], cost)
 
-        def price(node: int, cost: Cost) -> int:
-            profile = profiles[node]
-            key = (id(profile), id(cost))
-            found = known.get(key)
-            if found is None:
-                found = known[key] = (nanoseconds(profile, cost), profile, cost)
-            return found[0]
-
-        return price
-
-    def table(self, samples: Sequence[int]) -> list[Node]:
+    def table(self, samples: Sequence[int] | NDArray[np.int64]) -> list[Node]:
         """The node table of a trace: the server, then the devices."""
 
         def row(number: int, name: str, profile: Profile, group: int, held: int) -> Node:

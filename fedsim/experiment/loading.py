@@ -37,39 +37,44 @@ def load_scenario(
 
 
 def named(updates: Mapping[str, Any]) -> tuple[dict[str, Any], Objects]:
-    """Updates with objects replaced by names, and the objects by those names.
+    """Updates with the user's own models and data sets replaced by names, and the objects by those names.
 
-    `scheduler` may be an instance or a class, `model` and `data` a function, `data` a `DataSet` as well; also as the
-    `name` of a section.
+    A scheduler, and the options of a model of the catalogue, need no such name: `load` takes a dataclass or an
+    instance of one as it is, because all there is to it can be written in a file. `model` may otherwise be a
+    callable, `data` a callable or a `DataSet`; also as the `name` of a section.
     """
     objects: Objects = {}
     plain: dict[str, Any] = {}
+    known = tuple(registry().models.values())
     for key, value in updates.items():
         section = dict(value) if isinstance(value, Mapping) else {"name": value}
         name = section.get("name")
-        if key in ("scheduler", "model", "data") and name is not None and not isinstance(name, str):
-            if isinstance(name, DataSet):
-                section["name"] = _remember(objects, f"data:{_word(name.info.name)}", lambda data=name: data)
-            elif isinstance(name, type) or not dataclasses.is_dataclass(name):
-                section["name"] = _remember(objects, _label(name), name)
-            else:  # an instance: its class by name, its fields as options
-                given = {f.name: getattr(name, f.name) for f in dataclasses.fields(name)}
-                section = {**given, **section, "name": _remember(objects, _label(type(name)), type(name))}
-            plain[key] = section
+        if key == "data" and isinstance(name, DataSet):
+            label = _remember(objects, f"fedsim.data:DataSet({name.info.name})", lambda found=name: found)
+        elif key in ("model", "data") and callable(name) and not (key == "model" and _is_option(name, known)):
+            label = _remember(objects, _label(name), name)
         else:
             plain[key] = value
+            continue
+        plain[key] = {**section, "name": label}
     return plain, objects
 
 
-def _remember(objects: Objects, name: str, found: Any) -> str:
+def _is_option(name: Any, known: tuple[type, ...]) -> bool:
+    return isinstance(name, known) or name in known
+
+
+def _remember(objects: Objects, label: str, found: Any) -> str:
+    """File an object under its label, or under the next one where another object has that."""
+    name, number = label, 1
+    while name in objects:
+        number += 1
+        name = f"{label}#{number}"
     objects[name] = found
     return name
 
 
 def _label(found: Any) -> str:
-    qualified = getattr(found, "__qualname__", type(found).__qualname__)
-    return f"{found.__module__}:{qualified.rpartition('.')[2]}"
-
-
-def _word(text: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in text) or "own"
+    """`module:name`; what cannot be imported by its name gets one that says so, as in `module:f.<locals>.g`."""
+    name = getattr(found, "__qualname__", None)
+    return f"{found.__module__}:{name or f'{type(found).__qualname__}(...)'}"

@@ -6,16 +6,15 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedsim.errors import RunError, UserError
 from fedsim.experiment.artifacts import save_model
 from fedsim.experiment.building import Study, build
 from fedsim.experiment.loading import load_scenario, named
+from fedsim.experiment.output import Output, writing
 from fedsim.report import Measures, check_identity, measure, summarise, write_run
-from fedsim.scenario import Scenario, dump
+from fedsim.scenario import Scenario
 from fedsim.simulation import Ending, Inline, Simulation
 from fedsim.trace import Trace
 
@@ -77,75 +76,61 @@ def run(
     """
     plain, objects = named(updates)
     scenario = load_scenario(source, overrides=overrides, updates=plain, objects=objects)
-    return run_scenario(scenario, folder=None if out is None else Path(out), watcher=watcher, objects=objects)
-
-
-def default_folder(scenario: Scenario) -> Path:
-    """`runs/NAME-SCHEDULER-UTC`, a fresh one."""
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    scheduler = scenario.scheduler.name.rpartition(":")[2]
-    folder = first = Path("runs") / f"{scenario.name}-{scheduler}-{stamp}"
-    number = 1
-    while folder.exists():
-        number += 1
-        folder = first.with_name(f"{first.name}-{number}")
-    return folder
+    output = None if out is None else Output(Path(out))
+    return run_scenario(scenario, output=output, watcher=watcher, objects=objects)
 
 
 def run_scenario(
     scenario: Scenario,
     *,
-    folder: Path | None = None,
+    output: Output | None = None,
     watcher: Watcher | None = None,
     objects: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Run a checked scenario; see `run`."""
+    """Run a checked scenario; see `run`. Without an `output` nothing is written."""
     began = time.monotonic()
+    if output is not None:
+        output.check()
     study = build(scenario, objects or {})
-    if folder is not None:
-        _prepare(folder, scenario)
-    watch = watcher or Watcher()
     host = study.host() if scenario.learning else None
+    watch = watcher or Watcher()
     simulation = study.assembly.simulation(None if host is None else Inline(host), observe=watch.mark)
-    status = "done"
-    with _threads(scenario):
-        watch.begin(study, simulation)
-        try:
-            ending = simulation.run()
-        except RunError:
-            if folder is not None:
-                _finish(folder, simulation.trace, "failed", time.monotonic() - began)
-            raise
-        finally:
-            watch.end()
-        weights = None
-        if host is not None and simulation.published is not None:
-            weights = host.model_tensors(simulation.published.model)
-    check_identity(simulation.trace)
-    if ending is Ending.INTERRUPTED:
-        status = "stopped"
-    if folder is not None and weights is not None:
-        save_model(folder, study, weights)
-    measures, summary = _finish(folder, simulation.trace, status, time.monotonic() - began)
-    return Run(scenario, summary, simulation.trace, measures, weights, folder, ending is Ending.INTERRUPTED)
-
-
-def _prepare(folder: Path, scenario: Scenario) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"--out {folder} already exists and is not empty; choose another folder, or remove it first")
+    trace = simulation.trace
+    folder = None if output is None else output.claim(scenario)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {folder} cannot be made: {error.strerror}; choose another folder") from error
-    (folder / "scenario.yaml").write_text(dump(scenario), encoding="utf-8")
-
-
-def _finish(folder: Path | None, trace: Trace, status: str, wall_seconds: float) -> tuple[Measures, dict[str, Any]]:
+        with _threads(scenario):
+            watch.begin(study, simulation)
+            try:
+                ending = simulation.run()
+            finally:
+                watch.end()
+            check_identity(trace)
+            weights = None
+            if host is not None and simulation.published is not None:
+                weights = host.model_tensors(simulation.published.model)
+    except Exception as error:  # a script may raise anything
+        _note_failure(error, folder, trace, time.monotonic() - began)
+        raise
+    interrupted = ending is Ending.INTERRUPTED
     measures = measure(trace)
-    summary = summarise(trace, status=status, wall_seconds=wall_seconds, measures=measures)
+    status = "stopped" if interrupted else "done"
+    summary = summarise(trace, status=status, wall_seconds=time.monotonic() - began, measures=measures)
     if folder is not None:
-        write_run(folder, trace, summary, measures)
-    return measures, summary
+        with writing(folder):
+            if weights is not None:
+                save_model(folder, study, weights)
+            write_run(folder, trace, summary, measures)
+    return Run(scenario, summary, trace, measures, weights, folder, interrupted)
+
+
+def _note_failure(error: Exception, folder: Path | None, trace: Trace, wall_seconds: float) -> None:
+    """Leave a folder that says `failed` and holds the trace up to there; the run's own error comes first."""
+    if folder is None:
+        return
+    try:
+        write_run(folder, trace, summarise(trace, status="failed", wall_seconds=wall_seconds))
+    except Exception as second:
+        error.add_note(f"{folder} could not be written either: {second}")
 
 
 def _threads(scenario: Scenario) -> AbstractContextManager[None]:

@@ -10,13 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from fedsim import catalogue
-from fedsim.errors import UserError
-from fedsim.hardware import documents, sources
-from fedsim.hardware.sources import Identifier, Source
+from fedsim.documents.files import copied
+from fedsim.documents.problems import DocumentKind, Places
+from fedsim.documents.translate import rule
+from fedsim.hardware import entries, sources
+from fedsim.hardware.entries import Identifier
+from fedsim.hardware.sources import Source
 from fedsim.quantities import Delay, Rate
+
+LINK: Final = DocumentKind("link", "up: 10 Mbit/s")
 
 LINE_EFFICIENCY: Final = 0.97
 """Payload over line rate: TCP, IP and Ethernet headers take 66 of 1514 bytes; SimGrid's LV08 model uses 0.97."""
@@ -28,9 +32,9 @@ class Link(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: Identifier = "inline"
-    up: Rate
+    up: Rate = Field(examples=["10 Mbit/s"])
     """Bytes per second away from the node."""
-    down: Rate
+    down: Rate = Field(examples=["26 Mbit/s"])
     """Bytes per second towards the node."""
     rtt: Delay | None = None
     """Seconds there and back; instead of `latency`."""
@@ -43,7 +47,7 @@ class Link(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.rtt is not None and self.latency is not None:
-            raise ValueError("rtt and latency are both given; keep one (latency is one way, half of rtt)")
+            raise rule("rtt is given, too; keep one (latency is one way, half of rtt)", "latency")
         sources.check_fields(self, self.sources)
         return self
 
@@ -71,15 +75,8 @@ def load_link(link: str | Mapping[str, Any], relative_to: Path | None = None) ->
     """The link of a name in the catalogue, of a path (relative to the folder `relative_to`), or written out.
 
     Raises:
-        UserError: there is no such link, or it breaks a rule. For a link written out, file and line are the
-            caller's to add.
+        UserError: there is no such link, or it breaks a rule; with file, line and the way out.
     """
     if isinstance(link, str):
-        document = documents.read(catalogue.find("link", link, relative_to))
-        found = documents.checked(Link, document)
-        documents.named_by_file(found.id, document)
-        return found
-    try:
-        return Link.model_validate(link)
-    except ValidationError as error:
-        raise UserError("\n".join(f"link: {text}" for _, text in documents.explain(error, Link))) from error
+        return entries.load(Link, LINK, link, relative_to)
+    return entries.valid(Link, copied(link, LINK), Places(LINK), [])

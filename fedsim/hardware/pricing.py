@@ -6,15 +6,10 @@ into pure communication without anyone noticing.
 
 from __future__ import annotations
 
-from typing import Final
-
 from fedsim.costs import Cost, Phase
 from fedsim.errors import RunError
 from fedsim.hardware.profiles import Profile
 from fedsim.hardware.rounding import whole_nanoseconds
-
-_REMEMBERED: Final = 65_536
-_memory: dict[tuple[int, int], tuple[Profile, Cost, int]] = {}  # entries hold their objects, so an id stays theirs
 
 
 def seconds(profile: Profile, cost: Cost) -> float:
@@ -36,22 +31,14 @@ def seconds(profile: Profile, cost: Cost) -> float:
 
 
 def nanoseconds(profile: Profile, cost: Cost) -> int:
-    """`seconds` rounded up to whole nanoseconds, at least 1; remembered by the two objects, not by their values.
+    """`seconds` rounded up to whole nanoseconds, at least 1.
 
-    Works of one kind share one cost object, and comparing values would take as long as pricing them.
+    A pure function of both: whoever prices one cost object many times, as a run does, may keep its price.
 
     Raises:
         RunError: as `seconds`.
     """
-    key = (id(profile), id(cost))
-    known = _memory.get(key)
-    if known is not None:
-        return known[2]
-    price = max(1, whole_nanoseconds(seconds(profile, cost)))
-    if len(_memory) >= _REMEMBERED:
-        _memory.clear()
-    _memory[key] = (profile, cost, price)
-    return price
+    return max(1, whole_nanoseconds(seconds(profile, cost)))
 
 
 def _scalar(profile: Profile, cost: Cost) -> float:

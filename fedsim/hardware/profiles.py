@@ -5,19 +5,23 @@ A profile is a YAML file of the catalogue or of the user. Knows neither costs (`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from fedsim import catalogue
-from fedsim.errors import UserError, nearest, shown
-from fedsim.hardware import documents, sources
-from fedsim.hardware.sources import Identifier, Source, Text
+from fedsim.documents.problems import DocumentKind, Problem
+from fedsim.documents.translate import rule
+from fedsim.errors import nearest, shown
+from fedsim.hardware import entries, sources
+from fedsim.hardware.entries import Identifier
+from fedsim.hardware.sources import Source, Text
 from fedsim.quantities import Power, Size, Speed
-from fedsim.units import human_count
+from fedsim.units import WATTS, human_count
+
+PROFILE: Final = DocumentKind("profile", "speed: 2.2 GMAC/s")
 
 COST_MODELS: Final = ("scalar",)
 """Ways of turning a cost into seconds that `pricing` knows."""
@@ -41,21 +45,23 @@ class Memory(BaseModel):
 
     model_config = _STRICT
 
-    capacity: Size
-    usable: Size
-    runtime: Size
+    capacity: Size = Field(examples=["4 GB"])
+    usable: Size = Field(examples=["3.4 GB"])
+    runtime: Size = Field(examples=["250 MB"])
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.usable > self.capacity:
-            raise ValueError(
-                f"usable is {human_count(self.usable, 'B')}, but capacity is only {human_count(self.capacity, 'B')}; "
-                "usable must not exceed capacity"
+            raise rule(
+                f"{human_count(self.usable, 'B')}, but capacity is only {human_count(self.capacity, 'B')}; "
+                "usable must not exceed capacity",
+                "usable",
             )
         if self.runtime >= self.usable:
-            raise ValueError(
-                f"runtime takes {human_count(self.runtime, 'B')} of {human_count(self.usable, 'B')} usable, which "
-                "leaves nothing for a model; lower runtime or raise usable"
+            raise rule(
+                f"takes {human_count(self.runtime, 'B')} of {human_count(self.usable, 'B')} usable, which "
+                "leaves nothing for a model; lower runtime or raise usable",
+                "runtime",
             )
         return self
 
@@ -65,26 +71,22 @@ class Draw(BaseModel):
 
     model_config = _STRICT
 
-    idle: Power
-    busy: Power
-    ready: Power
+    idle: Power = Field(examples=["2.7 W"])
+    busy: Power = Field(examples=["6.4 W"])
+    ready: Power = Field(default=None, validate_default=True)
     """Between two works; `idle` where the file does not say."""
 
-    @model_validator(mode="before")
+    @field_validator("ready", mode="before")
     @classmethod
-    def _ready_is_idle(cls, data: Any) -> Any:  # whatever stands in the file; the fields check it
-        if isinstance(data, Mapping) and "ready" not in data and "idle" in data:
-            return {**data, "ready": data["idle"]}
-        return data
+    def _ready_is_idle(cls, value: Any, info: ValidationInfo) -> Any:  # whatever stands in the file; `Power` checks it
+        return WATTS.format(info.data.get("idle", 0.0)) if value is None else value
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.busy < self.idle:
-            raise ValueError(f"busy is {self.busy:g} W, less than idle, {self.idle:g} W; exchange or correct them")
+            raise rule(f"{self.busy:g} W, less than idle, {self.idle:g} W; exchange or correct them", "busy")
         if not self.idle <= self.ready <= self.busy:
-            raise ValueError(
-                f"ready is {self.ready:g} W, outside idle to busy, {self.idle:g} to {self.busy:g} W; correct it"
-            )
+            raise rule(f"{self.ready:g} W, outside idle to busy, {self.idle:g} to {self.busy:g} W; correct it", "ready")
         return self
 
 
@@ -93,23 +95,23 @@ class Profile(BaseModel):
 
     model_config = _STRICT
 
-    version: Literal[1] = Field(alias="schema")
+    version: Literal[1] = Field(alias="schema", examples=[1])
     """Of the file format."""
-    id: Identifier
+    id: Identifier = Field(examples=["my-board"])
     """Lower case words joined by hyphens; the file is called `ID.yaml`."""
-    name: Text
+    name: Text = Field(examples=["Raspberry Pi 4B, 4 GB"])
     """For people."""
-    kind: Kind
-    cost_model: Literal["scalar"]
+    kind: Kind = Field(examples=[Kind.BOARD.value])
+    cost_model: Literal["scalar"] = Field(examples=["scalar"])
     """How `pricing` turns a cost into seconds."""
-    speed: Speed
+    speed: Speed = Field(examples=["2.2 GMAC/s"])
     """MAC/s of a forward pass."""
     backward_ratio: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)] = 2.0
     """Seconds of a backward pass over those of the forward pass it belongs to."""
     lanes: Annotated[int, Field(ge=1, strict=True)] = 1
     """Works that run at the same time."""
-    memory: Memory
-    power: Draw
+    memory: Memory = Field(examples=["{capacity: 4 GB, usable: 3.4 GB, runtime: 250 MB}"])
+    power: Draw = Field(examples=["{idle: 2.7 W, busy: 6.4 W}"])
     default_link: Text | None = None
     """Link of the catalogue that a fleet group gets if it names none."""
     sources: tuple[Source, ...] = ()
@@ -126,19 +128,13 @@ def load_profile(name: str, relative_to: Path | None = None) -> Profile:
     Raises:
         UserError: there is no such profile, or its file breaks a rule; with file, line and the way out.
     """
-    document = documents.read(catalogue.find("profile", name, relative_to))
-    _known_cost_model(document)
-    profile = documents.checked(Profile, document)
-    documents.named_by_file(profile.id, document)
-    return profile
+    return entries.load(Profile, PROFILE, name, relative_to, first=_unknown_cost_model)
 
 
-def _known_cost_model(document: documents.Document) -> None:
-    """A file for another cost model has other keys too: say the one thing that matters, first."""
-    model = document.data.get("cost_model")
+def _unknown_cost_model(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """A file for another cost model has other keys too: the one thing that matters."""
+    model = data.get("cost_model")
     if isinstance(model, str) and model not in COST_MODELS:
         hint = nearest(model, COST_MODELS) or f"there are: {', '.join(COST_MODELS)}"
-        raise UserError(
-            f"cost_model {shown(model)} is not one that this version of fedsim can price; {hint} "
-            f"({document.place(('cost_model',))})"
-        )
+        sentence = f"{shown(model)} is not one that this version of fedsim can price; {hint}"
+        yield Problem(("cost_model",), sentence)

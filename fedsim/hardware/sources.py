@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from fedsim.documents.translate import rule
 from fedsim.errors import nearest, shown
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 
 
 class Confidence(StrEnum):
@@ -28,10 +28,10 @@ class Source(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    field: Text
+    field: Text = Field(examples=["speed"])
     """Dotted name of a number (`power.idle`) or of a group of numbers (`power`)."""
-    confidence: Confidence
-    ref: Text
+    confidence: Confidence = Field(examples=[Confidence.MEASURED.value])
+    ref: Text = Field(examples=["how, and by whom"])
     """Where it can be looked up."""
     note: str = ""
     """How it was computed, or what to beware of."""
@@ -77,12 +77,12 @@ def check_fields(model: BaseModel, sources: Sequence[Source]) -> None:
     """Refuse a source for a field that the file does not have.
 
     Raises:
-        ValueError: with the field and the nearest one that exists.
+        PydanticCustomError: with the field and the nearest one that exists.
     """
     names = list(numbers(model))
     groups = {name[:cut] for name in names for cut in range(len(name)) if name[cut] == "."}
     known = [*names, *sorted(groups)]
-    for source in sources:
+    for index, source in enumerate(sources):
         if source.field not in known:
-            hint = nearest(source.field, known) or f"the file has {', '.join(known)}"
-            raise ValueError(f"sources name the field {shown(source.field)}, which the file does not have; {hint}")
+            hint = nearest(source.field, known) or f"there are: {', '.join(known)}"
+            raise rule(f"{shown(source.field)} is no number of this file; {hint}", "sources", index, "field")

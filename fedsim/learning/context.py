@@ -59,7 +59,8 @@ class Device:
         self.number = port.node
         self.inbox = Inbox(port)
         self.samples = int(job.samples[port.node])
-        """Number of training samples on this device."""
+        """Number of training samples on this device, at least one."""
+        assert self.samples > 0, f"device {port.node} has no samples; partitions give every device some"
         self.block = Learner(node, job.plans[DEVICE] if DEVICE in job.plans else job.plans[MODEL])
         """The device block or, where the scheduler does not split, the whole model."""
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedsim import seeds
@@ -21,39 +24,59 @@ from fedsim.learning.blocks import Block, Instance
 from fedsim.learning.learners import Batch
 from fedsim.learning.plan import DEVICE, MODEL, SERVER_BLOCK, BlockPlan
 from fedsim.learning.summing import RunningMean
+from fedsim.models import building
 from fedsim.models.units import UnitList
 from fedsim.payload.tensors import FlatTensors
-from fedsim.script import Command, Payload, Quality
+from fedsim.script import SERVER, Command, Payload, Quality
 
-_ORDERS: Final = 1024  # orders of epochs kept; another is drawn again from its seed in microseconds
+_ORDERS: Final = 1024  # nodes whose order of samples is kept; another is drawn again from its seed in microseconds
 _EVALUATION_BATCH: Final = 256
 
 
 class Samples(Protocol):
     """The data of a run, as tensors on demand; indices are those of the whole data set."""
 
-    def shard(self, node: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]: ...
-    def train(self, indices: Tensor) -> tuple[Tensor, Tensor]: ...
-    def held_out(self, split: str, first: int, last: int) -> tuple[Tensor, Tensor]: ...
-    def held_out_size(self, split: str) -> int: ...
+    def shard(self, node: int) -> NDArray[np.int64]:
+        """Indices of a device's samples."""
+        ...
+
+    def train(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs and labels of training samples, in memory that is the caller's."""
+        ...
+
+    def labels(self, indices: Tensor) -> Tensor:
+        """Labels of training samples."""
+        ...
+
+    def held_out(self, split: str, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """Inputs and labels `first` up to, not including, `last` of a split."""
+        ...
+
+    def held_out_size(self, split: str) -> int:
+        """Number of samples of a split."""
+        ...
 
 
 @dataclass(slots=True)
 class _State:
-    """A learner: its weights lie in `instance` once it has computed, else in `source`, which is shared."""
+    """A learner: its weights lie in `instance` once it has computed, else in `source`, which is shared.
+
+    Neither is there while the learner is closed.
+    """
 
     block: Block
-    source: FlatTensors
+    source: FlatTensors | None
     instance: Instance | None = None
     kept: list[dict[str, Any]] | None = None
-    residues: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
+    residues: dict[int, Tensor] = field(default_factory=dict)
+    works: int = 0  # done so far; names the random numbers of the next
 
 
 class Host:
     """Runs commands with PyTorch on the CPU.
 
     Args:
-        model: the network with its initial weights.
+        model: the network with its initial weights; it is left as it is.
         plans: the blocks of the run, by name.
         data: the samples of its nodes.
         seed: the run's seed; each node's order of batches comes from it.
@@ -62,7 +85,9 @@ class Host:
     def __init__(self, model: UnitList, plans: Mapping[str, BlockPlan], data: Samples, seed: int) -> None:
         self._data = data
         self._seed = seed
-        self._model = model
+        # Blocks re-point the modules' tensors: this host has modules of its own, with the same initial tensors.
+        model = deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+        self._loss = model.loss
         units = len(plans[MODEL].units) if MODEL in plans else len(plans[DEVICE].units)
         bounds = {MODEL: (0, units), DEVICE: (0, units), SERVER_BLOCK: (units, None)}
         self._blocks = {
@@ -72,7 +97,7 @@ class Host:
         self._learners: dict[tuple[int, int], _State] = {}
         self._means: dict[tuple[int, int], RunningMean] = {}
         self._values: WeakKeyDictionary[Payload, FlatTensors | Tensor] = WeakKeyDictionary()
-        self._orders: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
+        self._orders: OrderedDict[int, tuple[int, Tensor]] = OrderedDict()
         self._methods: dict[str, Callable[..., FlatTensors | Tensor | None]] = {
             "open": self._open,
             "load": self._load,
@@ -96,8 +121,8 @@ class Host:
         made = self._methods[command.method](command.node, command.learner, *command.args)
         if command.output is not None:
             assert made is not None and made.nbytes == command.output.nbytes, (
-                f"{command.method} made {made.nbytes if made is not None else None} bytes, "
-                f"{command.output.nbytes} were announced"
+                f"{command.method} made {'nothing' if made is None else f'{made.nbytes} bytes'}, "
+                f"but {command.output.nbytes} bytes were announced"
             )
             self._values[command.output] = made
 
@@ -108,35 +133,38 @@ class Host:
     def forget(self, node: int) -> None:
         """Drop the learners of a node that has left; kept optimizer states go with them."""
         for key in [key for key in self._learners if key[0] == node]:
-            del self._learners[key]  # graphs may be alive, so instances are not reused
+            del self._learners[key]  # with its instance: graphs may be alive, so that is not reused
 
     def model_tensors(self, model: Sequence[Payload]) -> dict[str, Tensor]:
-        """A published model's parameters and buffers by name, in the default memory layout."""
+        """A copy of a published model's parameters and buffers by name, in the default memory layout."""
         tensors: dict[str, Tensor] = {}
         for payload in model:
             value = self._values[payload]
             assert isinstance(value, FlatTensors)
-            tensors |= {name: view.contiguous() for name, view in value.named().items()}
+            copied = {n: v.clone(memory_format=torch.contiguous_format) for n, v in value.named().items()}
+            tensors |= copied
         return tensors
 
     def evaluate(self, model: Sequence[Payload], split: str) -> Quality:
-        """Accuracy and mean loss of a published model on a held-out split."""
+        """Accuracy and mean loss of a published model on a held-out split. Changes nothing."""
         instances = [self._temporary(payload) for payload in model]
         modules = [block.bind(instance).eval() for block, instance in instances]
         size = self._data.held_out_size(split)
         right = predictions = 0
         loss = 0.0
-        with torch.inference_mode():
-            for first in range(0, size, _EVALUATION_BATCH):
-                x, y = self._data.held_out(split, first, min(first + _EVALUATION_BATCH, size))
-                for module in modules:
-                    x = module(x)
-                right += int((x.argmax(-1) == y).sum())
-                loss += float(self._model.sample_loss(x, y).sum(dtype=torch.float64))
-                predictions += y.numel()
-        for (block, instance), module in zip(instances, modules, strict=True):
-            module.train()
-            block.release(instance)
+        try:
+            with torch.inference_mode():
+                for first in range(0, size, _EVALUATION_BATCH):
+                    x, y = self._data.held_out(split, first, min(first + _EVALUATION_BATCH, size))
+                    for module in modules:
+                        x = module(x)
+                    right += int((x.argmax(-1) == y).sum())
+                    loss += float(self._loss(x, y, "sum"))
+                    predictions += y.numel()
+        finally:
+            for (block, instance), module in zip(instances, modules, strict=True):
+                module.train()
+                block.release(instance)
         return Quality(right / predictions, loss / predictions, size)
 
     def _temporary(self, payload: Payload) -> tuple[Block, Instance]:
@@ -151,12 +179,14 @@ class Host:
 
     def _open(self, node: int, learner: int, name: str) -> None:
         block = self._blocks[name]
+        assert (node, learner) not in self._learners, f"learner {learner} of node {node} is open already"
         self._learners[node, learner] = _State(block, block.initial)
 
     def _load(self, node: int, learner: int, weights: Payload) -> None:
         state = self._learners[node, learner]
         value = self._values[weights]
         assert isinstance(value, FlatTensors)
+        assert value.layout is state.block.layout, "weights of another block"
         self._put_away(state)
         state.source = value
 
@@ -171,13 +201,16 @@ class Host:
     def _close(self, node: int, learner: int) -> None:
         state = self._learners[node, learner]
         self._put_away(state)
-        state.source = state.block.initial
-        if node < 0:  # the server opens learners as it goes; a device has one for life
+        state.source = None
+        if node == SERVER:  # the server opens learners as it goes; a device has one for life
             del self._learners[node, learner]
 
     def _weights(self, node: int, learner: int) -> FlatTensors:
-        state = self._learners[node, learner]
-        return state.source if state.instance is None else state.instance.flats.clone()
+        state = self._learners.get((node, learner))
+        if state is not None and state.instance is not None:
+            return state.instance.flats.clone()
+        assert state is not None and state.source is not None, f"learner {learner} of node {node} is closed"
+        return state.source
 
     def _copy(self, node: int, learner: int, other: int) -> None:
         self._learners[node, learner].source = self._weights(node, other)
@@ -185,55 +218,66 @@ class Host:
     def _ready(self, node: int, learner: int) -> tuple[_State, Instance, nn.Module]:
         """The learner with its weights in place and its module bound to them."""
         state = self._learners[node, learner]
+        block = state.block
         if state.instance is None:
-            state.instance = state.block.acquire()
+            assert state.source is not None, f"learner {learner} of node {node} is closed"
+            state.instance = block.acquire()
             state.instance.load(state.source)
             if state.kept is not None:
                 state.instance.restore_optimizer(state.kept)
-            state.source = state.block.initial  # nothing but the instance counts from here on
-        return state, state.instance, state.block.bind(state.instance)
+            state.kept = state.source = None  # nothing but the instance counts from here on
+        return state, state.instance, block.bind(state.instance)
+
+    def _noise(self, node: int, learner: int, state: _State) -> AbstractContextManager[None]:
+        """Random numbers for a work of a model that draws some, such as by dropout: its own, whoever runs it."""
+        state.works += 1
+        if not state.block.plan.draws:
+            return nullcontext()
+        return building.seeded(seeds.derive(self._seed, node, f"noise of {learner}", state.works))
 
     # -------------------------------------------------------------------------------------------- works
 
     def _train(self, node: int, learner: int, batches: Sequence[Batch]) -> None:
-        _, instance, module = self._ready(node, learner)
-        for batch in batches:
-            x, y = self._data.train(self._indices(node, batch))
-            self._model.sample_loss(module(x), y).mean().backward()
-            instance.step()
+        state, instance, module = self._ready(node, learner)
+        with self._noise(node, learner, state):
+            for batch in batches:
+                x, y = self._data.train(self._indices(node, batch))
+                self._loss(module(x), y).backward()
+                instance.step()
 
     def _forward(self, node: int, learner: int, batch: Batch, tag: int) -> Tensor:
         state, instance, module = self._ready(node, learner)
         assert tag not in state.residues, f"residue {tag} was never consumed by a backward"
         x, _ = self._data.train(self._indices(node, batch))
-        z: Tensor = module(x)
-        state.residues[tag] = (z,)
+        with self._noise(node, learner, state):
+            z: Tensor = module(x)
+        state.residues[tag] = z
         instance.graphs += 1
-        return z.detach()
+        return state.block.layout.arranged(z.detach())
 
     def _labels(self, node: int, _learner: int, batch: Batch) -> Tensor:
-        return self._data.train(self._indices(node, batch))[1]
+        return self._data.labels(self._indices(node, batch))
 
     def _backward(self, node: int, learner: int, gradient: Payload, tag: int) -> None:
         state = self._learners[node, learner]
         instance = state.instance
-        assert instance is not None, "backward before forward"
-        (z,) = state.residues.pop(tag)
-        instance.graphs -= 1
+        assert instance is not None and tag in state.residues, f"backward {tag} without its forward"
         g = self._values[gradient]
         assert isinstance(g, Tensor)
-        torch.autograd.backward(z, g)
+        torch.autograd.backward(state.residues.pop(tag), g)
+        instance.graphs -= 1
         instance.step()
 
     def _train_step(self, node: int, learner: int, activations: Payload, labels: Payload) -> Tensor:
-        _, instance, module = self._ready(node, learner)
+        state, instance, module = self._ready(node, learner)
         z, y = self._values[activations], self._values[labels]
         assert isinstance(z, Tensor) and isinstance(y, Tensor)
         z = z.detach().requires_grad_()
-        self._model.sample_loss(module(z), y).mean().backward()
+        with self._noise(node, learner, state):
+            self._loss(module(z), y).backward()
         instance.step()
         assert z.grad is not None
-        return z.grad
+        return state.block.layout.arranged(z.grad)
 
     # ------------------------------------------------------------------------------------------- sums
 
@@ -251,11 +295,12 @@ class Host:
     # ------------------------------------------------------------------------------------------- data
 
     def _indices(self, node: int, batch: Batch) -> Tensor:
-        order = self._orders.get((node, batch.epoch))
-        if order is None:
+        held = self._orders.get(node)
+        if held is None or held[0] != batch.epoch:
             shard = self._data.shard(node)
             drawn = seeds.generator(self._seed, node, "batches", batch.epoch).permutation(len(shard))
-            order = self._orders[node, batch.epoch] = torch.from_numpy(shard[drawn])
+            held = self._orders[node] = (batch.epoch, torch.from_numpy(shard[drawn]))
+            self._orders.move_to_end(node)
             if len(self._orders) > _ORDERS:
                 self._orders.popitem(last=False)
-        return order[batch.start : batch.start + batch.size]
+        return held[1][batch.start : batch.start + batch.size]

@@ -37,6 +37,8 @@ class BlockPlan:
         shapes += [s for unit in self.units for s in unit.buffers]
         self.weights = TensorMeta(Purpose.WEIGHTS, tuple(shapes))
         self.trainable = sum(unit.trainable for unit in self.units)
+        self.draws = any(unit.draws for unit in self.units)
+        """Whether training it takes random numbers."""
         # Bound methods behind a cache keep this object alive as long as the cache, which is their own attribute.
         self.train_part = cache(self._train_part)
         self.forward_part = cache(self._forward_part)

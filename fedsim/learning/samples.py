@@ -35,18 +35,18 @@ class TensorSamples:
         test: NDArray[np.int64] | None = None,
     ) -> None:
         self._shards = shards
-        self._dtype = _DTYPES[dtype]
-        self._format = (
-            torch.channels_last if channels_last and len(data.info.shape) == 3 else torch.contiguous_format
-        )
+        images = len(data.info.shape) == 3
+        self._format = torch.channels_last if channels_last and images else torch.contiguous_format
         self._scale: tuple[Tensor, Tensor] | None = None
         if data.mean is not None and data.std is not None:
-            shape = (1, -1, 1, 1) if len(data.info.shape) == 3 else (1, -1)
+            shape = (1, -1, 1, 1) if images else (1, -1)
             self._scale = (
-                torch.tensor(data.mean, dtype=self._dtype).view(shape),
-                torch.tensor(data.std, dtype=self._dtype).view(shape),
+                torch.tensor(data.mean, dtype=_DTYPES[dtype]).view(shape),
+                torch.tensor(data.std, dtype=_DTYPES[dtype]).view(shape),
             )
         self._train = (_share(data.train.inputs), _share(data.train.labels))
+        real = self._scale is not None or self._train[0].is_floating_point()
+        self._dtype = _DTYPES[dtype] if real else self._train[0].dtype  # tokens stay whole numbers
         self._held_out = {"test": (_share(data.test.inputs), _share(data.test.labels))}
         for split, rows, (x, y) in (("validation", validation, self._train), ("test", test, self._held_out["test"])):
             if rows is not None:
@@ -57,12 +57,16 @@ class TensorSamples:
         return self._shards[node]
 
     def train(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs and labels of training samples."""
+        """Inputs and labels of training samples, in memory that is the caller's."""
         inputs, labels = self._train
-        return self._ready(inputs[indices]), labels[indices]
+        return self._ready(inputs.index_select(0, indices)), labels.index_select(0, indices)
+
+    def labels(self, indices: Tensor) -> Tensor:
+        """Labels of training samples."""
+        return self._train[1].index_select(0, indices)
 
     def held_out(self, split: str, first: int, last: int) -> tuple[Tensor, Tensor]:
-        """Inputs and labels `first` up to, not including, `last` of `test` or `validation`."""
+        """Inputs and labels `first` up to, not including, `last` of `test` or `validation`; not to be written to."""
         inputs, labels = self._held_out[split]
         return self._ready(inputs[first:last]), labels[first:last]
 
@@ -71,12 +75,11 @@ class TensorSamples:
         return len(self._held_out[split][1])
 
     def _ready(self, x: Tensor) -> Tensor:
+        x = x.to(self._dtype, memory_format=self._format)
         if self._scale is not None:
             mean, std = self._scale
-            x = x.to(self._dtype).sub_(mean).div_(std)
-        elif x.is_floating_point():
-            x = x.to(self._dtype)
-        return x.contiguous(memory_format=self._format)
+            x = x.sub(mean).div_(std)
+        return x
 
 
 def _share(array: NDArray[np.generic]) -> Tensor:

@@ -22,7 +22,10 @@ _Held = tuple[FlatTensors, int]
 
 
 class _Run:
-    """The sum of up to eight consecutive members, added from left to right."""
+    """The sum of up to eight consecutive members, added from left to right.
+
+    A member is multiplied by its weight and added in one operation (a fused multiply-add, where the CPU has one).
+    """
 
     def __init__(self, members: Sequence[int]) -> None:
         self._waiting = list(members)  # whose turn has not come, in order
@@ -66,9 +69,12 @@ class RunningMean:
         self._weight = 0
 
     def add(self, member: int, value: FlatTensors, weight: int) -> None:
-        """Take in one member's tensors."""
-        assert value.layout is self._layout
-        self._run_of[member].add(member, value, weight)
+        """Take in one member's tensors; each member comes at most once."""
+        assert value.layout is self._layout, "weights of another block"
+        assert weight > 0, f"weight {weight} of member {member}"
+        run = self._run_of.pop(member, None)
+        assert run is not None, f"member {member} is not expected, or came before"
+        run.add(member, value, weight)
         self._weight += weight
 
     def result(self) -> FlatTensors:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from fedsim import seeds
+from fedsim.errors import UserError
 from fedsim.models import zoo
-
-if TYPE_CHECKING:
-    from fedsim.models.units import UnitList
+from fedsim.models.units import UnitList
 
 
 def maker(name: str) -> Callable[..., UnitList]:
@@ -23,10 +23,28 @@ def maker(name: str) -> Callable[..., UnitList]:
 def build(maker: Callable[..., UnitList], *, dtype: str, device: str, seed: int, **arguments: Any) -> UnitList:
     """Call `maker` so that its initial weights depend on `seed` only.
 
-    PyTorch's initialisers draw from the global generator; it is seeded inside a fork and left as it was.
+    PyTorch's initialisers draw from the global generator; it is seeded meanwhile and left as it was.
+
+    Raises:
+        UserError: `maker` returns something else than a `UnitList`.
     """
-    with torch.random.fork_rng(devices=[]), torch.device(device):
-        torch.manual_seed(seeds.derive(seed, -1, "model"))
+    with seeded(seeds.derive(seed, -1, "model")), torch.device(device):
         model = maker(**arguments)
+    if not isinstance(model, UnitList):
+        raise UserError(
+            f"model {getattr(maker, '__name__', maker)} is a {type(model).__name__}; return a UnitList "
+            "(fedsim.models.units), which names the units between which it may be cut"
+        )
     model.dtype = dtype
     return model.to(getattr(torch, dtype))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """PyTorch's global CPU generator, seeded inside and left as it was."""
+    before = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(before)

@@ -40,8 +40,10 @@ class SmallCnn:
     """Width of the hidden layer."""
 
     def __post_init__(self) -> None:
-        if len(self.channels) != 2 or min(*self.channels, self.hidden) < 1:
-            raise ValueError(f"channels: {self.channels} needs two widths, and hidden one, each 1 or more")
+        if len(self.channels) != 2 or min(self.channels) < 1:
+            raise ValueError(f"channels: {self.channels} needs two widths, each 1 or more, such as [32, 64]")
+        if self.hidden < 1:
+            raise ValueError(f"hidden {self.hidden} must be 1 or more, such as 512")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,16 +2,16 @@
 
 What is counted is what PyTorch would execute: grouped convolutions, shared inputs, and no input gradient where
 nobody needs one. MACs come from our own closed forms (`torch.utils.flop_counter` ignores groups in the weight
-gradient). Everything is linear in the batch, so two batch sizes give the coefficients. Up to `REAL` parameters the
-model runs on the CPU, which takes milliseconds; beyond, on the `meta` device, without memory, after a second of
-imports that PyTorch's shape functions need. Which one depends on the model alone, so costs never depend on how a
-scenario is run.
+gradient). Everything is linear in the batch, so two batch sizes give the coefficients. A model is counted on the
+device it was built on: the CPU takes milliseconds; `meta` takes no memory, but a second of imports that PyTorch's
+shape functions need. Both give the same.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -20,12 +20,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedsim.costs import OpClass, Phase
+from fedsim.errors import UserError
+from fedsim.models.building import seeded
 from fedsim.models.measure import LinearOperator, ModelMeasure, UnitMeasure
 from fedsim.models.units import UnitList
-from fedsim.payload.meta import Shape
-
-REAL: Final = 50_000_000
-"""Largest number of parameters of a model that is counted on the CPU."""
+from fedsim.payload.meta import ITEM_BYTES, Shape
 
 _BATCHES: Final = (2, 4)  # two points of a line; 1 would not do, batch norm refuses it on 1x1 maps
 
@@ -86,6 +85,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[misc]  # torch ships no types
     def __init__(self) -> None:
         super().__init__()
         self.counted: list[_Counted] = []
+        self.draws = False
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -93,6 +93,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[misc]  # torch ships no types
 
     def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
+        self.draws = self.draws or torch.Tag.nondeterministic_seeded in func.tags
         if func.is_view or func._schema.name.removeprefix("aten::") in _FREE:
             return out
         if func.overloadpacket in _UNCOUNTED:
@@ -126,7 +127,17 @@ def _with_forward(backward: list[LinearOperator], forward: Sequence[LinearOperat
     return tuple(backward)
 
 
-def _run(function: Callable[..., Tensor], inputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> Any:
+@dataclass(frozen=True, slots=True)
+class _Passes:
+    """One forward, and the backward that gives the gradients of what was wanted."""
+
+    out: Tensor
+    forward: list[_Counted]
+    backward: list[_Counted]
+    draws: bool
+
+
+def _run(function: Callable[..., Tensor], inputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> _Passes:
     with _Counter() as forward, sdpa_kernel(SDPBackend.MATH):  # attention as its two products, on any device
         out = function(*inputs)
     backward = _Counter()
@@ -137,24 +148,37 @@ def _run(function: Callable[..., Tensor], inputs: Sequence[Tensor], wanted: Sequ
         out.register_hook(lambda _: backward.counted.clear())
         with backward:
             torch.autograd.grad(scalar, wanted, allow_unused=True)
-    return out, forward.counted, backward.counted
+    return _Passes(out, forward.counted, backward.counted, forward.draws)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """Two passes at two batch sizes, as lines in the batch size."""
+
+    out: Tensor
+    forward: tuple[LinearOperator, ...]
+    backward: tuple[LinearOperator, ...]
+    draws: bool
 
 
 def _measure(
     function: Callable[..., Tensor], inputs: Callable[[int], Sequence[Tensor]], wanted: Sequence[Tensor]
-) -> tuple[Tensor, tuple[LinearOperator, ...], tuple[LinearOperator, ...]]:
-    results = []
+) -> _Lines:
+    passes = []
     for batch in _BATCHES:
         made = inputs(batch)
-        results.append(_run(function, made, [t for t in (*made, *wanted) if t.requires_grad]))
-    (out, forward_small, backward_small), (_, forward_large, backward_large) = results
-    forward = [_line(s, g, Phase.FORWARD) for s, g in zip(forward_small, forward_large, strict=True)]
-    backward = [_line(s, g, Phase.BACKWARD) for s, g in zip(backward_small, backward_large, strict=True)]
-    return out, tuple(forward), _with_forward(backward, forward)
+        passes.append(_run(function, made, [t for t in (*made, *wanted) if t.requires_grad]))
+    small, large = passes
+    forward = [_line(s, g, Phase.FORWARD) for s, g in zip(small.forward, large.forward, strict=True)]
+    backward = [_line(s, g, Phase.BACKWARD) for s, g in zip(small.backward, large.backward, strict=True)]
+    return _Lines(small.out, tuple(forward), _with_forward(backward, forward), small.draws)
 
 
 def _shape(name: str, tensor: Tensor) -> Shape:
-    return Shape(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if dtype not in ITEM_BYTES:
+        raise UserError(f"{name} is a tensor of {dtype}; weights may be {', '.join(ITEM_BYTES)}")
+    return Shape(name, tuple(tensor.shape), dtype)
 
 
 def _unit(
@@ -168,43 +192,97 @@ def _unit(
         return make
 
     wanted = list(module.parameters())
-    out, forward, first = _measure(module, inputs(requires_grad=False), wanted)
-    backward = first if raw else _measure(module, inputs(requires_grad=True), wanted)[2]
+    first = _measure(module, inputs(requires_grad=False), wanted)
+    backward = first if raw else _measure(module, inputs(requires_grad=True), wanted)
     return UnitMeasure(
         name,
-        tuple(out.shape[1:]),
+        tuple(first.out.shape[1:]),
         tuple(_shape(f"{name}.{n}", p) for n, p in module.named_parameters()),
         tuple(_shape(f"{name}.{n}", b) for n, b in module.named_buffers()),
-        forward,
-        backward,
-        first,
+        first.forward,
+        backward.backward,
+        first.backward,
+        first.draws,
     )
+
+
+def _check(model: UnitList) -> None:
+    """Refuse what could not be cut or trained as a list of units."""
+    owners: dict[int, tuple[str, str]] = {}
+    for unit, module in model.named_children():
+        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+            other, twin = owners.setdefault(id(tensor), (unit, name))
+            if other != unit:
+                raise UserError(
+                    f"model {model.name}: units {other} and {unit} share a tensor ({twin}, {name}); "
+                    "units share nothing, since the model may be cut between any two"
+                )
+        for name, parameter in module.named_parameters():
+            if not parameter.requires_grad:
+                raise UserError(
+                    f"model {model.name}: parameter {unit}.{name} does not require a gradient; "
+                    "register what is not trained as a buffer"
+                )
+
+
+def _try(model: UnitList, name: str, module: nn.Module, x: Tensor) -> Tensor:
+    """What a unit gives for `x`, or an error in the words of whoever wrote the unit."""
+    before = x._version
+    try:
+        out = module(x)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise UserError(f"model {model.name}: unit {name} cannot take inputs of {_said(x)}: {error}") from error
+    if not isinstance(out, Tensor):
+        raise UserError(f"model {model.name}: unit {name} gives a {type(out).__name__}; units give one tensor")
+    if x._version != before:
+        raise UserError(f"model {model.name}: unit {name} changes its input in place; others may still hold it")
+    return out
+
+
+def _said(x: Tensor) -> str:
+    return f"shape {tuple(x.shape)} (the batch first), {str(x.dtype).removeprefix('torch.')}"
 
 
 def measure(model: UnitList) -> ModelMeasure:
     """Count every unit of a model, on the device it was built on; its weights and buffers stay as they are.
 
     Raises:
+        UserError: units that do not fit together, or break a rule of units.
         AssertionError: an operator with multiplications for which no closed form is known.
     """
+    _check(model)
     state = {name: buffer.clone() for name, buffer in model.named_buffers()}  # batch norm counts what it sees
+    training = model.training
+    model.train()
+    try:
+        with seeded(0):
+            return _measured(model)
+    finally:
+        model.train(training)
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                buffer.copy_(state[name])
+
+
+def _measured(model: UnitList) -> ModelMeasure:
     device = next(model.parameters()).device
     dtype = getattr(torch, model.dtype)
     shape, kind = model.input, torch.int64 if model.tokens else dtype
     units: list[UnitMeasure] = []
-    model.train()
     for index, (name, module) in enumerate(model.named_children()):
+        _try(model, name, module, torch.zeros((_BATCHES[0], *shape), device=device, dtype=kind))
         unit = _unit(name, module, shape, kind, device, raw=index == 0)
         units.append(unit)
         shape, kind = unit.output, dtype
+    wanted = (*model.input, model.classes) if model.tokens else (model.classes,)
+    if shape != wanted:
+        raise UserError(f"model {model.name} gives {shape} a sample, but {wanted} is needed for {model.classes} classes")
 
     def logits(batch: int) -> Sequence[Tensor]:
         made = torch.zeros((batch, *shape), device=device, dtype=dtype, requires_grad=True)
         return [made, torch.zeros((batch, *shape[:-1]), device=device, dtype=torch.int64)]
 
-    _, loss_forward, loss_backward = _measure(model.sample_loss, logits, ())
-    for name, buffer in model.named_buffers():
-        buffer.copy_(state[name])
+    loss = _measure(model.loss, logits, ())
     return ModelMeasure(
-        model.name, model.input, model.classes, model.dtype, tuple(units), loss_forward, loss_backward
+        model.name, model.input, model.classes, model.dtype, tuple(units), loss.forward, loss.backward
     )

@@ -46,6 +46,8 @@ class UnitMeasure:
     forward: tuple[LinearOperator, ...]
     backward: tuple[LinearOperator, ...]
     backward_first: tuple[LinearOperator, ...]
+    draws: bool = False
+    """Whether a training forward takes random numbers, as dropout does."""
 
     @property
     def macs(self) -> int:
@@ -99,9 +101,12 @@ def forward_cost(units: Sequence[UnitMeasure], batch: int) -> Cost:
 
 
 def backward_cost(units: Sequence[UnitMeasure], batch: int, *, to_input: bool) -> Cost:
-    """Cost of one backward pass; `to_input` asks for the gradient of the first unit's input as well."""
+    """Cost of one backward pass; `to_input` asks for the gradient of the first unit's input as well.
+
+    Without it, the first unit that has parameters is the last to be reached.
+    """
     operators: list[Operator] = []
-    for index, unit in enumerate(units):
-        counted = unit.backward if to_input or index else unit.backward_first
-        operators += [op.at(batch) for op in counted]
+    for unit in units:
+        operators += [op.at(batch) for op in (unit.backward if to_input else unit.backward_first)]
+        to_input = to_input or bool(unit.parameters)
     return Cost(tuple(operators))

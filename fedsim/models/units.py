@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -33,6 +34,9 @@ class UnitList(nn.Sequential):
         dtype: str = "float32",
     ) -> None:
         super().__init__(OrderedDict(units))
+        names = [unit for unit, _ in units]
+        if len(set(names)) < len(names) or not names:
+            raise UserError(f"model {name}: units {', '.join(names) or 'none'}; give at least one, each its own name")
         self.name = name
         self.input = input
         self.classes = classes
@@ -44,9 +48,11 @@ class UnitList(nn.Sequential):
         return nn.Sequential(OrderedDict(list(self.named_children())[first:last]))
 
     @staticmethod
-    def sample_loss(logits: Tensor, labels: Tensor) -> Tensor:
-        """Cross entropy of each prediction: logits `batch … classes`, labels `batch …` give `batch …`."""
-        return cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
+    def loss(logits: Tensor, labels: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
+        """Cross entropy over all predictions, a scalar: logits `batch … classes`, labels `batch …`."""
+        if logits.dim() > 2:
+            logits, labels = logits.flatten(0, -2), labels.flatten()
+        return cross_entropy(logits, labels, reduction=reduction)
 
 
 def check_cut(name: str, units: Sequence[str], cut: int) -> None:

@@ -85,7 +85,7 @@ def lenet5(*, options: Plain, input: tuple[int, ...], classes: int, norm: str) -
 def vgg5(*, options: Plain, input: tuple[int, ...], classes: int, norm: str) -> UnitList:
     """VGG-5 as in FedAdapt (qub-blesson/FedAdapt): 8,488,192 MACs on 32x32x3 with ten classes."""
     del options
-    channels, side = _square("vgg5", input, 4)
+    channels, side = _square("vgg5", input, 8)  # so that batch norm sees several values of a single sample
     units: list[tuple[str, nn.Module]] = [
         ("conv1", _conv_unit(channels, 32, norm, pool=True)),
         ("conv2", _conv_unit(32, 64, norm, pool=True)),

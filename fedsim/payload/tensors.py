@@ -34,6 +34,7 @@ class Slot:
 
 
 def _strides(shape: tuple[int, ...], channels_last: bool) -> tuple[int, ...]:
+    """Strides of a dense tensor; the same for every tensor of a shape, also where an axis of size 1 leaves a choice."""
     order = [0, 2, 3, 1] if channels_last and len(shape) == 4 else list(range(len(shape)))
     strides, step = [0] * len(shape), 1
     for axis in reversed(order):
@@ -51,6 +52,9 @@ class Layout:
     """
 
     def __init__(self, shapes: Iterable[Shape], *, channels_last: bool = False) -> None:
+        shapes = tuple(shapes)
+        self.channels_last = channels_last
+        self.nbytes = sum(shape.nbytes for shape in shapes)
         sizes: dict[str, int] = {}
         slots: list[Slot] = []
         for shape in shapes:
@@ -62,6 +66,18 @@ class Layout:
         self.slots = tuple(slots)
         self.dtypes = tuple(DTYPES[name] for name in sizes)
         self.sizes = tuple(sizes.values())
+
+    def arranged(self, tensor: Tensor) -> Tensor:
+        """The same values as these layouts have them in memory; no copy where they lie that way already.
+
+        So a tensor's strides, by which kernels are chosen, follow from its shape alone, on every host.
+        """
+        wanted = _strides(tuple(tensor.shape), self.channels_last)
+        if tensor.stride() == wanted:
+            return tensor
+        last = self.channels_last and tensor.dim() == 4
+        dense = tensor.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+        return dense.as_strided(dense.shape, wanted)  # axes of size 1 may still have other strides
 
     def empty(self) -> FlatTensors:
         """Fresh buffers, zero in the padding and everywhere else."""
@@ -104,4 +120,4 @@ class FlatTensors:
     @property
     def nbytes(self) -> int:
         """Bytes of the tensors, without padding."""
-        return sum(view.nbytes for view in self.views())
+        return self.layout.nbytes

@@ -1,8 +1,8 @@
 """Scenario files: read, checked, written back. Knows names and types, not what they stand for, and imports no torch."""
 
 from fedsim.scenario.dump import dump, resolved
+from fedsim.scenario.errors import ScenarioError
 from fedsim.scenario.load import load
-from fedsim.scenario.problems import KeyPath, Places, Problem, ScenarioError
 from fedsim.scenario.registry import Arguments, Registry, import_object
 from fedsim.scenario.schema import (
     Data,
@@ -31,12 +31,9 @@ __all__ = [
     "Fault",
     "Group",
     "InlineLink",
-    "KeyPath",
     "Model",
     "Optimizer",
     "Partition",
-    "Places",
-    "Problem",
     "Registry",
     "Scenario",
     "ScenarioError",

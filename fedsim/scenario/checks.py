@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Final
 
-from fedsim.scenario.problems import Problem
+from fedsim.documents.problems import Problem
 from fedsim.scenario.schema import Fault, Scenario
 from fedsim.units import human_seconds
 

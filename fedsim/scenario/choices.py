@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from fedsim.documents.checking import keys_of, model_at
+from fedsim.documents.problems import Problem
+from fedsim.documents.translate import does_not_fit, missing
 from fedsim.errors import UserError, shown, unknown
 from fedsim.scenario.options import build, plain
-from fedsim.scenario.problems import Problem
 from fedsim.scenario.registry import Registry
-from fedsim.scenario.schema import keys_of, section_at
-from fedsim.scenario.translate import does_not_fit
+from fedsim.scenario.schema import Scenario
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def _parent(data: dict[str, Any], choice: Choice) -> dict[str, Any] | None:
 
 
 def _chosen(choice: Choice, raw: dict[str, Any], registry: Registry) -> tuple[dict[str, Any], list[Problem]]:
-    section = section_at(choice.path)
+    section = model_at(Scenario, choice.path)
     assert section is not None
     own = tuple(keys_of(section))
     kept = {key: raw.pop(key) for key in own if key in raw}
@@ -90,7 +91,7 @@ def _chosen(choice: Choice, raw: dict[str, Any], registry: Registry) -> tuple[di
     if choice.key not in kept and choice.default is None:
         example = keys_of(section)[choice.key].examples[0]
         kept[choice.key] = "?"
-        return kept, [Problem((*choice.path, choice.key), f"missing; add it, as in '{choice.key}: {example}'")]
+        return kept, [Problem((*choice.path, choice.key), missing(choice.key, example))]
     if choice.table is None:
         name, problems = _data_set(named, registry)
         kept[choice.key] = name

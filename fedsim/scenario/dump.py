@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
+from fedsim.documents.scalars import reads_as_text
 from fedsim.scenario.options import plain
-from fedsim.scenario.scalars import reads_as_text
 from fedsim.scenario.schema import Scenario
 
 
@@ -32,7 +32,7 @@ def dump(scenario: Scenario) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes so that `scalars` and other YAML readers agree, apart from `on` and `off`, which read as switches."""
+    """Writes so that `documents` and other YAML readers agree, apart from `on` and `off`, which read as switches."""
 
     def ignore_aliases(self, data: Any) -> bool:
         """Write everything out."""

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from pydantic import ValidationError
-
-from fedsim.errors import shown
+from fedsim.documents.checking import checked
+from fedsim.documents.files import copied
+from fedsim.documents.problems import Places, error, untold
 from fedsim.scenario import files, unsupported
 from fedsim.scenario.checks import check
 from fedsim.scenario.choices import choose, lengthen
+from fedsim.scenario.errors import SCENARIO
 from fedsim.scenario.overrides import apply
-from fedsim.scenario.problems import KeyPath, Places, Problem, error
 from fedsim.scenario.registry import Registry
-from fedsim.scenario.schema import Scenario, keys_of, section_at
-from fedsim.scenario.translate import problems
+from fedsim.scenario.schema import Scenario
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -43,10 +42,7 @@ def load(
         UserError: there is no such scenario, or its file cannot be read.
     """
     data, places = files.opened(source)
-    if not isinstance(data, dict):
-        what = "nothing is there" if data is None else f"{shown(data)} is no scenario"
-        raise error([Problem((), f"{what}; give a mapping of keys, such as 'model: vgg5'")], places)
-    return _checked(data, places, overrides, files.copied(updates), registry)
+    return _checked(data, places, overrides, copied(updates, SCENARIO), registry)
 
 
 def _checked(
@@ -59,23 +55,8 @@ def _checked(
     found += unsupported.remove(data)
     found += files.found(data, places)
     found += choose(data, registry)
-    try:
-        scenario = Scenario.model_validate(data)
-    except ValidationError as reason:
-        found += _news(problems(reason, data, (), _keys), found)
-    else:
-        found += check(scenario)
-        if not found:
-            return scenario.placed(places)
-    raise error(found, places)
-
-
-def _keys(path: KeyPath) -> Mapping[str, Any]:
-    section = section_at(path)
-    return keys_of(section) if section is not None else {}
-
-
-def _news(later: Iterable[Problem], found: Sequence[Problem]) -> list[Problem]:
-    """Of the `later` problems, those that are no echo of one `found` before at the same place or around it."""
-    told = {problem.path for problem in found if problem.path}
-    return [problem for problem in later if not any(problem.path[:n] in told for n in range(1, len(problem.path) + 1))]
+    scenario, later = checked(Scenario, data)
+    found += untold(later, found) if scenario is None else check(scenario)
+    if scenario is None or found:
+        raise error(found, places)
+    return scenario.placed(places)

@@ -16,10 +16,10 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic_core import PydanticSerializationError
 
+from fedsim.documents.problems import KeyPath, Problem
+from fedsim.documents.translate import does_not_fit, problems, unknown_key
 from fedsim.errors import UserError
-from fedsim.scenario.problems import KeyPath, Problem
 from fedsim.scenario.registry import Arguments
-from fedsim.scenario.translate import does_not_fit, problems, unknown_key
 
 
 def names_of(target: object) -> list[str]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedsim.documents.problems import KeyPath, Places, Problem, dotted
+from fedsim.documents.reading import Unreadable, read
 from fedsim.errors import shown
 from fedsim.scenario.choices import lengthen
-from fedsim.scenario.problems import KeyPath, Places, Problem, dotted
-from fedsim.scenario.source import Unreadable, read
+from fedsim.scenario.errors import SCENARIO
 
 
 class Refused(Exception):
@@ -49,7 +50,7 @@ def _parsed(text: str) -> tuple[str, str, Any]:
     if not equals:
         raise Refused(f"{shown(text)} has no '='; write --set key.path=value, as in --set training.batch=64")
     try:
-        return f"--set {_short(name)}", name, read(value)[0]
+        return f"--set {_short(name)}", name, read(value, SCENARIO.name)[0]
     except Unreadable as error:
         raise Refused(error.sentence) from error
 

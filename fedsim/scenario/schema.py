@@ -23,16 +23,13 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from fedsim.documents.problems import Places
+from fedsim.documents.translate import rule, wanted
 from fedsim.errors import shown
 from fedsim.quantities import Delay, Duration, Fraction, Rate
-from fedsim.scenario.problems import KeyPath, Places
+from fedsim.scenario.errors import SCENARIO
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-
-def rule(sentence: str, key: str = "") -> PydanticCustomError:
-    """The error of a section that breaks a rule between its keys; the message points at `key`."""
-    return PydanticCustomError("rule", "{sentence}", {"sentence": sentence, "key": key})
 
 
 def _no_switch(value: object) -> object:
@@ -121,7 +118,7 @@ class InlineLink(Section):
 
 def _link_name(value: object) -> object:
     if not isinstance(value, str):
-        raise PydanticCustomError("link_type", "no link")
+        raise wanted("the name of a link, or its rates, {up: 10 Mbit/s, down: 20 Mbit/s}")
     return value
 
 
@@ -301,7 +298,7 @@ class Scenario(Section):
     workers: Workers = Workers()
     """What does the real work."""
 
-    _places: Places = PrivateAttr(default_factory=Places)
+    _places: Places = PrivateAttr(default_factory=lambda: Places(SCENARIO))
 
     @property
     def devices(self) -> int:
@@ -317,28 +314,3 @@ class Scenario(Section):
         copy = self.model_copy()
         copy._places = places
         return copy
-
-
-def keys_of(section: type[Section]) -> dict[str, Any]:
-    """The keys of a section as a file writes them, with what pydantic knows of each."""
-    fields = section.model_fields.items()
-    return {field.alias or name: field for name, field in fields if not field.exclude}
-
-
-def section_at(path: KeyPath) -> type[Section] | None:
-    """The section that `path` leads to in a scenario; None where it leads to a value, or nowhere."""
-    section: type[Section] | None = Scenario
-    for key in path:
-        if isinstance(key, int):
-            continue  # an item of a list of sections
-        if section is None or key not in keys_of(section):
-            return None
-        section = _section_in(keys_of(section)[key].annotation)
-    return section
-
-
-def _section_in(annotation: Any) -> type[Section] | None:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    parts = (_section_in(part) for part in getattr(annotation, "__args__", ()))
-    return next((part for part in parts if part is not None), None)

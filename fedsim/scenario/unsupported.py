@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from fedsim.scenario.problems import KeyPath, Problem
+from fedsim.documents.problems import KeyPath, Problem
 
 _KEYS: Final[tuple[KeyPath, ...]] = (
     ("auxiliary",),

@@ -1,33 +1,89 @@
-"""What a message weighs on the network: its payloads, byte for byte, and an envelope."""
+"""What a message weighs on the network: its payloads, byte for byte, and an envelope; and what a trace calls it."""
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Final, NamedTuple
 
-from fedsim.script import Message, Purpose, payloads
+from fedsim.errors import ScriptError
+from fedsim.script import Connected, Disconnected, Message, Purpose, Role, payload_fields, payloads
 
 ENVELOPE_BYTES: Final = 64
 """Charged for the header of every message, as `control`: the bound that the wire format keeps."""
 
-_PURPOSES: Final = (Purpose.WEIGHTS, Purpose.ACTIVATIONS, Purpose.GRADIENTS, Purpose.LABELS)
+_PURPOSES: Final = (Purpose.WEIGHTS, Purpose.ACTIVATIONS, Purpose.GRADIENTS, Purpose.LABELS, Purpose.CONTROL)
 
 
 class Parcel(NamedTuple):
-    """A message as the network and the trace see it; `payload` holds bytes by purpose, `nbytes` all of them."""
+    """A message as the network and the trace see it.
 
-    kind: str
-    role: str
-    payload: tuple[int, int, int, int]
+    `columns` are those of a transfer from `message` to `control`: class, role, bytes by purpose. `nbytes` is the sum.
+    """
+
+    columns: tuple[str, str, int, int, int, int, int]
     nbytes: int
 
 
-def pack(message: Message) -> Parcel:
-    """Weigh a message."""
-    sizes = [0, 0, 0, 0]
-    for payload in payloads(message):
-        sizes[_PURPOSES.index(payload.meta.purpose)] += payload.nbytes
-    kind = type(message)
-    weights, activations, gradients, labels = sizes
-    return Parcel(
-        kind.__name__, kind.role.value, (weights, activations, gradients, labels), sum(sizes) + ENVELOPE_BYTES
-    )
+class Form:
+    """What all messages of one class have in common."""
+
+    __slots__ = ("_fields", "_name", "_role", "_with_payloads", "empty")
+
+    def __init__(self, kind: type[Message]) -> None:
+        """Look at a class.
+
+        Raises:
+            ScriptError: it is no message class.
+        """
+        self._role = role_of(kind).value
+        self._name = kind.__name__
+        self._fields = tuple(field.name for field in fields(kind) if field.name != "sender")
+        self._with_payloads = payload_fields(kind)
+        empty = Parcel((self._name, self._role, 0, 0, 0, 0, ENVELOPE_BYTES), ENVELOPE_BYTES)
+        self.empty = None if self._with_payloads else empty
+        """What a message weighs, where no message of the class can carry a payload."""
+
+    def stamped(self, message: Message, sender: int) -> Message:
+        """The message with its sender filled in (`dataclasses.replace`, three times as fast)."""
+        kind = type(message)
+        copy: Message = object.__new__(kind)
+        fill = object.__setattr__
+        for name in self._fields:
+            fill(copy, name, getattr(message, name))
+        fill(copy, "sender", sender)
+        return copy
+
+    def weighed(self, message: Message) -> Parcel:
+        """The parcel of a message that may carry payloads."""
+        sizes = [0, 0, 0, 0, ENVELOPE_BYTES]
+        for payload in payloads(message, self._with_payloads):
+            sizes[_PURPOSES.index(payload.meta.purpose)] += payload.nbytes
+        weights, activations, gradients, labels, control = sizes
+        return Parcel((self._name, self._role, weights, activations, gradients, labels, control), sum(sizes))
+
+
+def role_of(kind: type[Message]) -> Role:
+    """The role that a message class declares.
+
+    Raises:
+        ScriptError: it is no message class, or declares none.
+    """
+    if not (isinstance(kind, type) and issubclass(kind, Message)):
+        shown = kind.__name__ if isinstance(kind, type) else repr(kind)
+        raise ScriptError(f"{shown} is no message class; derive it from Message, as a frozen dataclass")
+    role = getattr(kind, "role", None)
+    if not isinstance(role, Role):
+        raise ScriptError(f"the message class {kind.__name__} declares no role; give it role: ClassVar[Role] = Role.…")
+    return role
+
+
+def roles(kinds: tuple[type[Message], ...]) -> str:
+    """The roles of message classes as a trace names them: `model`, `activations|contribution`.
+
+    Raises:
+        ScriptError: there are no classes, or one of them is no message class.
+    """
+    if not kinds:
+        raise ScriptError("recv of nothing; name at least one message class")
+    named = dict.fromkeys(role_of(kind).value for kind in kinds if kind not in (Disconnected, Connected))
+    return "|".join(named) or Role.CONTROL.value

@@ -2,54 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 from fedsim.errors import ScriptError
 from fedsim.mailbox import Mailbox
-from fedsim.script import SERVER, Command, Message, Payload, Recv
+from fedsim.script import SERVER, Command, Message, Payload, Recv, Role
 
 if TYPE_CHECKING:
     from fedsim.simulation.engine import Simulation
+
+ANY: Final = -2
+"""The source of a wait for messages of any node."""
+
+SLEEP: Final = "sleep"
+
+_CLOSINGS: Final = 10  # awaits in `finally` blocks that are cut short before a script is given up
 
 
 class Actor:
     """One life of a node's script. It is also the node's `Port`: the plain calls a script may make.
 
-    A device that leaves and returns gets a new actor with the next `incarnation`; messages of an earlier life are
-    lost. `waits` counts finished waits, so that a timeout can tell whether the wait it was set for is over.
+    A device that leaves and returns gets a new actor; what an actor that has `left` has sent or was sent is lost. A
+    device's actor waits for a model, from `since` on, until it is first spoken to; only then it gets a script.
     """
 
     __slots__ = (
         "_engine",
-        "away",
         "answer",
-        "asleep",
+        "awaited",
         "computing",
-        "incarnation",
+        "left",
         "mailbox",
         "node",
         "over",
         "script",
         "since",
+        "source",
+        "timer",
         "waiting",
-        "waits",
     )
 
-    def __init__(self, node: int, engine: Simulation) -> None:
+    def __init__(self, node: int, engine: Simulation, since: int) -> None:
         self._engine = engine
         self.node = node
         self.mailbox = Mailbox()
         self.script: Any = None
-        self.incarnation = 0
-        self.away = False
-        self.over = False
-        self.asleep = False
+        self.left = False
+        self.over = False  # nothing will be recorded of it any more
+
+        # While it waits: for what, as a trace says it (None: it does not wait), from whom, since when.
+        self.awaited: str | None = Role.MODEL.value
+        self.source = ANY
+        self.since = since
         self.waiting: Recv[Any] | None = None
-        self.waits = 0
-        self.since = 0
-        self.computing: list[tuple[int, Any, int, int]] | None = None
+        self.timer: list[Actor] | None = None  # emptied when the wait ends before its time
+
+        # While it computes: the spans as they will stand in the trace, and what the script will get.
+        self.computing: list[tuple[Any, ...]] | None = None
         self.answer: Any = None
 
     @property
@@ -81,52 +92,67 @@ class Actor:
 
 def name(node: int) -> str:
     """What a node is called in messages."""
-    return "server" if node == SERVER else f"device {node}"
+    return "the server" if node == SERVER else f"device {node}"
 
 
-def _place(script: Any) -> str:
-    """The line at which a script is suspended: the innermost coroutine's."""
-    innermost = script
-    while isinstance(getattr(innermost, "cr_await", None), CoroutineType):
-        innermost = innermost.cr_await
-    frame = getattr(innermost, "cr_frame", None)
-    if frame is None:
-        return "a place that is no coroutine"
-    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
-
-
-def reject(script: Any, foreign: object) -> NoReturn:
-    """Refuse something that a script awaited and that is no effect.
+def started(actor: Actor, script: Any) -> Any:
+    """The coroutine of a script, before its first step.
 
     Raises:
-        ScriptError: always, naming the script's line.
+        ScriptError: it is no coroutine.
     """
-    place = _place(script)
-    script.close()
-    raise ScriptError(
-        f"the script awaited something that is not a fedsim effect ({type(foreign).__name__}) at {place}; "
+    made = script(actor)
+    if not isinstance(made, Coroutine):
+        raise ScriptError(
+            f"the script of {name(actor.node)} is no coroutine but of type {type(made).__name__}; "
+            "write it as an async def without yield"
+        )
+    return made
+
+
+def place(script: Any) -> str:
+    """Where a script is suspended: its own line, then those of the coroutines that it awaits there."""
+    lines = []
+    while isinstance(script, CoroutineType) and script.cr_frame is not None:
+        frame = script.cr_frame
+        lines.append(f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}")
+        script = script.cr_await
+    return ", ".join(lines) or "an unknown place"
+
+
+def foreign(awaited: object) -> ScriptError:
+    """The error of a script that has awaited something that is no effect."""
+    return ScriptError(
+        f"the script awaited something that is not a fedsim effect ({type(awaited).__name__}); "
         "await only compute, send, recv, sleep, gather, broadcast or coroutines made of these "
         "(asyncio and other event loops do not run here)"
     )
 
 
-def unfinished(actor: Actor) -> None:
+def closed(actor: Actor) -> None:
     """Close a script that has not returned.
 
     Raises:
-        ScriptError: it caught its own closing and went on.
+        ScriptError: it awaited something on its way out.
     """
     actor.over = True
-    if actor.script is None:
+    script = actor.script
+    if script is None:
         return
-    place = _place(actor.script)
-    try:
-        actor.script.close()
-    except RuntimeError as error:
+    stuck: str | None = None
+    for _ in range(_CLOSINGS):
+        try:
+            script.close()
+            break
+        except RuntimeError:
+            if script.cr_frame is None:
+                raise  # its own error, not Python's "coroutine ignored GeneratorExit"
+            stuck = stuck or place(script)
+    if stuck is not None:
         raise ScriptError(
-            f"the script of {name(actor.node)} awaited again after it was closed, at {place}; "
+            f"the script of {name(actor.node)} awaited again after it was closed, at {stuck}; "
             "let GeneratorExit pass (no await in `finally`, no bare `except`)"
-        ) from error
+        )
 
 
 def describe(actors: Sequence[Actor | None], now: int) -> str:
@@ -134,15 +160,18 @@ def describe(actors: Sequence[Actor | None], now: int) -> str:
     lines = []
     there = sorted((actor for actor in actors if actor is not None), key=lambda actor: actor.node)
     for actor in there:
-        if actor.over or actor.waiting is None:
+        if actor.waiting is None:
             continue
         kinds = " or ".join(kind.__name__ for kind in actor.waiting.kinds)
-        source = "" if actor.waiting.source is None else f" from {name(actor.waiting.source)}"
+        source = "" if actor.source == ANY else f" from {name(actor.source)}"
         inbox = ", ".join(f"{count} {kind}" for kind, count in actor.mailbox.waiting().items()) or "nothing"
         lines.append(f"  {name(actor.node)} waits for {kinds}{source} since {actor.since / 1e9:g} s; inbox: {inbox}")
     if len(lines) > 20:
         lines[20:] = [f"  and {len(lines) - 20} more"]
-    never = sum(1 for actor in actors if actor is None or actor.script is None)
-    if never:
-        lines.append(f"  {never} devices were never sent a message")
+    rest = {
+        "not been sent a message": len(actors) - len(there) + sum(a.script is None and not a.left for a in there),
+        "left and not come back": sum(actor.left for actor in there),
+        "come to the end of their scripts": sum(actor.over and not actor.left for actor in there),
+    }
+    lines += [f"  devices that have {what}: {count}" for what, count in rest.items() if count]
     return f"deadlock at {now / 1e9:g} s: every script waits and no message is under way\n" + "\n".join(lines)

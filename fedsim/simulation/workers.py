@@ -16,9 +16,17 @@ from fedsim.script import Command, Payload, Quality
 class NodeHost(Protocol):
     """Runs the commands of nodes; `learning.Host` does it with PyTorch."""
 
-    def run(self, command: Command) -> None: ...
-    def forget(self, node: int) -> None: ...
-    def evaluate(self, model: Sequence[Payload], split: str) -> Quality: ...
+    def run(self, command: Command) -> None:
+        """Run one command; its payload, if it makes one, is there afterwards."""
+        ...
+
+    def forget(self, node: int) -> None:
+        """Drop what a node holds."""
+        ...
+
+    def evaluate(self, model: Sequence[Payload], split: str) -> Quality:
+        """Measure a model on a split of the data."""
+        ...
 
 
 class Workers(Protocol):

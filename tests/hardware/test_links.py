@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from fedsim import catalogue
+from fedsim.documents.problems import DocumentError
 from fedsim.errors import UserError
 from fedsim.hardware import sources
 from fedsim.hardware.links import Link, load_link
@@ -87,31 +89,57 @@ GOOD = {"up": "1 MB/s", "down": "1 MB/s"}
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"up": "0 Mbit/s"}, r"link: up: '0 Mbit/s' is out of range; .* greater than zero"),
-        ({"up": "10 Mbit"}, r"link: up: '10 Mbit' has the unit 'Mbit', but a data rate is given in"),
-        ({"latency": "-1 ms"}, r"link: latency: '-1 ms' is out of range; .* zero or more"),
-        ({"latency": "1 ms", "rtt": "2 ms"}, r"link: rtt and latency are both given; keep one"),
-        ({"latencey": "1 ms"}, r"link: unknown key 'latencey'; did you mean latency\?"),
-        ({"jitter": "1 ms"}, r"link: unknown key 'jitter'"),
-        ({"rate": "net"}, r"link: rate is 'net', but it can be goodput, line"),
-        ({"sources": [{"field": "rtt", "confidence": "measured", "ref": "ping"}]}, r"the field 'rtt', which the file"),
+        ({"up": "0 Mbit/s"}, r"up: '0 Mbit/s' is out of range; .* greater than zero, like 20 Mbit/s or 2 MB/s"),
+        ({"up": "10 Mbit"}, r"up: '10 Mbit' has the unit 'Mbit', but a data rate is given in .*; write it like"),
+        ({"latency": "-1 ms"}, r"latency: '-1 ms' is out of range; .* zero or more, like 30 s"),
+        (
+            {"latency": "1 ms", "rtt": "2 ms"},
+            r"latency: rtt is given, too; keep one \(latency is one way, half of",
+        ),
+        ({"latencey": "1 ms"}, r"latencey: unknown key; did you mean latency\?"),
+        ({"jitter": "1 ms"}, r"jitter: unknown key; the keys here are down, id, latency, rate, rtt, sources, up"),
+        ({"rate": "net"}, r"rate: 'net' does not fit; give goodput or line"),
+        (
+            {"sources": [{"field": "rtt", "confidence": "measured", "ref": "ping"}]},
+            r"sources.0.field: 'rtt' is no number of this file; there are: up, down",
+        ),
     ],
     ids=str,
 )
 def test_a_wrong_link_is_refused(change: dict[str, Any], message: str) -> None:
     """Also keys of the specification that nothing would heed yet: an option without effect is a trap."""
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(DocumentError, match=rf"^{message}.* \(link given from Python\)$"):
         load_link(GOOD | change)
+
+
+def test_what_python_gives_is_looked_at_as_a_file_is() -> None:
+    """Read-only mappings and tuples are data; every fault comes in one list; keys are strings."""
+    source = {"field": "up", "confidence": "sure", "ref": "ping"}
+    given = MappingProxyType({"up": "fast", "sources": (MappingProxyType(source),)})
+    with pytest.raises(DocumentError) as caught:
+        load_link(given)
+    first, *lines = str(caught.value).split("\n  ")
+    assert first == "3 errors in the link:"
+    assert [line.split(": ")[0] for line in lines] == ["up", "down", "sources.0.confidence"]
+    assert lines[1] == "down: missing; add it, as in 'down: 26 Mbit/s' (link given from Python)"
+    with pytest.raises(UserError, match=r"^3 is no key of a link; keys are strings$"):
+        load_link({3: 4})  # type: ignore[dict-item]
 
 
 def test_a_link_file_says_where_it_is_wrong(tmp_path: Path) -> None:
     """File and line, as for profiles; and the file's name is the link's."""
     path = tmp_path / "attic.yaml"
     path.write_text("id: attic\nup: 1 MB/s\ndown: fast\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"down: 'fast' is not a data rate; .*attic.yaml, line 3\)"):
+    with pytest.raises(DocumentError, match=r"^down: 'fast' is not a data rate; .*attic.yaml, line 3\)$"):
         load_link("./attic.yaml", relative_to=tmp_path)
     path.write_text("up: 1 MB/s\ndown: 1 MB/s\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"id is missing; add `id: attic` \(.*attic.yaml\)"):
+    with pytest.raises(DocumentError, match=r"^id: missing; add it, as in 'id: attic' \(.*attic.yaml, line 1\)$"):
+        load_link("./attic.yaml", relative_to=tmp_path)
+    path.write_text("id: attic\nup: 1 MB/s\ndown: 1 MB/s\nup: 2 MB/s\n", encoding="utf-8")
+    with pytest.raises(DocumentError, match=r"^the key 'up' is given twice, in lines 2 and 4; keep one .*, line 4\)$"):
+        load_link("./attic.yaml", relative_to=tmp_path)
+    path.write_text("", encoding="utf-8")
+    with pytest.raises(DocumentError, match=r"^nothing is there; give a mapping of keys, such as 'up: 10 Mbit/s'"):
         load_link("./attic.yaml", relative_to=tmp_path)
 
 

@@ -85,11 +85,12 @@ def test_a_price_is_never_less_than_one_nanosecond() -> None:
     assert nanoseconds(load_profile("gpu-3t"), Cost((forward(1),))) == 1
 
 
-def test_a_remembered_price_belongs_to_its_profile() -> None:
-    """Two profiles of one id, and two costs of one value, keep their own prices."""
+def test_a_price_follows_from_profile_and_cost_alone() -> None:
+    """Two profiles of one id have their own prices; equal costs have equal ones."""
     cost = Cost((forward(1000),))
     assert nanoseconds(profile(speed="1 kMAC/s"), cost) == 10**9
     assert nanoseconds(profile(speed="2 kMAC/s"), cost) == 5 * 10**8
+    assert nanoseconds(profile(speed="1 kMAC/s"), Cost((forward(1000),))) == 10**9
     assert nanoseconds(profile(speed="1 kMAC/s"), Cost((forward(2000),))) == 2 * 10**9
 
 

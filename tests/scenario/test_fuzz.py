@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fedsim.documents.reading import read as read_yaml
 from fedsim.errors import UserError
 from fedsim.scenario import Scenario, dump, load
-from fedsim.scenario.source import read as read_yaml
 from tests.scenario.toys import FULL, REGISTRY
 
 JARGON = re.compile(r"pydantic|Input should|union_tag|function-|validation error|Traceback")
@@ -68,7 +68,7 @@ def damaged_texts(draw: st.DrawFn) -> bytes:
 @st.composite
 def damaged_trees(draw: st.DrawFn) -> dict[str, Any]:
     """The data of the full scenario with some values replaced, removed, or put under other keys."""
-    tree: Any = read_yaml(FULL)[0]
+    tree: Any = read_yaml(FULL, "scenario")[0]
     for _ in range(draw(st.integers(1, 3))):
         node = tree
         while True:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fedsim.documents.checking import keys_of, model_at
 from fedsim.scenario import Data, Fault, InlineLink, Scenario, ScenarioError, Section, load, schema, unsupported
 from tests.scenario.toys import REGISTRY, SHORT
 
@@ -32,13 +33,13 @@ def test_every_key_says_what_it_means() -> None:
 
 def test_paths_lead_to_sections() -> None:
     """Messages need the keys of the section that a path leads to."""
-    assert schema.section_at(()) is Scenario
-    assert schema.section_at(("data",)) is Data
-    assert schema.section_at(("fleet", 3, "link")) is InlineLink
-    assert schema.section_at(("seed",)) is None
-    assert schema.section_at(("nowhere", "at", "all")) is None
-    assert list(schema.keys_of(Fault)) == ["device", "leave", "return"]
-    assert "options" not in schema.keys_of(Data)
+    assert model_at(Scenario, ()) is Scenario
+    assert model_at(Scenario, ("data",)) is Data
+    assert model_at(Scenario, ("fleet", 3, "link")) is InlineLink
+    assert model_at(Scenario, ("seed",)) is None
+    assert model_at(Scenario, ("nowhere", "at", "all")) is None
+    assert list(keys_of(Fault)) == ["device", "leave", "return"]
+    assert "options" not in keys_of(Data)
 
 
 def test_a_scenario_cannot_be_changed(folder: Path) -> None:

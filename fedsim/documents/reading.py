@@ -1,7 +1,7 @@
 """YAML text to plain data, with the line of every key and item.
 
 Works on the parser's events, which never recurse, so depth and aliases are under its own limits. Knows YAML, not
-what a scenario may contain.
+what a document may contain.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from typing import Final
 
 import yaml
 
+from fedsim.documents.problems import KeyPath
+from fedsim.documents.scalars import Scalar, value_of
 from fedsim.errors import shown
-from fedsim.scenario.problems import KeyPath
-from fedsim.scenario.scalars import Scalar, value_of
 
 _LOADER: Final[type] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one is 10 times faster, if built
-_DEPTH: Final = 40  # a scenario needs 5
+_DEPTH: Final = 40  # a scenario needs 5, a profile 3
 _REPEATED: Final = 100_000  # values that aliases may add
 _UNPRINTABLE: Final = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _TAG: Final = "tag:yaml.org,2002:"
+_PLAIN: Final = frozenset(_TAG + kind for kind in ("int", "float", "bool", "null"))
 
 _HINTS: Final = (
     ("tab", "indent with spaces, not tabs"),
@@ -58,6 +59,7 @@ class _Reader:
     """The state of reading one text: its events, its anchors, what has been made of it."""
 
     events: Iterator[yaml.Event]
+    what: str
     anchors: dict[str, _Node | None] = field(default_factory=dict)  # None: begun, not finished
     nodes: int = 0
     written: int = 0
@@ -78,19 +80,19 @@ class _Reader:
         if isinstance(event, yaml.AliasEvent):
             return self._alias(str(event.anchor), line)
         if depth > _DEPTH:
-            raise Unreadable(line, f"values are nested more than {_DEPTH} deep; a scenario needs no more than five")
+            raise Unreadable(line, f"values are nested more than {_DEPTH} deep; a {self.what} needs no more than five")
         assert isinstance(event, yaml.NodeEvent)
         if event.anchor is not None:
             self.anchors[event.anchor] = None
         node = _Node(line)
         if isinstance(event, yaml.ScalarEvent):
-            node.value = _scalar(event, line)
+            node.value = self._scalar(event, line)
         elif isinstance(event, yaml.SequenceStartEvent):
-            _check_tag(event.tag, line, "seq")
+            self._check_tag(event.tag, line, "seq")
             node.kind, node.value = "seq", list(self._items(depth))
         else:
             assert isinstance(event, yaml.MappingStartEvent)
-            _check_tag(event.tag, line, "map")
+            self._check_tag(event.tag, line, "map")
             items = list(self._items(depth))
             node.kind, node.value = "map", list(zip(items[::2], items[1::2], strict=True))
         if event.anchor is not None:
@@ -108,6 +110,22 @@ class _Reader:
         if node is None:
             raise Unreadable(line, f"the alias *{name} stands inside its own anchor; write the value out")
         return node
+
+    def _scalar(self, event: yaml.ScalarEvent, line: int) -> Scalar:
+        text: str = event.value
+        tag = event.tag
+        if (tag is None and event.implicit[0]) or tag in _PLAIN:
+            try:
+                return value_of(text)
+            except ValueError as error:
+                raise Unreadable(line, str(error)) from error
+        self._check_tag(tag, line, "str")
+        return text
+
+    def _check_tag(self, tag: str | None, line: int, kind: str) -> None:
+        if tag not in (None, "!", _TAG + kind):
+            written = tag.replace(_TAG, "!!")
+            raise Unreadable(line, f"the tag {shown(written)} has no meaning in a {self.what}; remove it")
 
     def plain(self, node: _Node, path: KeyPath, lines: dict[KeyPath, int]) -> object:
         """The data of a node; the lines of its keys and items go into `lines`."""
@@ -164,8 +182,12 @@ class _Reader:
             raise Unreadable(node.line, "the aliases (*name) repeat too many values; write them out, or use fewer")
 
 
-def read(text: str) -> tuple[object, dict[KeyPath, int]]:
+def read(text: str, what: str) -> tuple[object, dict[KeyPath, int]]:
     """The data of a YAML text and the line, from 1, of every key and item; the whole is at the path `()`.
+
+    Args:
+        text: The text.
+        what: What messages call it: `scenario`.
 
     Raises:
         Unreadable: the text is not YAML, or uses what fedsim does not read: tags, keys that are no words, keys
@@ -174,7 +196,7 @@ def read(text: str) -> tuple[object, dict[KeyPath, int]]:
     if bad := _UNPRINTABLE.search(text.removeprefix("\ufeff")):
         line = text.count("\n", 0, bad.start() + text.startswith("\ufeff")) + 1
         raise Unreadable(line, f"the text holds the unprintable character {bad[0]!r}; remove it")
-    reader = _Reader(iter(yaml.parse(text, Loader=_LOADER)))
+    reader = _Reader(iter(yaml.parse(text, Loader=_LOADER)), what)
     while not isinstance(event := reader.next(), yaml.NodeEvent):
         if isinstance(event, yaml.StreamEndEvent):
             return None, {(): 1}
@@ -188,24 +210,6 @@ def read(text: str) -> tuple[object, dict[KeyPath, int]]:
 
 def _line(event: yaml.Event) -> int:
     return event.start_mark.line + 1 if event.start_mark is not None else 1
-
-
-def _scalar(event: yaml.ScalarEvent, line: int) -> Scalar:
-    text: str = event.value
-    tag = event.tag
-    if (tag is None and event.implicit[0]) or tag in (_TAG + "int", _TAG + "float", _TAG + "bool", _TAG + "null"):
-        try:
-            return value_of(text)
-        except ValueError as error:
-            raise Unreadable(line, str(error)) from error
-    _check_tag(tag, line, "str")
-    return text
-
-
-def _check_tag(tag: str | None, line: int, kind: str) -> None:
-    if tag not in (None, "!", _TAG + kind):
-        written = tag.replace(_TAG, "!!")
-        raise Unreadable(line, f"the tag {shown(written)} has no meaning in a scenario; remove it")
 
 
 def _pairs(node: _Node) -> list[tuple[_Node, _Node]]:

@@ -7,17 +7,23 @@ import re
 import pytest
 import yaml
 
-from fedsim.scenario import source
-from fedsim.scenario.scalars import reads_as_text, value_of
-from fedsim.scenario.source import Unreadable, read
+from fedsim.documents import reading
+from fedsim.documents.problems import KeyPath
+from fedsim.documents.reading import Unreadable
+from fedsim.documents.scalars import reads_as_text, value_of
 
 
 @pytest.fixture(params=["C parser", "Python parser"], autouse=True)
 def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both parsers of PyYAML: the C one is not everywhere."""
     if request.param == "Python parser":
-        monkeypatch.setattr(source, "_LOADER", yaml.SafeLoader)
+        monkeypatch.setattr(reading, "_LOADER", yaml.SafeLoader)
     return str(request.param)
+
+
+def read(text: str) -> tuple[object, dict[KeyPath, int]]:
+    """The data and the lines of a text that is called a scenario."""
+    return reading.read(text, "scenario")
 
 
 @pytest.mark.parametrize(

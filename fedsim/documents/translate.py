@@ -1,4 +1,4 @@
-"""What pydantic finds wrong, in the words of whoever wrote the scenario.
+"""What pydantic finds wrong, in the words of whoever wrote the document.
 
 The only place that knows pydantic's error types. Knows nothing of files and lines: a problem says its path.
 """
@@ -10,10 +10,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 
+from fedsim.documents.problems import KeyPath, Problem
 from fedsim.errors import nearest, shown
-from fedsim.scenario.problems import KeyPath, Problem
 
 _MAPPING: Final = "a mapping of keys, such as {{key: value}}"
 _LIST: Final = "a list"
@@ -56,14 +56,22 @@ _WANTED: Final[dict[str, str]] = {
     "iterable_type": _LIST,
     "too_short": "a list of {min_length} or more",
     "too_long": "a list of {max_length} or fewer",
-    "link_type": "the name of a link, or its rates, {{up: 10 Mbit/s, down: 20 Mbit/s}}",
+    "wanted": "{wanted}",
     "none_required": "null",
     "literal_error": "{expected}",
     "enum": "{expected}",
 }
 _QUOTED: Final = re.compile(r"'([^']*)'")
 
-Detail = tuple[KeyPath, ErrorDetails]
+
+def rule(sentence: str, *path: str | int) -> PydanticCustomError:
+    """The error of a section that breaks a rule between its keys; the message points at `path` in the section."""
+    return PydanticCustomError("rule", "{sentence}", {"sentence": sentence, "path": path})
+
+
+def wanted(what: str) -> PydanticCustomError:
+    """The error of a value that is not `what` it should be."""
+    return PydanticCustomError("wanted", "{wanted}", {"wanted": what})
 
 
 def problems(
@@ -74,7 +82,7 @@ def problems(
     Args:
         error: What pydantic raised.
         data: The plain data that it looked at.
-        base: Where in the scenario these data are.
+        base: Where in the document these data are.
         keys: The keys of the section at a path, relative to `base`, with what pydantic knows of each.
     """
     grouped: dict[KeyPath, list[ErrorDetails]] = {}
@@ -82,10 +90,15 @@ def problems(
         if _is_echo(detail):
             continue
         path = _path(detail, data)
-        if detail["type"] == "rule" and detail["ctx"]["key"]:
-            path = (*path, detail["ctx"]["key"])
+        if detail["type"] == "rule":
+            path += detail["ctx"]["path"]
         grouped.setdefault(path, []).append(detail)
     return [Problem(base + path, _sentence(path, details, keys)) for path, details in grouped.items()]
+
+
+def missing(key: str, example: object) -> str:
+    """The sentence about a key that has no default and is not given."""
+    return f"missing; add it, as in '{key}: {example}'"
 
 
 def unknown_key(key: str, keys: Collection[str]) -> str:
@@ -94,10 +107,10 @@ def unknown_key(key: str, keys: Collection[str]) -> str:
     return f"unknown key; {nearest(key, keys) or there}"
 
 
-def does_not_fit(value: object, wanted: Iterable[str]) -> str:
+def does_not_fit(value: object, needed: Iterable[str]) -> str:
     """The sentence about a value of the wrong kind or size."""
     there = "no value is given" if value is None else f"{shown(value) if value != [] else 'an empty list'} does not fit"
-    return f"{there}; give {' or '.join(dict.fromkeys(wanted))}"
+    return f"{there}; give {' or '.join(dict.fromkeys(needed))}"
 
 
 def _is_echo(detail: ErrorDetails) -> bool:
@@ -141,9 +154,9 @@ def _sentence(path: KeyPath, details: list[ErrorDetails], keys: Callable[[KeyPat
 
 
 def _missing(path: KeyPath, keys: Mapping[str, Any]) -> str:
-    key = path[-1]
-    examples = getattr(keys.get(str(key)), "examples", None)
-    return f"missing; add it, as in '{key}: {examples[0]}'" if examples else "missing; it has no default, so add it"
+    key = str(path[-1])
+    examples = getattr(keys.get(key), "examples", None)
+    return missing(key, examples[0]) if examples else "missing; it has no default, so add it"
 
 
 def _wanted(detail: ErrorDetails) -> str:

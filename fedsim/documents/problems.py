@@ -1,12 +1,12 @@
-"""Where things stand in a scenario, and what is wrong with it: places, problems, the error that lists them.
+"""Where things stand in a document, and what is wrong with it: places, problems, the error that lists them.
 
-Knows nothing of YAML or of what a scenario may contain.
+Knows nothing of YAML or of what a document may contain.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -24,14 +24,44 @@ def dotted(path: KeyPath) -> str:
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where each value of a scenario was given: a line of a file, or a text such as `--set seed`.
+class Problem:
+    """One thing that is wrong: at `path`, and the sentence that says what, the rule and the way out."""
 
-    All places are equal to each other: two scenarios are equal when their values are.
+    path: KeyPath
+    sentence: str
+    place: str = ""
+    """Where it was given, if no place is known for the path."""
+
+
+class DocumentError(UserError):
+    """A document is wrong; the text lists what, where, the rule and the way out, in order of line."""
+
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True)
+class DocumentKind:
+    """A sort of document, as messages speak of it."""
+
+    name: str
+    """A word: `scenario`."""
+    example: str
+    """A line of one, which shows what its keys are like: `model: vgg5`."""
+    error: type[DocumentError] = DocumentError
+    """What is raised when one is wrong."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where each value of a document was given: a line of a file, or a text such as `--set seed`.
+
+    All places are equal to each other: two documents are equal when their values are.
     """
 
+    kind: DocumentKind = field(compare=False)
+    """What the document is."""
     file: str = field(default="", compare=False)
-    """The scenario file as messages show it; empty where the scenario was given from Python."""
+    """The file as messages show it; empty where the document was given from Python."""
     folder: Path = field(default_factory=Path.cwd, compare=False)
     """Relative paths of the file start here."""
     at: Mapping[KeyPath, int | str] = field(default_factory=dict, compare=False)
@@ -46,7 +76,7 @@ class Places:
         place = self.place(path)
         if isinstance(place, int):
             return f"({self.file}, line {place})"
-        return f"({place or self.file or 'scenario given from Python'})"
+        return f"({place or self.file or f'{self.kind.name} given from Python'})"
 
     def base(self, path: KeyPath) -> Path:
         """The folder from which a relative path given at `path` starts: the file's, else the current one."""
@@ -55,26 +85,16 @@ class Places:
     def moved(self, path: KeyPath, place: str) -> Places:
         """The same places, with everything at and below `path` now given at `place`."""
         kept = {key: value for key, value in self.at.items() if key[: len(path)] != path}
-        return Places(self.file, self.folder, kept | {path: place})
+        return replace(self, at=kept | {path: place})
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong: at `path`, and the sentence that says what, the rule and the way out."""
-
-    path: KeyPath
-    sentence: str
-    place: str = ""
-    """Where it was given, if no place is known for the path."""
+def untold(later: Iterable[Problem], found: Sequence[Problem]) -> list[Problem]:
+    """Of the `later` problems, those that are no echo of one `found` before at the same place or around it."""
+    told = {problem.path for problem in found if problem.path}
+    return [problem for problem in later if not any(problem.path[:n] in told for n in range(1, len(problem.path) + 1))]
 
 
-class ScenarioError(UserError):
-    """A scenario is wrong; the text lists what, where, the rule and the way out, in order of line."""
-
-    problems: tuple[Problem, ...] = ()
-
-
-def error(problems: Iterable[Problem], places: Places) -> ScenarioError:
+def error(problems: Iterable[Problem], places: Places) -> DocumentError:
     """The error that lists `problems`, each once, in the order of their lines."""
 
     def order(problem: Problem) -> float:
@@ -87,8 +107,9 @@ def error(problems: Iterable[Problem], places: Places) -> ScenarioError:
         text = lines[0]
     else:
         more = [f"... and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else []
-        text = "\n  ".join([f"{len(lines)} errors in {places.file or 'the scenario'}:", *lines[:_LISTED], *more])
-    result = ScenarioError(text)
+        heading = f"{len(lines)} errors in {places.file or f'the {places.kind.name}'}:"
+        text = "\n  ".join([heading, *lines[:_LISTED], *more])
+    result = places.kind.error(text)
     result.problems = tuple(found)
     return result
 

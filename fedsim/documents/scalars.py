@@ -22,6 +22,7 @@ _OCTAL: Final = re.compile(r"[-+]?0[0-9_]+")
 _FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _SPECIAL: Final = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _DIGITS: Final = 400  # more than any float has
+_BEGINNINGS: Final = frozenset("+-.0123456789")  # of numbers
 
 
 def value_of(text: str) -> Scalar:
@@ -32,6 +33,8 @@ def value_of(text: str) -> Scalar:
     """
     if text in _WORDS:
         return _WORDS[text]
+    if text[0] not in _BEGINNINGS:
+        return text
     if _OCTAL.fullmatch(text):
         plain = text.replace("_", "").lstrip("+-0") or "0"
         raise ValueError(f"{text!r} starts with a zero, which some readers take as octal; write {plain[:40]}")

@@ -1,0 +1,53 @@
+"""Plain data against a pydantic model: the model's object, or what is wrong in sentences.
+
+Knows models and their fields; files and lines come with the error that lists the problems.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from fedsim.documents.problems import KeyPath, Problem
+from fedsim.documents.translate import problems
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def checked(model: type[M], data: dict[str, Any]) -> tuple[M | None, list[Problem]]:
+    """The object that `model` makes of `data`; None where there are problems."""
+
+    def keys(path: KeyPath) -> dict[str, Any]:
+        section = model_at(model, path)
+        return keys_of(section) if section is not None else {}
+
+    try:
+        return model.model_validate(data), []
+    except ValidationError as error:
+        return None, problems(error, data, (), keys)
+
+
+def keys_of(model: type[BaseModel]) -> dict[str, Any]:  # pydantic's FieldInfo, whose `examples` have any type
+    """The keys of a model as a file writes them, with what pydantic knows of each."""
+    fields = model.model_fields.items()
+    return {field.alias or name: field for name, field in fields if not field.exclude}
+
+
+def model_at(root: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:
+    """The model of the section that `path` leads to; None where it leads to a value, or nowhere."""
+    model: type[BaseModel] | None = root
+    for key in path:
+        if isinstance(key, int):
+            continue  # an item of a list of sections
+        if model is None or key not in keys_of(model):
+            return None
+        model = _model_in(keys_of(model)[key].annotation)
+    return model
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model that an annotation such as `tuple[Source, ...]` or `Link | None` holds, if any."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part)) is not None), None)

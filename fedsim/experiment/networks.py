@@ -1,0 +1,77 @@
+"""Networks with seeded initial weights: those of the catalogue, and the user's own.
+
+The user's own is `module:name` or an object, called with the keyword arguments `input`, `classes` and `norm` besides
+its own options; it returns a `UnitList`. A dataclass holds its options as fields and is called itself.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from fedsim.errors import UserError
+from fedsim.models import catalogue
+from fedsim.scenario import Arguments, import_object
+
+if TYPE_CHECKING:
+    from fedsim.models.units import UnitList
+
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+def build_network(
+    name: str,
+    options: Any,
+    *,
+    input: tuple[int, ...],
+    classes: int,
+    kind: str,
+    norm: str,
+    dtype: str,
+    seed: int = 0,
+    objects: Mapping[str, Any] = NOTHING,
+) -> UnitList:
+    """A network on the CPU; `objects` holds what names of the form `module:name` stand for, if not an import.
+
+    Raises:
+        UserError: no such network, or it does not take this data or these options.
+    """
+    maker: str | Callable[..., UnitList] = name
+    if ":" in name:
+        maker = _own(name, options, objects)
+    return catalogue.build(
+        maker, options, input=input, classes=classes, kind=kind, norm=norm, dtype=dtype, device="cpu", seed=seed
+    )
+
+
+def _own(name: str, options: Any, objects: Mapping[str, Any]) -> Callable[..., UnitList]:
+    target = objects.get(name)
+    if target is None:
+        target = import_object(name)
+    given = options.keywords() if isinstance(options, Arguments) else {}
+    if is_dataclass(options) and not isinstance(options, Arguments):
+        target = options
+    if not callable(target):
+        raise UserError(f"model {name} cannot be called; give it __call__(*, input, classes, norm)")
+
+    def make(*, options: Any, **shape: Any) -> UnitList:
+        from fedsim.models.units import UnitList
+
+        try:
+            inspect.signature(target).bind(**{**given, **shape})
+        except TypeError as error:
+            raise UserError(
+                f"model {name} cannot be called with {', '.join({**given, **shape})}: {error}; "
+                "it takes the keyword arguments input, classes and norm, and its own options"
+            ) from error
+        made = target(**{**given, **shape})
+        if not isinstance(made, UnitList):
+            raise UserError(
+                f"model {name} returned a {type(made).__name__}; it must return a fedsim.models.units.UnitList"
+            )
+        return made
+
+    return make

@@ -1,0 +1,63 @@
+"""Works as spans of a trace: laid on a node's lanes when they start, cut off when they end too early."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fedsim.costs import Cost
+from fedsim.errors import ScriptError
+from fedsim.script import Work
+from fedsim.simulation.scripts import name
+
+Price = Callable[[int, Cost], int]
+Spans = list[tuple[Any, ...]]
+
+
+def lay(node: int, works: Sequence[Work[Any]], start: int, lanes: int, price: Price) -> tuple[Spans, int]:
+    """The spans of works that start together, and the end of the last one.
+
+    Each work takes the lane that is free first, in order; its parts follow one another there.
+
+    Raises:
+        ScriptError: there are no works, one has no parts, or one is another node's.
+    """
+    spans: Spans = []
+    if len(works) == 1:
+        return spans, _append(spans, node, works[0], 0, start, price)
+    if not works:
+        raise ScriptError(f"{name(node)} computes nothing; give compute at least one work")
+    free = [start] * min(lanes, len(works))
+    for work in works:
+        lane = free.index(min(free))
+        free[lane] = _append(spans, node, work, lane, free[lane], price)
+    return spans, max(free)
+
+
+def _append(spans: Spans, node: int, work: Work[Any], lane: int, end: int, price: Price) -> int:
+    command = work.command
+    if command.node != node:
+        raise ScriptError(f"{name(node)} computes {command.method}, which is work of {name(command.node)}")
+    if not work.parts:
+        raise ScriptError(f"{name(node)} computes {command.method}, which has no parts and so no cost")
+    for part in work.parts:
+        start, cost = end, part.cost
+        end += price(node, cost)
+        spans.append((node, lane, part.kind, start, end, cost.macs, cost.forward_macs, part.samples, False))
+    return end
+
+
+def cut(spans: Spans, now: int) -> Spans:
+    """What stands of spans whose node stops at `now`: wasted, since the result of their works is lost.
+
+    A span that is cut off did the share of its MACs that its time is of the whole, and has trained no samples.
+    """
+    stands: Spans = []
+    for span in spans:
+        node, lane, kind, start, end, macs, forward_macs, samples, _ = span
+        if end <= now:
+            stands.append((node, lane, kind, start, end, macs, forward_macs, samples, True))
+        elif start < now:
+            done, whole = now - start, end - start
+            stands.append((node, lane, kind, start, now, macs * done // whole, forward_macs * done // whole, 0, True))
+    return stands

@@ -1,0 +1,261 @@
+"""Counted costs against published totals, PyTorch's own counter and formulas by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from fedsim.costs import OpClass, Phase
+from fedsim.errors import UserError
+from fedsim.models.catalogue import ENTRIES, Plain, SmallCnn, build
+from fedsim.models.counting import measure
+from fedsim.models.measure import ModelMeasure, backward_cost, forward_cost
+from fedsim.models.units import UnitList
+from tests.models.test_catalogue import batch_for, network
+
+CIFAR = (3, 32, 32)
+
+
+def counted(name: str, options: Any = None, *, shape: tuple[int, ...] = CIFAR, device: str = "cpu") -> ModelMeasure:
+    """The measure of a model of the catalogue with ten classes."""
+    return measure(build(name, options or Plain(), input=shape, classes=10, kind="image", device=device))
+
+
+def own(*units: tuple[str, nn.Module], shape: tuple[int, ...] = (6,), classes: int = 4) -> UnitList:
+    """A network of one's own."""
+    return UnitList("own", list(units), input=shape, classes=classes)
+
+
+# ----------------------------------------------------------------------------------------------- totals
+
+
+def test_published_totals() -> None:
+    """VGG-5 as FedAdapt counts it, VGG-11 with 4,096-wide layers, the network of McMahan et al."""
+    vgg5 = counted("vgg5")
+    assert vgg5.macs == 8_488_192
+    assert round(vgg5.parameters, -3) == 582_000
+    cnn = counted("cnn", SmallCnn(), shape=(1, 28, 28))
+    assert cnn.parameters == 1_663_370
+    vgg11 = counted("vgg11", device="meta")
+    assert round(vgg11.macs / 1e6, 1) == 171.7
+    assert round(vgg11.parameters / 1e6, 2) == 28.15
+    assert vgg11.units[1].macs == 18_874_368
+
+
+@pytest.mark.parametrize(
+    ("name", "cut", "macs", "share", "parameters", "kib"),
+    [
+        ("vgg5", 1, 0.88, 10.4, 1.0, 32),
+        ("vgg5", 2, 5.60, 66, 19.6, 16),
+        ("vgg11", 1, 1.77, 1.0, 1.9, 64),
+        ("vgg11", 2, 20.6, 12, 76, 32),
+        ("vgg11", 4, 77.3, 45, 962, 16),
+    ],
+)
+def test_device_blocks_of_the_specification(
+    name: str, cut: int, macs: float, share: float, parameters: float, kib: int
+) -> None:
+    """Table 7 of the specification: MACs (millions), their share, parameters (thousands), KiB a sample."""
+    model = counted(name, device="meta")
+    block = model.units[:cut]
+    mine = sum(unit.macs for unit in block)
+    assert mine / 1e6 == pytest.approx(macs, rel=6e-3)
+    assert 100 * mine / model.macs == pytest.approx(share, rel=0.05)
+    assert sum(unit.trainable for unit in block) / 1e3 == pytest.approx(parameters, rel=0.05)
+    assert model.activation_bytes(cut) == kib * 1024
+
+
+# ---------------------------------------------------------------------------------------------- oracles
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["bn", "gn"])
+@pytest.mark.parametrize("name", ENTRIES)
+def test_macs_are_those_of_pytorch(name: str, norm: str) -> None:
+    """`torch.utils.flop_counter` counts two FLOPs a MAC, forward and backward, of the whole model and of blocks."""
+    model = network(name, norm)
+    found = measure(model)
+    x = batch_for(model, 2)
+    for cut in (0, 1):
+        block = model.block(cut, len(model))
+        given = x if cut == 0 else model.block(0, cut)(x).detach().requires_grad_()
+        with FlopCounterMode(display=False) as forward, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            out = block(given)
+        with FlopCounterMode(display=False) as backward:
+            out.sum().backward()
+        units = found.units[cut:]
+        assert 2 * forward_cost(units, 2).macs == forward.get_total_flops()
+        assert 2 * backward_cost(units, 2, to_input=cut > 0).macs == backward.get_total_flops()
+
+
+def test_a_depthwise_convolution_by_hand() -> None:
+    """k·k MACs an output element forward; backward the same for the weights and once more for the input."""
+    model = own(
+        ("expand", nn.Conv2d(3, 8, 1, bias=False)),
+        ("depthwise", nn.Conv2d(8, 8, 3, padding=1, stride=2, groups=8, bias=False)),
+        ("grouped", nn.Conv2d(8, 6, 3, padding=1, groups=2)),
+        ("head", nn.Sequential(nn.Flatten(), nn.Linear(6 * 16, 4))),
+        shape=(3, 8, 8),
+    )
+    found = measure(model)
+    expand, depthwise, grouped, head = found.units
+    assert (expand.macs, depthwise.macs) == (8 * 3 * 64, 8 * 9 * 16)
+    assert (grouped.macs, head.macs) == (6 * (8 // 2) * 9 * 16, 96 * 4)
+    assert [unit.forward[0].kind for unit in (expand, depthwise, grouped)] == [
+        OpClass.POINTWISE,
+        OpClass.DEPTHWISE,
+        OpClass.CONV,
+    ]
+    total = found.macs
+    assert backward_cost(found.units[1:], 1, to_input=True).macs == 2 * (total - expand.macs)
+    assert backward_cost(found.units, 1, to_input=False).macs == 2 * total - expand.macs
+    for unit in found.units[1:]:
+        assert sum(op.macs_each for op in unit.backward_first) == unit.macs
+
+
+def test_the_first_unit_with_parameters_has_no_input_gradient() -> None:
+    """Also where units without parameters stand before it."""
+    model = own(("flatten", nn.Flatten()), ("relu", nn.ReLU()), ("a", nn.Linear(6, 5)), ("head", nn.Linear(5, 4)))
+    found = measure(model)
+    x = torch.randn(2, 6)
+    with FlopCounterMode(display=False) as backward:
+        out = model(x).sum()
+        forward = backward.get_total_flops()
+        out.backward()
+    counted_macs = backward_cost(found.units, 2, to_input=False).macs
+    assert 2 * counted_macs == backward.get_total_flops() - forward == 2 * 2 * (30 + 2 * 20)
+    assert backward_cost(found.units, 2, to_input=True).macs == 2 * (2 * 30 + 2 * 20)
+
+
+def test_backward_operators_know_their_forward_macs() -> None:
+    """What a scalar cost model multiplies by its ratio adds up to the forward MACs of the units."""
+    found = counted("vgg5")
+    for to_input in (True, False):
+        cost = backward_cost(found.units, 7, to_input=to_input)
+        assert sum(op.forward_macs for op in cost.operators) == 7 * found.macs
+        assert {op.phase for op in cost.operators} == {Phase.BACKWARD}
+
+
+# ------------------------------------------------------------------------------------- what counting does
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_costs_are_the_same_on_meta_and_linear_in_the_batch(name: str) -> None:
+    """Which device counts never changes a cost."""
+    cpu, meta = measure(network(name)), measure(network(name, device="meta"))
+    assert cpu == meta
+    small, large = forward_cost(cpu.units, 3), forward_cost(cpu.units, 12)
+    assert 4 * small.macs == large.macs
+    sizes = [forward_cost(cpu.units, batch).bytes for batch in (1, 2, 3, 4)]
+    assert len({b - a for a, b in zip(sizes, sizes[1:], strict=False)}) == 1
+
+
+class Noisy(nn.Module):
+    """Draws random numbers without any module that says so."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Dropout, where training."""
+        return nn.functional.dropout(x, 0.5, self.training)
+
+
+def test_counting_leaves_no_trace() -> None:
+    """Weights, buffers, gradients, modes and the global generator stay as they were."""
+    model = network("resnet20")
+    model.add_module("noise", Noisy())
+    model.eval()
+    state = {n: t.clone() for n, t in model.state_dict().items()}
+    before = torch.get_rng_state()
+    found = measure(model)
+    assert torch.get_rng_state().equal(before)
+    assert all(t.equal(state[n]) for n, t in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert not any(m.training for m in model.modules())
+    assert [unit.draws for unit in found.units] == [False] * 11 + [True]
+
+
+def test_units_that_draw_random_numbers_are_known() -> None:
+    """Modules and functions alike, on `meta` as well."""
+    for device in ("cpu", "meta"):
+        with torch.device(device):
+            model = own(("a", nn.Sequential(nn.Linear(6, 5), nn.Dropout(0.1))), ("b", Noisy()), ("c", nn.Linear(5, 4)))
+        assert [unit.draws for unit in measure(model).units] == [True, True, False]
+
+
+def test_attention_is_counted_as_its_two_products() -> None:
+    """Tokens x tokens x width, twice, whatever kernel would run."""
+    found = measure(network("transformer"))
+    attention = [op for op in found.units[1].forward if op.kind is OpClass.ATTENTION]
+    assert [op.macs_each for op in attention] == [10 * 10 * 16] * 2
+
+
+# ----------------------------------------------------------------------------------------------- errors
+
+
+class InPlace(nn.Module):
+    """Changes what it is given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """ReLU in place."""
+        return x.relu_()
+
+
+class Pair(nn.Module):
+    """Gives two tensors."""
+
+    def forward(self, x: Tensor) -> Any:
+        """Twice the same."""
+        return x, x
+
+
+def _shared() -> UnitList:
+    layer = nn.Linear(6, 6)
+    return own(("a", layer), ("b", nn.Sequential(nn.ReLU(), layer)), ("c", nn.Linear(6, 4)))
+
+
+def _frozen() -> UnitList:
+    layer = nn.Linear(6, 6)
+    layer.weight.requires_grad_(False)
+    return own(("a", layer), ("c", nn.Linear(6, 4)))
+
+
+def _short() -> UnitList:
+    layer = nn.Linear(6, 6)
+    layer.register_buffer("seen", torch.zeros(3, dtype=torch.int16))
+    return own(("a", layer), ("c", nn.Linear(6, 4)))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: own(("a", nn.Linear(6, 5)), ("b", nn.Linear(6, 4))), r"unit b cannot take inputs of shape \(2, 5\)"),
+        (lambda: own(("a", Pair()), ("b", nn.Linear(6, 4))), "unit a gives a tuple; units give one tensor"),
+        (lambda: own(("a", InPlace()), ("b", nn.Linear(6, 4))), "unit a changes its input in place"),
+        (lambda: own(("a", nn.Linear(6, 3)), ("b", InPlace()), ("c", nn.Linear(3, 4))), "unit b changes its input"),
+        (lambda: own(("a", nn.Linear(6, 3))), r"model own gives \(3,\) a sample, but \(4,\) is needed for 4 classes"),
+        (_shared, r"units a and b share a tensor \(weight, 1.weight\); units share nothing"),
+        (_frozen, "parameter a.weight does not require a gradient; register what is not trained as a buffer"),
+        (_short, "a.seen is a tensor of int16; weights may be float32,"),
+    ],
+)
+def test_networks_that_break_a_rule_are_refused(model: Any, message: str) -> None:
+    """In the words of whoever wrote the network."""
+    with pytest.raises(UserError, match=message):
+        measure(model())
+
+
+def test_an_operator_without_a_closed_form_is_a_mistake_of_ours() -> None:
+    """Never zero MACs in silence."""
+
+    class Dot(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.mv(self.w, self.v).sum()
+
+        w = torch.ones(3, 3)
+        v = torch.ones(3)
+
+    with pytest.raises(AssertionError, match="no closed form for the MACs of aten.mv"):
+        measure(own(("a", Dot()), ("c", nn.Linear(6, 4))))
