@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedsim.schedulers.fedavg import FedAvg
-from fedsim.script import Connected, Disconnected
+from fedsim.script import Connected, Disconnected, Send
 from fedsim.simulation import Ending
 from fedsim.testing import by_hand, simulate, toy
 
@@ -23,10 +23,11 @@ def test_devices_that_are_away_are_not_asked() -> None:
     """The next round is sent to those that are there."""
     steps = by_hand(FedAvg(), "server", devices=3, rounds=2)
     steps.port.absent = {1}
-    for _ in range(2):
-        steps.answer(None)
-    effect = steps.answer(Disconnected(1, sender=1))
-    assert effect is not None
+    steps.answer(None)
+    for device in (0, 1, 2):
+        steps.answer(Disconnected(device, sender=device))
+    assert isinstance(steps.effect, Send)
+    assert steps.effect.to == (0, 2)
     steps.close()
 
 

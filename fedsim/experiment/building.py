@@ -90,7 +90,8 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
     fleet = build_fleet(scenario)
     info, data, shards, validation = deal(scenario, objects)
     network = _network(scenario, info, objects)
-    cut = _cut(scenario, network)
+    model = _measured(network)
+    cut = _cut(scenario, model)
     training = Training(
         batch=scenario.training.batch,
         optimizer=scenario.training.optimizer.options,
@@ -99,7 +100,7 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
     )
     assembly = Assembly(
         scheduler=scenario.scheduler.options,
-        model=_measured(network),
+        model=model,
         cut=cut,
         training=training,
         fleet=fleet,
@@ -231,9 +232,9 @@ def _placed(scenario: Scenario, *path: str | int) -> Iterator[None]:
         raise UserError(text if text.endswith(where) else f"{text} {where}") from error
 
 
-def _cut(scenario: Scenario, network: UnitList) -> int | None:
+def _cut(scenario: Scenario, model: ModelMeasure) -> int | None:
     cut = scenario.model.cut
-    units = [name for name, _ in network.named_children()]
+    units = [unit.name for unit in model.units]
     if cut is not None:
         with _placed(scenario, "model", "cut"):
             check_cut(scenario.model.name, units, cut)
@@ -244,6 +245,12 @@ def _cut(scenario: Scenario, network: UnitList) -> int | None:
             f"scheduler {scenario.scheduler.name} cuts the model, but model.cut is not given; "
             f"add cut: 1 to {len(units) - 1} (units of {scenario.model.name}: {', '.join(units)}) "
             f"{scenario.where('model')}"
+        )
+    if not any(unit.macs for unit in model.units[:cut]):
+        first = next((index for index, unit in enumerate(model.units, 1) if unit.macs), len(units))
+        raise UserError(
+            f"with cut: {cut} the devices of {scenario.model.name} multiply nothing ({', '.join(units[:cut])}), which "
+            f"no cost model can charge for; choose cut: {first} or more {scenario.where('model', 'cut')}"
         )
     return cut
 

@@ -63,9 +63,19 @@ class Fleet:
         return enumerate(group for group in self.groups for _ in range(group.count))
 
     def price(self) -> Callable[[int, Cost], int]:
-        """Nanoseconds that a cost takes on a node."""
-        profiles = [group.profile for _, group in self._members()] + [self.server]  # the last is the server's, [-1]
-        return lambda node, cost: nanoseconds(profiles[node], cost)
+        """Nanoseconds that a cost takes on a node; remembered by cost object, which works of one kind share."""
+        kinds: list[dict[Cost, int]] = [{} for _ in (*self.groups, self.server)]
+        profiles = [*(group.profile for group in self.groups), self.server]
+        kind_of = [n for n, group in enumerate(self.groups) for _ in range(group.count)] + [-1]  # the server's is [-1]
+
+        def price(node: int, cost: Cost) -> int:
+            kind = kind_of[node]
+            known = kinds[kind]
+            if cost not in known:
+                known[cost] = nanoseconds(profiles[kind], cost)
+            return known[cost]
+
+        return price
 
     def table(self, samples: Sequence[int] | NDArray[np.int64]) -> list[Node]:
         """The node table of a trace: the server, then the devices."""
@@ -81,9 +91,12 @@ class Fleet:
                 idle_watts=profile.power.idle,
                 busy_watts=profile.power.busy,
                 memory=profile.memory.usable,
-                power_confidence=weakest(("power.idle", "power.busy"), profile.sources),
+                power_confidence=confidence[group],
             )
 
+        powers = ("power.idle", "power.busy")
+        profiles = [*(group.profile for group in self.groups), self.server]
+        confidence = [weakest(powers, profile.sources) for profile in profiles]  # the server's is the last, [-1]
         rows = [row(SERVER, "server", self.server, -1, 0)]
         for number, group in self._members():
             rows.append(row(number, f"device {number}", group.profile, self.group_of(number), int(samples[number])))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, Final
 
 from fedsim.data import PARTITIONS, names
 from fedsim.errors import UserError
@@ -31,6 +31,10 @@ def _with_plugins(own: Mapping[str, type[Any]], group: str) -> dict[str, type[An
     return found
 
 
+FILES: Final = ("numpy", "text")
+"""Data sets that are a file: `path` says which."""
+
+
 @cache
 def registry() -> Registry:
     """The registry of this installation."""
@@ -39,5 +43,5 @@ def registry() -> Registry:
         models=option_types(),
         partitions=PARTITIONS,
         optimizers=OPTIMIZERS,
-        data=names(),
+        data=(*names(), *FILES),
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedsim import seeds
-from fedsim.learning.blocks import Block, Instance
+from fedsim.learning.blocks import Block, Instance, State
 from fedsim.learning.learners import Batch
 from fedsim.learning.plan import DEVICE, MODEL, SERVER_BLOCK, BlockPlan
 from fedsim.learning.summing import RunningMean
@@ -67,7 +67,7 @@ class _State:
     block: Block
     source: FlatTensors | None
     instance: Instance | None = None
-    kept: list[dict[str, Any]] | None = None
+    kept: State | None = None
     residues: dict[int, Tensor] = field(default_factory=dict)
     works: int = 0  # done so far; names the random numbers of the next
 
@@ -194,7 +194,7 @@ class Host:
         assert not state.residues, f"residue {sorted(state.residues)} was never consumed by a backward"
         if state.instance is not None:
             if state.block.plan.training.keep_optimizer_state:
-                state.kept = state.instance.optimizer_state()
+                state.kept = state.instance.optimizer.state
             state.block.release(state.instance)
             state.instance = None
 
@@ -224,7 +224,7 @@ class Host:
             state.instance = block.acquire()
             state.instance.load(state.source)
             if state.kept is not None:
-                state.instance.restore_optimizer(state.kept)
+                state.instance.optimizer.state = state.kept
             state.kept = state.source = None  # nothing but the instance counts from here on
         return state, state.instance, block.bind(state.instance)
 

@@ -3,10 +3,14 @@
 The clock counts integer nanoseconds. What is going to happen lies in one heap, ordered by (time, sequence); a node's
 script runs from one effect to the next and takes no time in between. Durations come from prices, arrivals from the
 network, never from a stopwatch. The engine knows no scheduler, no tensors and no files.
+
+One class, since all that happens moves the same heap, clock and actors; what can stand alone does so beside it:
+conditions, envelopes, evaluation, scripts, spans, workers.
 """
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable, Mapping, Sequence
 from heapq import heappop, heappush
@@ -32,7 +36,7 @@ from fedsim.simulation.conditions import LAST, LONGEST, Ending, Fault, Limits, i
 from fedsim.simulation.envelopes import Form, Parcel, roles
 from fedsim.simulation.evaluation import Evaluation, Published
 from fedsim.simulation.scripts import ANY, SLEEP, Actor, closed, describe, foreign, name, place, started
-from fedsim.simulation.spans import cut, lay
+from fedsim.simulation.spans import Spans, append, cut, lay
 from fedsim.simulation.workers import Workers
 from fedsim.trace import Trace
 
@@ -41,6 +45,14 @@ __all__ = ["Ending", "Fault", "Limits", "Network", "Simulation"]
 Script = Callable[[Any], Any]
 Flight = tuple[int, Message, Parcel, Actor, Actor, int, int]
 """A message under way: number, message, parcel, sender, receiver, moment of the send, start of its flow."""
+
+_OBJECTS: Final = 10
+"""Objects that a device in the middle of an effect holds, about.
+
+Python's cyclic collector looks at young objects after every 700 allocations. With 100,000 devices nearly all of them
+still live then and are soon taken for old, and going through all old ones takes half of the run. So it waits until
+every device may have gone on by one effect.
+"""
 
 _SUSPENDED: Final = object()  # what an effect answers with where the answer is not there yet
 
@@ -142,13 +154,17 @@ class Simulation:
         """
         assert self._actors[SERVER] is None, "a simulation runs once"
         failure: BaseException | None = None
+        collecting = gc.get_threshold()
         try:
+            if collecting[0]:
+                gc.set_threshold(max(collecting[0], _OBJECTS * self._devices), *collecting[1:])
             self._play()
             self._evaluation.measure_last(self._trained)
         except BaseException as error:
             failure = error
             raise
         finally:
+            gc.set_threshold(*collecting)
             self._close(failure)
         assert self._ending is not None
         return self._ending
@@ -275,9 +291,16 @@ class Simulation:
 
     def _compute(self, actor: Actor, effect: Compute[Any]) -> Any:
         works, node = effect.works, actor.node
-        actor.computing, end = lay(node, works, self.now, self._lanes.get(node, 1), self._price)
-        actor.answer = works[0].result if effect.single else tuple([work.result for work in works])
-        self._workers.start(node, [work.command for work in works])
+        spans: Spans = []
+        if effect.single:
+            end = append(spans, node, works[0], 0, self.now, self._price)
+            actor.answer = works[0].result
+            self._workers.start(node, (works[0].command,))
+        else:
+            end = lay(spans, node, works, self.now, self._lanes.get(node, 1), self._price)
+            actor.answer = tuple(work.result for work in works)
+            self._workers.start(node, tuple(work.command for work in works))
+        actor.computing = spans
         self._sequence += 1
         heappush(self._heap, (end, self._sequence, self._done, actor))
         return _SUSPENDED

@@ -14,27 +14,29 @@ Price = Callable[[int, Cost], int]
 Spans = list[tuple[Any, ...]]
 
 
-def lay(node: int, works: Sequence[Work[Any]], start: int, lanes: int, price: Price) -> tuple[Spans, int]:
-    """The spans of works that start together, and the end of the last one.
+def lay(spans: Spans, node: int, works: Sequence[Work[Any]], start: int, lanes: int, price: Price) -> int:
+    """Append the spans of works that start together; answers with the end of the last one.
 
-    Each work takes the lane that is free first, in order; its parts follow one another there.
+    Each work takes the lane that is free first, in order.
 
     Raises:
-        ScriptError: there are no works, one has no parts, or one is another node's.
+        ScriptError: there are no works, or as `append`.
     """
-    spans: Spans = []
-    if len(works) == 1:
-        return spans, _append(spans, node, works[0], 0, start, price)
     if not works:
         raise ScriptError(f"{name(node)} computes nothing; give compute at least one work")
     free = [start] * min(lanes, len(works))
     for work in works:
         lane = free.index(min(free))
-        free[lane] = _append(spans, node, work, lane, free[lane], price)
-    return spans, max(free)
+        free[lane] = append(spans, node, work, lane, free[lane], price)
+    return max(free)
 
 
-def _append(spans: Spans, node: int, work: Work[Any], lane: int, end: int, price: Price) -> int:
+def append(spans: Spans, node: int, work: Work[Any], lane: int, end: int, price: Price) -> int:
+    """Append the spans of a work that follows what ends on its lane at `end`; answers with its own end.
+
+    Raises:
+        ScriptError: the work has no parts, or is another node's.
+    """
     command = work.command
     if command.node != node:
         raise ScriptError(f"{name(node)} computes {command.method}, which is work of {name(command.node)}")

@@ -155,7 +155,8 @@ class ForgetsDisconnected(Sound):
         total = me.mean(expected=chosen)
         for k in chosen:
             total.add(await recv(Trained, source=k))
-        return await compute(total.result())
+        mean = await compute(total.result())
+        return mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,7 +295,6 @@ class CatchesItsEnd(Sound):
 
     async def device(self, me: Device) -> None:
         try:
-            await recv(Train)
+            await Sound.device(self, me)
         except GeneratorExit:
             await sleep(1)
-        await Sound.device(self, me)

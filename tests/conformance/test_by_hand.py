@@ -148,7 +148,7 @@ def test_a_splitfed_server() -> None:
     assert methods(me).count("copy") == 2
     me.answer(None)
     meta = toy(scheduler).blocks()[DEVICE]
-    copies = {}
+    copies: dict[int, int] = {}
     for k in (1, 0, 1):
         awaits_recv(me, splitfed.Activations, splitfed.Trained, Disconnected)
         z = Payload(k, 3, meta.activations(8))

@@ -122,6 +122,15 @@ def test_a_cut_only_where_the_scheduler_cuts() -> None:
     assert built(scheduler=SPLIT).assembly.cut == 1
 
 
+def test_a_device_block_that_multiplies_nothing() -> None:
+    """An embedding alone has no cost in the model of costs, so time would stand still on the devices."""
+    text = {"name": "tinyshakespeare", "tokens": {"length": 16, "tokenizer": "bytes"}}
+    with pytest.raises(
+        UserError, match=r"with cut: 1 the devices of transformer multiply nothing \(embedding\).* cut: 2"
+    ):
+        built(scheduler=SPLIT, data=text, model={"name": "transformer", "cut": 1})
+
+
 def fleet() -> Fleet:
     """Three groups."""
     kinds = (("pi-tier-1", "wifi5", 2), ("jetson-tier-4", "lte", 1), ("pi-tier-4", "wifi4", 3))

@@ -76,7 +76,7 @@ def test_objects_without_a_name_of_their_own(tmp_path: Path) -> None:
         assert fedsim.run(TOY, data=data, model=toys.model).summary["status"] == "done"
     with pytest.raises(UserError, match="is no name to import; write module:Class"):
         load_scenario(tmp_path / "0/scenario.yaml")
-    with pytest.raises(UserError, match="cannot be loaded .*is no name to import"):
+    with pytest.raises(UserError, match=r"cannot be loaded .*is no name to import"):
         fedsim.load_model(tmp_path / "0")
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import fedsim
+from fedsim.data import load
 from fedsim.errors import UserError
 from fedsim.experiment.artifacts import load_model
 from fedsim.experiment.running import Watcher
@@ -99,17 +100,17 @@ def test_a_time_ends_the_run() -> None:
     """To the nanosecond, with an evaluation at the end."""
     run = fedsim.run(TOY, until={"time": "300 ms"})
     assert run.trace.end == 300_000_000
-    assert run.curves[-1]["seconds"] == 0.3
+    assert run.curves[-1]["time"] == 0.3
     assert len(run.curves) >= 50
 
 
 def test_faults() -> None:
     """A device leaves and comes back; the run still ends by its rounds."""
-    run = fedsim.run(TOY, faults=[{"device": 2, "leave": "50 ms", "return": "200 ms"}], until={"rounds": 6})
+    run = fedsim.run(TOY, faults=[{"device": 2, "leave": "50 ms", "return": "60 ms"}], until={"rounds": 6})
     names = [(mark[0], mark[2]) for mark in run.trace.marks if mark[2] in ("leave", "return")]
     assert names == [(2, "leave"), (2, "return")]
     assert run.summary["status"] == "done"
-    assert run.summary["contributions"]["min"] < run.summary["contributions"]["max"]
+    assert 0 < run.summary["contributions"]["min"] < run.summary["contributions"]["max"]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_faults() -> None:
             "data": {"name": "digits", "samples": 64, "resize": 32},
         },
         {"training": {"batch": 16, "dtype": "float64"}},
-        {"training": {"batch": 16, "optimizer": {"name": "adam"}, "optimizer_state": "keep"}},
+        {"training": {"batch": 16, "optimizer": {"name": "adamw"}, "optimizer_state": "keep"}},
         {"workers": {"memory_format": "default"}, "model": {"name": "cnn", "channels": [2, 2], "hidden": 4, "cut": 2}},
         {"selection": {"kind": "uniform", "count": 1}},
     ],
@@ -129,7 +130,7 @@ def test_faults() -> None:
 )
 @pytest.mark.parametrize("scheduler", ["fedavg", "splitfed"])
 def test_other_kinds_of_training(scheduler: str, more: dict[str, Any]) -> None:
-    """Group norm, float64, Adam, memory formats, selection: they run, and FedAvg and SplitFed cost the same bytes again."""
+    """Group norm, float64, Adam, memory formats, selection: they run."""
     run = fedsim.run(TOY, scheduler=scheduler, until={"rounds": 1}, **more)
     assert run.weights is not None
     kinds = {tensor.dtype for tensor in run.weights.values()}
@@ -142,9 +143,9 @@ def test_text_is_measured_by_perplexity(tmp_path: Path) -> None:
     (tmp_path / "small.txt").write_text("the cat sat on the mat and the dog sat on the cat. " * 60)
     run = fedsim.run(
         TOY,
-        model={"name": "transformer", "blocks": 1, "width": 16, "heads": 2, "cut": 1},
+        model={"name": "transformer", "blocks": 1, "width": 16, "heads": 2, "cut": 2},
         data={"name": "text", "path": str(tmp_path / "small.txt"), "tokens": {"length": 16, "tokenizer": "bytes"}},
-        training={"batch": 4, "optimizer": {"name": "adam", "lr": 0.01}},
+        training={"batch": 4, "optimizer": {"name": "adamw", "lr": 0.01}},
         scheduler=SPLIT,
     )
     assert run.summary["metric"]["name"] == "perplexity"
@@ -161,15 +162,10 @@ def test_the_saved_model_predicts_as_the_run_did(tmp_path: Path, more: dict[str,
         (tmp_path / "y" / name).unlink()
     network = load_model(tmp_path / "y")
     assert not network.training
-    data = fedsim.data.load("digits")  # type: ignore[attr-defined]  # a subpackage
-    assert data.mean is not None
-    assert data.std is not None
-    inputs = torch.tensor(data.test.inputs).to(getattr(torch, network.dtype))
-    scaled = (inputs - torch.tensor(data.mean).view(1, -1, 1, 1)) / torch.tensor(data.std).view(1, -1, 1, 1)
+    test = load("digits").test
     with torch.inference_mode():
-        right = network(scaled).argmax(-1).numpy() == data.test.labels
-    del run.summary["accuracy"]["time_to"]
-    assert right.mean() == pytest.approx(run.summary["accuracy"]["final"], abs=0.02), "another subset sets mean and std"
+        right = network(torch.tensor(test.inputs).to(getattr(torch, network.dtype))).argmax(-1).numpy() == test.labels
+    assert right.mean() == run.summary["accuracy"]["final"]
 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
@@ -179,7 +175,7 @@ def test_a_folder_without_a_model(tmp_path: Path) -> None:
         fedsim.load_model(tmp_path / "off")
     fedsim.run(TOY, out=tmp_path / "on", until={"rounds": 1})
     (tmp_path / "on/model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(UserError, match="the model in .* cannot be loaded"):
+    with pytest.raises(UserError, match=r"the model in .* cannot be loaded"):
         fedsim.load_model(tmp_path / "on")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Coroutine
 from typing import Any
 
@@ -319,6 +320,20 @@ def test_a_simulation_runs_once() -> None:
     world.run()
     with pytest.raises(AssertionError, match="runs once"):
         world.simulation.run()
+
+
+def test_the_collector_of_garbage_is_left_as_it_was() -> None:
+    """A run with many devices lets it wait longer, and only while it lasts."""
+    before = gc.get_threshold()
+    during = []
+
+    async def server(me: Port) -> None:
+        during.append(gc.get_threshold()[0])
+        raise ValueError
+
+    World(server, devices=1_000).fail(ValueError)
+    assert during == [10_000]
+    assert gc.get_threshold() == before
 
 
 # ------------------------------------------------------------------------------------------ evaluation
