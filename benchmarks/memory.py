@@ -5,7 +5,8 @@
 Each run is a process of its own: FedAvg of a small convolutional network, 10 devices a round, real training on 60,000
 generated images. From its peak (`ru_maxrss`) that of a process is taken which imports the same and holds the data
 only; of repeats the median counts. Large blocks are kept out of glibc's heap: its fragmentation, up to 40 MB by chance
-and not by the number of devices, would otherwise be what is measured. Must show: what is left is within 1.3 times of each other for the three fleets.
+and not by the number of devices, would otherwise be what is measured.
+Must show: what is left is within 1.3 times of each other for the three fleets.
 """
 
 from __future__ import annotations

@@ -198,13 +198,15 @@ def simulate(assembly: Assembly, *, learning: bool = True) -> Outcome:
         return Outcome(simulation, ending, None)
     from fedsim.learning.host import Host
     from fedsim.learning.samples import TensorSamples
+    from fedsim.learning.threads import intra_op_threads
 
     blocks = assembly.blocks()
     rows = np.arange(16) if getattr(assembly.scheduler, "validates", False) else None
     samples = TensorSamples(toy_data(), _shards(assembly.fleet.devices), validation=rows)
     host = Host(_network(), blocks, samples, assembly.seed)
     simulation = assembly.simulation(Inline(host), blocks=blocks)
-    ending = simulation.run()
+    with intra_op_threads(1):  # as a scenario does by default; more only get in each other's way here
+        ending = simulation.run()
     check_identity(simulation.trace)
     weights = None
     if simulation.published is not None:

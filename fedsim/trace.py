@@ -27,7 +27,7 @@ PURPOSES: Final = ("weights", "activations", "gradients", "labels", "control")
 
 
 class Span(NamedTuple):
-    """Computing on one lane of a node; `wasted` where its result was lost, because the node left."""
+    """Computing on one lane of a node; `wasted` where its result was lost: the node left, or the run ended first."""
 
     node: int
     lane: int

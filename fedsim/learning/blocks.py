@@ -18,7 +18,6 @@ from fedsim.learning.optimizers import AdamW, Optimizer, Sgd
 from fedsim.learning.plan import BlockPlan
 from fedsim.payload.tensors import FlatTensors, Layout
 
-
 State = dict[int, tuple[Tensor, ...]]
 """Optimizer state by number of the parameter: momentum; or first and second moment, and the count of steps."""
 

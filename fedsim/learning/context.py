@@ -114,7 +114,7 @@ class Server:
         self.initial: Payload = start.weights()
         """The weights that devices start from: the device block's or the whole model's."""
         start.close()
-        self.block = Learner(self._node, job.plans[SERVER_BLOCK] if SERVER_BLOCK in job.plans else self._plan)
+        self.block = Learner(self._node, job.plans.get(SERVER_BLOCK, self._plan))
         """The server block (the whole model, where the scheduler does not split it)."""
 
     @property

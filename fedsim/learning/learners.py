@@ -134,11 +134,19 @@ class Contribution(Protocol):
     """A message that brings weights trained on a number of samples."""
 
     @property
-    def sender(self) -> int: ...
+    def sender(self) -> int:
+        """The device it comes from."""
+        ...
+
     @property
-    def weights(self) -> Payload: ...
+    def weights(self) -> Payload:
+        """What was trained."""
+        ...
+
     @property
-    def samples(self) -> int: ...
+    def samples(self) -> int:
+        """On how many samples."""
+        ...
 
 
 class Mean:

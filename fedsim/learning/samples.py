@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.utils.dlpack
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -84,4 +85,4 @@ class TensorSamples:
 
 def _share(array: NDArray[np.generic]) -> Tensor:
     """A tensor on the array's own memory. DLPack, since `from_numpy` warns of read-only arrays; nobody writes here."""
-    return torch.from_dlpack(array)
+    return torch.utils.dlpack.from_dlpack(array)

@@ -74,7 +74,9 @@ class Entry:
 
 ENTRIES: Final[Mapping[str, Entry]] = {
     "mlp": Entry("fully connected, any input", Mlp, "mlp", "any"),
-    "cnn": Entry("two 5x5 convolutions and a hidden layer (McMahan et al. 2017), 1.66 M parameters", SmallCnn, "cnn", "image"),
+    "cnn": Entry(
+        "two 5x5 convolutions and a hidden layer (McMahan et al. 2017), 1.66 M parameters", SmallCnn, "cnn", "image"
+    ),
     "lenet5": Entry("LeNet-5 with ReLU and max pooling", Plain, "lenet5", "image"),
     "vgg5": Entry("three convolutions, two linear layers (FedAdapt), 0.58 M parameters", Plain, "vgg5", "image"),
     "vgg11": Entry("VGG-11 with 4,096-wide linear layers, 28 M parameters on 32x32", Plain, "vgg11", "image"),

@@ -79,11 +79,11 @@ def _tensors(values: Any) -> list[Tensor]:
     return []
 
 
-class _Counter(TorchDispatchMode):  # type: ignore[misc]  # torch ships no types for it
+class _Counter(TorchDispatchMode):
     """Records every operator that moves or computes data; views cost nothing."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types for it
         self.counted: list[_Counted] = []
         self.draws = False
 
@@ -113,9 +113,7 @@ def _line(small: _Counted, large: _Counted, phase: Phase) -> LinearOperator:
     step = _BATCHES[1] - _BATCHES[0]
     bytes_each, odd = divmod(bytes_large - bytes_small, step)
     assert not odd and macs_small * _BATCHES[1] == macs_large * _BATCHES[0], "costs are not linear in the batch"
-    return LinearOperator(
-        kind, phase, macs_small // _BATCHES[0], bytes_small - bytes_each * _BATCHES[0], bytes_each
-    )
+    return LinearOperator(kind, phase, macs_small // _BATCHES[0], bytes_small - bytes_each * _BATCHES[0], bytes_each)
 
 
 def _with_forward(backward: list[LinearOperator], forward: Sequence[LinearOperator]) -> tuple[LinearOperator, ...]:
@@ -276,13 +274,13 @@ def _measured(model: UnitList) -> ModelMeasure:
         shape, kind = unit.output, dtype
     wanted = (*model.input, model.classes) if model.tokens else (model.classes,)
     if shape != wanted:
-        raise UserError(f"model {model.name} gives {shape} a sample, but {wanted} is needed for {model.classes} classes")
+        raise UserError(
+            f"model {model.name} gives {shape} a sample, but {wanted} is needed for {model.classes} classes"
+        )
 
     def logits(batch: int) -> Sequence[Tensor]:
         made = torch.zeros((batch, *shape), device=device, dtype=dtype, requires_grad=True)
         return [made, torch.zeros((batch, *shape[:-1]), device=device, dtype=torch.int64)]
 
     loss = _measure(model.loss, logits, ())
-    return ModelMeasure(
-        model.name, model.input, model.classes, model.dtype, tuple(units), loss.forward, loss.backward
-    )
+    return ModelMeasure(model.name, model.input, model.classes, model.dtype, tuple(units), loss.forward, loss.backward)

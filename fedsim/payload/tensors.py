@@ -81,9 +81,7 @@ class Layout:
 
     def empty(self) -> FlatTensors:
         """Fresh buffers, zero in the padding and everywhere else."""
-        return FlatTensors(
-            self, tuple(torch.zeros(n, dtype=d) for n, d in zip(self.sizes, self.dtypes, strict=True))
-        )
+        return FlatTensors(self, tuple(torch.zeros(n, dtype=d) for n, d in zip(self.sizes, self.dtypes, strict=True)))
 
 
 class FlatTensors:

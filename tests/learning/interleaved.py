@@ -1,6 +1,6 @@
 """Devices that train their blocks on one host, step by step in turn. Run as a program for one host of its own.
 
-    python -m tests.learning.interleaved OUT NODE...
+python -m tests.learning.interleaved OUT NODE...
 """
 
 from __future__ import annotations

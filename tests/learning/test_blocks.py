@@ -28,11 +28,15 @@ SHAPES = [(1,), (3,), (17,), (33, 9), (8, 3, 3, 3), (4, 1, 5, 5), (129, 65)]
 def plain(options: Any, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     """`torch.optim` in its plain loop."""
     if isinstance(options, Sgd):
-        keywords = {"momentum": options.momentum, "weight_decay": options.weight_decay}
-        return torch.optim.SGD(parameters, lr=options.lr, foreach=False, fused=False, **keywords)
-    return torch.optim.AdamW(
-        parameters, lr=options.lr, weight_decay=options.weight_decay, foreach=False, fused=False
-    )
+        return torch.optim.SGD(
+            parameters,
+            lr=options.lr,
+            momentum=options.momentum,
+            weight_decay=options.weight_decay,
+            foreach=False,
+            fused=False,
+        )
+    return torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay, foreach=False, fused=False)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -117,7 +121,8 @@ def test_instances_are_reused_last_released_first() -> None:
             parameter.grad = torch.ones_like(parameter)
         instance.step()
         block.release(instance)
-    assert block.acquire() is b and block.acquire() is a
+    assert block.acquire() is b
+    assert block.acquire() is a
     assert a.optimizer.state
     a.load(block.initial)
     assert not a.optimizer.state

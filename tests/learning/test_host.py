@@ -537,5 +537,6 @@ def test_activations_and_gradients_lie_in_memory_as_their_shape_says(
             fresh = fresh.to(memory_format=torch.channels_last)
         assert tensor.stride() == fresh.stride()
         assert tensor.nbytes == payload.nbytes
-        assert not tensor.requires_grad and tensor.grad_fn is None
+        assert not tensor.requires_grad
+        assert tensor.grad_fn is None
     bench.do(device.backward(g))

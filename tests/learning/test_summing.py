@@ -129,11 +129,15 @@ def test_only_early_members_are_held() -> None:
 )
 def test_mistakes_of_schedulers_raise(numbers: list[int], weight: int, message: str) -> None:
     """A member that comes twice would be counted twice."""
-    running = RunningMean(LAYOUT, [2, 3])
-    with pytest.raises(AssertionError, match=message):
+
+    def use() -> None:
+        running = RunningMean(LAYOUT, [2, 3])
         for number in numbers:
             running.add(number, member(number), weight)
         running.result()
+
+    with pytest.raises(AssertionError, match=message):
+        use()
 
 
 def test_a_mean_of_another_layout_is_refused() -> None:

@@ -25,7 +25,7 @@ from fedsim.models.catalogue import Mlp, Plain, build
 from fedsim.models.counting import measure
 from fedsim.models.units import UnitList
 from fedsim.payload.tensors import FlatTensors
-from fedsim.script import SERVER, Command, Message, Payload
+from fedsim.script import Command, Message, Payload
 from fedsim.simulation import Inline
 from fedsim.simulation.engine import Limits
 

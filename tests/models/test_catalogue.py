@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fedsim.errors import UserError
 from fedsim.learning.optimizers import Sgd, Training
@@ -14,39 +14,7 @@ from fedsim.learning.plan import DEVICE, SERVER_BLOCK, plans
 from fedsim.models.catalogue import ENTRIES, Mlp, Plain, SmallCnn, TextTransformer, build
 from fedsim.models.counting import measure
 from fedsim.models.units import UnitList, check_cut
-
-INPUTS: dict[str, tuple[tuple[int, ...], str]] = {
-    "mlp": ((3, 8, 8), "image"),
-    "cnn": ((1, 12, 12), "image"),
-    "lenet5": ((1, 28, 28), "image"),
-    "vgg5": ((3, 16, 16), "image"),
-    "vgg11": ((3, 32, 32), "image"),
-    "resnet20": ((3, 16, 16), "image"),
-    "transformer": ((10,), "text"),
-}
-OPTIONS: dict[str, Any] = {
-    "mlp": Mlp(hidden=[12, 8]),
-    "cnn": SmallCnn(channels=[4, 6], hidden=16),
-    "transformer": TextTransformer(blocks=2, width=16, heads=2),
-}
-SMALL = [name for name in ENTRIES if name != "vgg11"]
-
-
-def network(name: str, norm: str = "bn", *, seed: int = 1, device: str = "cpu", dtype: str = "float32") -> UnitList:
-    """A model of seven classes on small inputs."""
-    shape, kind = INPUTS[name]
-    options = OPTIONS.get(name, Plain())
-    return build(
-        name, options, input=shape, classes=7, kind=kind, norm=norm, dtype=dtype, device=device, seed=seed
-    )
-
-
-def batch_for(model: UnitList, size: int = 3) -> Tensor:
-    """A batch of made-up inputs."""
-    rng = torch.Generator().manual_seed(0)
-    if model.tokens:
-        return torch.randint(0, model.classes, (size, *model.input), generator=rng)
-    return torch.randn((size, *model.input), generator=rng, dtype=getattr(torch, model.dtype))
+from tests.models.networks import INPUTS, SMALL, batch_for, network
 
 
 def test_every_model_is_tested() -> None:
@@ -87,7 +55,8 @@ def test_device_block_then_server_block_is_the_whole(name: str, norm: str) -> No
         z.backward(received.grad)
         torch.testing.assert_close(y, out, rtol=1e-6, atol=1e-6)
         for n, p in model.named_parameters():
-            assert p.grad is not None and whole[n] is not None
+            assert p.grad is not None
+            assert whole[n] is not None
             torch.testing.assert_close(p.grad, whole[n], rtol=1e-6, atol=1e-6)
         own = {s.name: s for block in blocks.values() for s in block.weights.shapes}
         named = [*model.named_parameters(), *model.named_buffers()]
@@ -159,7 +128,13 @@ def test_group_norm_takes_groups_of_sixteen_channels_where_they_divide() -> None
             "image",
             "vgg11 takes square images of at least 32x32, but these are 28x28; set data.resize to 32",
         ),
-        ("vgg5", Plain(), (3, 8, 9), "image", "takes square images of at least 8x8, but these are 8x9; set data.resize"),
+        (
+            "vgg5",
+            Plain(),
+            (3, 8, 9),
+            "image",
+            "takes square images of at least 8x8, but these are 8x9; set data.resize",
+        ),
         ("lenet5", Plain(), (1, 8, 8), "image", "at least 16x16, but these are 8x8; set data.resize to 32"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from fedsim.models.catalogue import ENTRIES, Plain, SmallCnn, build
 from fedsim.models.counting import measure
 from fedsim.models.measure import ModelMeasure, backward_cost, forward_cost
 from fedsim.models.units import UnitList
-from tests.models.test_catalogue import batch_for, network
+from tests.models.networks import batch_for, network
 
 CIFAR = (3, 32, 32)
 
@@ -83,7 +84,10 @@ def test_macs_are_those_of_pytorch(name: str, norm: str) -> None:
     for cut in (0, 1):
         block = model.block(cut, len(model))
         given = x if cut == 0 else model.block(0, cut)(x).detach().requires_grad_()
-        with FlopCounterMode(display=False) as forward, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        with (
+            FlopCounterMode(display=False) as forward,
+            torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+        ):
             out = block(given)
         with FlopCounterMode(display=False) as backward:
             out.sum().backward()
@@ -151,7 +155,7 @@ def test_costs_are_the_same_on_meta_and_linear_in_the_batch(name: str) -> None:
     small, large = forward_cost(cpu.units, 3), forward_cost(cpu.units, 12)
     assert 4 * small.macs == large.macs
     sizes = [forward_cost(cpu.units, batch).bytes for batch in (1, 2, 3, 4)]
-    assert len({b - a for a, b in zip(sizes, sizes[1:], strict=False)}) == 1
+    assert len({b - a for a, b in itertools.pairwise(sizes)}) == 1
 
 
 class Noisy(nn.Module):
@@ -257,5 +261,5 @@ def test_an_operator_without_a_closed_form_is_a_mistake_of_ours() -> None:
         w = torch.ones(3, 3)
         v = torch.ones(3)
 
-    with pytest.raises(AssertionError, match="no closed form for the MACs of aten.mv"):
+    with pytest.raises(AssertionError, match=r"no closed form for the MACs of aten\.mv"):
         measure(own(("a", Dot()), ("c", nn.Linear(6, 4))))

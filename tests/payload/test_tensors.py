@@ -37,9 +37,7 @@ def filled(layout: Layout, seed: int = 0) -> FlatTensors:
 
 @settings(max_examples=40, deadline=None)
 @given(shapes, st.booleans())
-def test_tensors_are_aligned_apart_and_as_large_as_said(
-    made: list[tuple[list[int], str]], channels_last: bool
-) -> None:
+def test_tensors_are_aligned_apart_and_as_large_as_said(made: list[tuple[list[int], str]], channels_last: bool) -> None:
     """Every tensor starts on 64 bytes; none overlaps another; bytes are those of the elements, padding apart."""
     listed = [Shape(f"t{i}", tuple(shape), dtype) for i, (shape, dtype) in enumerate(made)]
     layout = Layout(listed, channels_last=channels_last)
@@ -47,7 +45,8 @@ def test_tensors_are_aligned_apart_and_as_large_as_said(
     assert flat.nbytes == layout.nbytes == TensorMeta(Purpose.WEIGHTS, tuple(listed)).nbytes
     assert flat.nbytes == sum(view.nbytes for view in flat.views())
     for index, (shape, view) in enumerate(zip(listed, flat.views(), strict=True)):
-        assert tuple(view.shape) == shape.shape and view.dtype == DTYPES[shape.dtype]
+        assert tuple(view.shape) == shape.shape
+        assert view.dtype == DTYPES[shape.dtype]
         assert view.data_ptr() % 64 == flat.buffers[layout.slots[index].buffer].data_ptr() % 64
         if view.dim() == 4 and channels_last:
             assert view.is_contiguous(memory_format=torch.channels_last)
@@ -143,4 +142,6 @@ def test_kernels_give_the_same_bits_on_views_as_on_tensors_of_their_own() -> Non
     again.sum().backward()
     assert again.equal(out)
     for view, grad in zip(views.values(), own, strict=True):
-        assert view.grad is not None and grad is not None and view.grad.equal(grad)
+        assert view.grad is not None
+        assert grad is not None
+        assert view.grad.equal(grad)
