@@ -93,7 +93,7 @@ def _chosen(choice: Choice, raw: dict[str, Any], registry: Registry) -> tuple[di
         kept[choice.key] = "?"
         return kept, [Problem((*choice.path, choice.key), missing(choice.key, example))]
     if choice.table is None:
-        name, problems = _data_set(named, registry)
+        name, problems = _data_set(named, registry, with_path=kept.get("path") is not None)
         kept[choice.key] = name
         return kept | raw, [Problem((*choice.path, choice.key), text) for text in problems]
     try:
@@ -134,8 +134,8 @@ def _import_name(target: Any) -> str:
     return f"{target.__module__}:{getattr(target, '__qualname__', type(target).__qualname__)}"
 
 
-def _data_set(named: object, registry: Registry) -> tuple[object, list[str]]:
-    """The name of a data set, and what is wrong with it."""
+def _data_set(named: object, registry: Registry, *, with_path: bool) -> tuple[object, list[str]]:
+    """The name of a data set, and what is wrong with it; with a path, the files there may have any name."""
     if callable(named):
         return _import_name(named), []
     if not isinstance(named, str):
@@ -143,7 +143,10 @@ def _data_set(named: object, registry: Registry) -> tuple[object, list[str]]:
     if named in registry.data:
         return named, []
     if ":" not in named:
-        return named, [f"{unknown('data set', named, registry.data)}; module:Class names one of your own"]
+        if with_path and named:
+            return named, []
+        own = "files of your own need their path, and module:Class names a class of your own"
+        return named, [f"{unknown('data set', named, registry.data)}; {own}"]
     try:
         target = registry.resolve(named)
     except UserError as error:

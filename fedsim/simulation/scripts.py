@@ -144,10 +144,12 @@ def closed(actor: Actor) -> None:
         try:
             script.close()
             break
-        except RuntimeError:
-            if script.cr_frame is None:
-                raise  # its own error, not Python's "coroutine ignored GeneratorExit"
-            stuck = stuck or place(script)
+        except RuntimeError as error:
+            if "ignored GeneratorExit" not in str(error):
+                raise  # its own error
+            code = script.cr_code  # a coroutine inside it has gone on: the script itself is over, its line is lost
+            over = f"{code.co_filename}:{code.co_firstlineno} in {code.co_name}"
+            stuck = stuck or (over if script.cr_frame is None else place(script))
     if stuck is not None:
         raise ScriptError(
             f"the script of {name(actor.node)} awaited again after it was closed, at {stuck}; "

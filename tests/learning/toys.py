@@ -195,7 +195,7 @@ def furthest(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> float:
     worst = 0.0
     for name, mine in ours.items():
         other = theirs[name]
-        assert mine.shape == other.shape and mine.dtype == other.dtype, name
+        assert (mine.shape, mine.dtype) == (other.shape, other.dtype), name
         if mine.is_floating_point():
             worst = max(worst, float((mine - other).norm() / other.norm().clamp_min(1e-300)))
         else:

@@ -51,10 +51,10 @@ CASES: list[tuple[str, str, str]] = [
     ("cut: 2", "wide: 2", "model.wide: unknown key; did you mean width? (x.yaml, line 3)"),
     ("cut: 2", "options: 2", "model.options: unknown key; the keys here are cut, name, width (x.yaml, line 3)"),
     (
-        "name: cifar10",
+        "name: cifar10\n  path: ../data",
         "name: cifar",
-        "data.name: unknown data set 'cifar'; did you mean cifar10? there are: cifar10, digits; module:Class names "
-        "one of your own (x.yaml, line 5)",
+        "data.name: unknown data set 'cifar'; did you mean cifar10? there are: cifar10, digits; files of your own need "
+        "their path, and module:Class names a class of your own (x.yaml, line 5)",
     ),
     ("name: cifar10", "name: [1]", "data.name: a list does not fit; give the name of a data set or module:Class"),
     ("path: ../data", "path: 3", "data.path: 3 does not fit; give a path (x.yaml, line 6)"),
@@ -313,3 +313,10 @@ def test_a_file_that_is_not_utf_8(folder: Path) -> None:
     (folder / "latin.yaml").write_bytes(b"name: caf\xe9")
     with pytest.raises(UserError, match=r"latin\.yaml is not text in UTF-8 \(byte 9\); save it as UTF-8"):
         load("./latin.yaml", registry=REGISTRY)
+
+
+def test_files_of_ones_own_may_have_any_name(folder: Path) -> None:
+    """With a path, the name is looked for there, when the data are read."""
+    file = folder / "x.yaml"
+    file.write_text(FULL.replace("name: cifar10", "name: my-pictures"), encoding="utf-8")
+    assert load(file, registry=REGISTRY).data.name == "my-pictures"

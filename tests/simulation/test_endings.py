@@ -180,6 +180,22 @@ def test_a_script_that_awaits_while_it_is_closed_is_an_error() -> None:
     crew.check(world, 4)
 
 
+def test_a_coroutine_inside_a_script_that_awaits_while_it_is_closed_is_an_error() -> None:
+    """The outer script is over by then, so it is named by the line on which it begins."""
+
+    async def stubborn() -> None:
+        try:
+            await sleep(50)
+        finally:
+            await sleep(1)
+
+    async def server(me: Port) -> None:
+        await stubborn()
+
+    said = World(server, limits=Limits(time=4)).fail(ScriptError, "the script of the server awaited again")
+    assert "in server" in said
+
+
 def test_a_script_that_will_not_be_closed_is_given_up() -> None:
     """`except BaseException: continue` would keep it for ever."""
     rounds = 0
