@@ -1,8 +1,8 @@
 """Simulation and emulation of federated and split-federated learning on heterogeneous edge devices.
 
-    import fedsim
-    run = fedsim.run("quickstart", scheduler={"name": "splitfed"}, until={"rounds": 10})
-    run.summary["seconds"]; run.curves; run.trace
+import fedsim
+run = fedsim.run("quickstart", scheduler={"name": "splitfed"}, until={"rounds": 10})
+run.summary["seconds"]; run.curves; run.trace
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from fedsim.learning.summing import RunningMean
 from fedsim.models import building
 from fedsim.models.units import UnitList
 from fedsim.payload.tensors import FlatTensors
-from fedsim.script import SERVER, Command, Payload, Quality
+from fedsim.script import SERVER, Command, Payload, Purpose, Quality
 
 _ORDERS: Final = 1024  # nodes whose order of samples is kept; another is drawn again from its seed in microseconds
 _EVALUATION_BATCH: Final = 256
@@ -129,6 +129,10 @@ class Host:
     def value(self, payload: Payload) -> FlatTensors | Tensor:
         """The tensors behind a handle."""
         return self._values[payload]
+
+    def held(self, purpose: Purpose) -> int:
+        """How many payloads of a purpose are alive."""
+        return sum(payload.meta.purpose is purpose for payload in list(self._values))
 
     def forget(self, node: int) -> None:
         """Drop the learners of a node that has left; kept optimizer states go with them."""

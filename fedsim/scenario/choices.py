@@ -140,11 +140,9 @@ def _data_set(named: object, registry: Registry, *, with_path: bool) -> tuple[ob
         return _import_name(named), []
     if not isinstance(named, str):
         return "?", [does_not_fit(named, ["the name of a data set", "module:Class"])]
-    if named in registry.data:
+    if named in registry.data or (with_path and named and ":" not in named):
         return named, []
     if ":" not in named:
-        if with_path and named:
-            return named, []
         own = "files of your own need their path, and module:Class names a class of your own"
         return named, [f"{unknown('data set', named, registry.data)}; {own}"]
     try:

@@ -11,6 +11,7 @@ from itertools import count
 from typing import ClassVar, Literal
 
 from fedsim.learning.context import Device, Server
+from fedsim.learning.learners import Batch
 from fedsim.schedulers.options import check_local
 from fedsim.script import SERVER, Disconnected, Message, Payload, Role, broadcast, compute, recv, send
 
@@ -71,11 +72,15 @@ class SplitFed:
         while True:
             me.block.load((await recv(Train)).weights)
             for batch in me.batches(self.local_steps, self.local_epochs):
-                z = await compute(me.block.forward(batch))
-                await send(SERVER, Activations(z, me.block.labels(batch)))
-                gradient = await recv(Gradient)
-                await compute(me.block.backward(gradient.values))  # and the optimizer's step
+                await self.step(me, batch)
             await send(SERVER, Trained(me.block.take(), samples=me.samples))
+
+    async def step(self, me: Device, batch: Batch) -> None:
+        """One batch. What it holds goes with it: a device that waits for its next round keeps no activations."""
+        z = await compute(me.block.forward(batch))
+        await send(SERVER, Activations(z, me.block.labels(batch)))
+        gradient = await recv(Gradient)
+        await compute(me.block.backward(gradient.values))  # and the optimizer's step
 
     async def server(self, me: Server) -> None:
         """Serve batches as they come, each on its device's copy; average both halves once all are done."""

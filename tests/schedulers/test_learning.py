@@ -15,7 +15,8 @@ from fedsim.learning.plan import MODEL
 from fedsim.learning.samples import TensorSamples
 from fedsim.schedulers.fedavg import FedAvg
 from fedsim.schedulers.splitfed import SplitFed
-from fedsim.script import Command, Payload
+from fedsim.script import Command, Payload, Purpose
+from fedsim.simulation import Inline
 from fedsim.testing import _network, _shards, simulate, toy, toy_data
 
 
@@ -85,3 +86,19 @@ def test_a_round_without_training_is_refused(kind: Any, options: dict[str, int])
     """Counts start at one."""
     with pytest.raises(ValueError, match=r"local_(steps|epochs) -?\d must be 1 or more"):
         kind(**options)
+
+
+def test_a_device_that_waits_for_its_next_round_keeps_no_activations() -> None:
+    """Else memory would grow with every device that was ever chosen: only the server's last batch may be there."""
+    assembly = toy(SplitFed(), rounds=3)
+    blocks = assembly.blocks()
+    host = Host(_network(), blocks, TensorSamples(toy_data(), _shards(4)), assembly.seed)
+    held: list[tuple[int, int]] = []
+
+    def observe(name: str, _value: float) -> None:
+        if name == "round.close":
+            held.append((host.held(Purpose.ACTIVATIONS), host.held(Purpose.GRADIENTS)))
+
+    assembly.simulation(Inline(host), blocks=blocks, observe=observe).run()
+    assert len(held) == 3
+    assert all(activations <= 1 and gradients <= 1 for activations, gradients in held)
