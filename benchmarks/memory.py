@@ -32,8 +32,9 @@ from fedsim.hardware.profiles import load_profile
 from fedsim.learning.host import Host
 from fedsim.learning.optimizers import Sgd, Training
 from fedsim.learning.samples import TensorSamples
-from fedsim.models.catalogue import SmallCnn, build
+from fedsim.models.building import build
 from fedsim.models.counting import measure
+from fedsim.models.options import SmallCnn
 from fedsim.schedulers.fedavg import FedAvg
 from fedsim.script import SERVER
 from fedsim.simulation import Inline

@@ -31,8 +31,9 @@ from fedsim.hardware.profiles import load_profile
 from fedsim.learning.host import Host
 from fedsim.learning.optimizers import Sgd, Training
 from fedsim.learning.samples import TensorSamples
-from fedsim.models.catalogue import Mlp, SmallCnn, build
+from fedsim.models.building import build
 from fedsim.models.counting import measure
+from fedsim.models.options import Mlp, SmallCnn
 from fedsim.models.units import UnitList
 from fedsim.payload.tensors import FlatTensors
 from fedsim.schedulers.fedavg import FedAvg

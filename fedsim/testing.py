@@ -130,7 +130,8 @@ def _shards(devices: int) -> Shards:
 
 
 def _network() -> Any:
-    from fedsim.models.catalogue import Mlp, build
+    from fedsim.models.building import build
+    from fedsim.models.options import Mlp
 
     options = Mlp(hidden=[5, 4])
     return build("mlp", options, input=(6,), classes=3, kind="vector", device="cpu", seed=_SEED)

@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from fedsim.errors import UserError
-from fedsim.models import catalogue
 from fedsim.scenario import Arguments, import_object
 
 if TYPE_CHECKING:
@@ -39,10 +38,12 @@ def build_network(
     Raises:
         UserError: no such network, or it does not take this data or these options.
     """
+    from fedsim.models.building import build
+
     maker: str | Callable[..., UnitList] = name
     if ":" in name:
         maker = _own(name, options, objects)
-    return catalogue.build(
+    return build(
         maker, options, input=input, classes=classes, kind=kind, norm=norm, dtype=dtype, device="cpu", seed=seed
     )
 
@@ -58,8 +59,6 @@ def _own(name: str, options: Any, objects: Mapping[str, Any]) -> Callable[..., U
         raise UserError(f"model {name} cannot be called; give it __call__(*, input, classes, norm)")
 
     def make(*, options: Any, **shape: Any) -> UnitList:
-        from fedsim.models.units import UnitList
-
         try:
             inspect.signature(target).bind(**{**given, **shape})
         except TypeError as error:
@@ -67,11 +66,8 @@ def _own(name: str, options: Any, objects: Mapping[str, Any]) -> Callable[..., U
                 f"model {name} cannot be called with {', '.join({**given, **shape})}: {error}; "
                 "it takes the keyword arguments input, classes and norm, and its own options"
             ) from error
-        made = target(**{**given, **shape})
-        if not isinstance(made, UnitList):
-            raise UserError(
-                f"model {name} returned a {type(made).__name__}; it must return a fedsim.models.units.UnitList"
-            )
+        made: UnitList = target(**{**given, **shape})
         return made
 
+    make.__name__ = name
     return make

@@ -1,4 +1,4 @@
-"""Building a model from a seed, or without any memory on the `meta` device."""
+"""Building a model: with seeded weights on the CPU, or without any memory on the `meta` device."""
 
 from __future__ import annotations
 
@@ -9,27 +9,52 @@ from typing import Any
 import torch
 
 from fedsim import seeds
-from fedsim.errors import UserError
+from fedsim.errors import UserError, unknown
 from fedsim.models import zoo
+from fedsim.models.catalogue import ENTRIES
 from fedsim.models.units import UnitList
 
 
-def maker(name: str) -> Callable[..., UnitList]:
-    """The function of `zoo` that makes a model of the catalogue."""
-    function: Callable[..., UnitList] = getattr(zoo, name)
-    return function
+def build(
+    name: str | Callable[..., UnitList],
+    options: Any,
+    *,
+    input: tuple[int, ...],
+    classes: int,
+    kind: str,
+    norm: str = "bn",
+    dtype: str = "float32",
+    device: str = "meta",
+    seed: int = 0,
+) -> UnitList:
+    """A model as a unit list, on the `meta` device (shapes only) or on the CPU with seeded initial weights.
 
+    Args:
+        name: a name of the catalogue, or a function with the same keyword arguments as those in `zoo`.
+        options: the instance of the model's options dataclass.
+        input: shape of one sample without the batch axis.
+        kind: `image`, `vector` or `text`, as the data set says.
+        norm: `bn` or `gn`.
 
-def build(maker: Callable[..., UnitList], *, dtype: str, device: str, seed: int, **arguments: Any) -> UnitList:
-    """Call `maker` so that its initial weights depend on `seed` only.
-
-    PyTorch's initialisers draw from the global generator; it is seeded meanwhile and left as it was.
+    The initial weights depend on `seed` only: PyTorch's initialisers draw from the global generator, which is seeded
+    meanwhile and left as it was.
 
     Raises:
-        UserError: `maker` returns something else than a `UnitList`.
+        UserError: no such model, it does not take such inputs, or it is no `UnitList`.
     """
+    maker: Callable[..., UnitList]
+    if callable(name):
+        maker = name
+    else:
+        if name not in ENTRIES:
+            raise UserError(unknown("model", name, ENTRIES))
+        entry = ENTRIES[name]
+        if entry.inputs not in ("any", kind):
+            fitting = ", ".join(n for n, e in ENTRIES.items() if e.inputs in ("any", kind))
+            raise UserError(f"model {name} takes {entry.inputs} data, but this is {kind} data; choose {fitting}")
+        maker = getattr(zoo, entry.builder)
     with seeded(seeds.derive(seed, -1, "model")), torch.device(device):
-        model = maker(**arguments)
+        model = maker(options=options, input=input, classes=classes, norm=norm)
     if not isinstance(model, UnitList):
         raise UserError(
             f"model {getattr(maker, '__name__', maker)} is a {type(model).__name__}; return a UnitList "

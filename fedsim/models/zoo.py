@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedsim.errors import UserError
-from fedsim.models.catalogue import Mlp, Plain, SmallCnn, TextTransformer
+from fedsim.models.options import Mlp, Plain, SmallCnn, TextTransformer
 from fedsim.models.units import UnitList
 
 

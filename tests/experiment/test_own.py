@@ -14,7 +14,7 @@ from fedsim.data import DataSet
 from fedsim.errors import UserError
 from fedsim.experiment.loading import load_scenario, named
 from fedsim.experiment.registry import _with_plugins
-from fedsim.models.catalogue import Mlp
+from fedsim.models.options import Mlp
 from fedsim.models.units import UnitList
 from fedsim.schedulers.fedavg import FedAvg
 from fedsim.schedulers.splitfed import SplitFed
@@ -98,7 +98,7 @@ def test_names_of_objects() -> None:
 @pytest.mark.parametrize(
     ("updates", "message"),
     [
-        ({"model": f"{HERE}:odd_model"}, "returned a Linear; it must return a fedsim.models.units.UnitList"),
+        ({"model": f"{HERE}:odd_model"}, "odd_model is a Linear; return a UnitList"),
         ({"model": f"{HERE}:stubborn_model"}, "cannot be called with input, classes, norm: .*; it takes the keyword"),
         ({"model": {"name": f"{HERE}:model", "depth": 1}}, "depth: unknown key"),
         ({"model": f"{HERE}:nothing"}, "there is no nothing in tests.experiment.toys"),

@@ -21,8 +21,9 @@ from fedsim.learning.learners import Learner, Node
 from fedsim.learning.optimizers import Optimizer, Sgd, Training
 from fedsim.learning.plan import plans
 from fedsim.learning.samples import TensorSamples
-from fedsim.models.catalogue import Mlp, Plain, build
+from fedsim.models.building import build
 from fedsim.models.counting import measure
+from fedsim.models.options import Mlp, Plain
 from fedsim.models.units import UnitList
 from fedsim.payload.tensors import FlatTensors
 from fedsim.script import Command, Message, Payload

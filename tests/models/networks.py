@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedsim.models.catalogue import ENTRIES, Mlp, Plain, SmallCnn, TextTransformer, build
+from fedsim.models.building import build
+from fedsim.models.catalogue import ENTRIES
+from fedsim.models.options import Mlp, Plain, SmallCnn, TextTransformer
 from fedsim.models.units import UnitList
 
 INPUTS: dict[str, tuple[tuple[int, ...], str]] = {

@@ -12,9 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fedsim.costs import OpClass, Phase
 from fedsim.errors import UserError
-from fedsim.models.catalogue import ENTRIES, Plain, SmallCnn, build
+from fedsim.models.building import build
+from fedsim.models.catalogue import ENTRIES
 from fedsim.models.counting import measure
 from fedsim.models.measure import ModelMeasure, backward_cost, forward_cost
+from fedsim.models.options import Plain, SmallCnn
 from fedsim.models.units import UnitList
 from tests.models.networks import batch_for, network
 
