@@ -4,8 +4,7 @@
 
 Each run is a process of its own: FedAvg of a small convolutional network, 10 devices a round, real training on 60,000
 generated images. From its peak (`ru_maxrss`) that of a process is taken which imports the same and holds the data
-only; of repeats the median counts. Large blocks are kept out of glibc's heap: its fragmentation, up to 40 MB by chance
-and not by the number of devices, would otherwise be what is measured.
+only; of repeats the median counts.
 Must show: what is left is within 1.3 times of each other for the three fleets.
 """
 
@@ -13,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import statistics
 import subprocess
@@ -84,8 +82,7 @@ def train(data: DataSet, devices: int, rounds: int) -> None:
 def peak(devices: int, rounds: int) -> int:
     """Peak bytes of a fresh process; 0 devices only holds the data."""
     command = [sys.executable, __file__, "--process", str(devices), "--rounds", str(rounds)]
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "131072"}
-    return int(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def process(devices: int, rounds: int) -> int:

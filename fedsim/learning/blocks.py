@@ -101,7 +101,7 @@ class Instance:
     __slots__ = ("flats", "graphs", "optimizer", "parameters", "tensors")
 
     def __init__(self, layout: Layout, parameters: int, optimizer: Optimizer) -> None:
-        self.flats = layout.empty()
+        self.flats = layout.zeros()
         # `.data` gives each tensor a version counter of its own, as separate tensors have: else a module that
         # changes one of its buffers in a forward would make every graph on the same flat buffer invalid.
         views = [view.data for view in self.flats.views()]
@@ -143,7 +143,7 @@ class Block:
         assert {name for name, _ in module.named_parameters()} == set(order[: self._parameters])
         self.layout = Layout(plan.weights.shapes, channels_last=plan.training.channels_last)
         self._slots = _slots(module, {id(named[name]): index for index, name in enumerate(order)})
-        self.initial = self.layout.empty()
+        self.initial = self.layout.zeros()
         with torch.no_grad():
             self.initial.fill_({name: tensor.detach() for name, tensor in named.items()})
         self._bound: Instance | None = None

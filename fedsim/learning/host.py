@@ -26,6 +26,7 @@ from fedsim.learning.plan import DEVICE, MODEL, SERVER_BLOCK, BlockPlan
 from fedsim.learning.summing import RunningMean
 from fedsim.models import building
 from fedsim.models.units import UnitList
+from fedsim.payload.memory import trim
 from fedsim.payload.tensors import FlatTensors
 from fedsim.script import SERVER, Command, Payload, Purpose, Quality
 
@@ -169,6 +170,8 @@ class Host:
             for (block, instance), module in zip(instances, modules, strict=True):
                 module.train()
                 block.release(instance)
+        del x, y
+        trim()  # activations of whole evaluation batches are by far the largest temporaries of a run
         return Quality(right / predictions, loss / predictions, size)
 
     def _temporary(self, payload: Payload) -> tuple[Block, Instance]:

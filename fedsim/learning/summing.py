@@ -46,7 +46,10 @@ class _Run:
     def _take(self, member: int) -> None:
         value, weight = self._early.pop(member)
         if self.total is None:
-            self.total = tuple(b * weight if b.is_floating_point() else b.clone() for b in value.buffers)
+            self.total = value.clone().buffers
+            for buffer in self.total:
+                if buffer.is_floating_point():
+                    buffer.mul_(weight)
             return
         for mine, theirs in zip(self.total, value.buffers, strict=True):
             _accumulate(mine, theirs, weight)

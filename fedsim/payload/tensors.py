@@ -13,6 +13,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from fedsim.payload.memory import Recycler
 from fedsim.payload.meta import Shape
 
 _ALIGNMENT: Final = 64
@@ -66,6 +67,7 @@ class Layout:
         self.slots = tuple(slots)
         self.dtypes = tuple(DTYPES[name] for name in sizes)
         self.sizes = tuple(sizes.values())
+        self._memory = Recycler()
 
     def arranged(self, tensor: Tensor) -> Tensor:
         """The same values as these layouts have them in memory; no copy where they lie that way already.
@@ -79,9 +81,17 @@ class Layout:
         dense = tensor.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
         return dense.as_strided(dense.shape, wanted)  # axes of size 1 may still have other strides
 
+    def zeros(self) -> FlatTensors:
+        """Buffers of their own, zero in the padding and everywhere else."""
+        made = self.empty()
+        for buffer in made.buffers:
+            buffer.zero_()
+        return made
+
     def empty(self) -> FlatTensors:
-        """Fresh buffers, zero in the padding and everywhere else."""
-        return FlatTensors(self, tuple(torch.zeros(n, dtype=d) for n, d in zip(self.sizes, self.dtypes, strict=True)))
+        """Buffers of their own with arbitrary contents, for those who overwrite them whole."""
+        sizes = zip(self.sizes, self.dtypes, strict=True)
+        return FlatTensors(self, tuple(self._memory.empty(elements, dtype) for elements, dtype in sizes))
 
 
 class FlatTensors:
@@ -103,7 +113,9 @@ class FlatTensors:
 
     def clone(self) -> FlatTensors:
         """A copy with buffers of its own."""
-        return FlatTensors(self.layout, tuple(b.clone() for b in self.buffers))
+        other = self.layout.empty()
+        other.copy_(self)
+        return other
 
     def copy_(self, other: FlatTensors) -> None:
         """Overwrite the buffers with those of `other`."""

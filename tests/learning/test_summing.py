@@ -21,7 +21,7 @@ LAYOUT = Layout((Shape("w", (37,)), Shape("b", (3, 2)), Shape("n", (), "int64"),
 def member(number: int) -> FlatTensors:
     """Made-up tensors of one member."""
     rng = torch.Generator().manual_seed(number)
-    flat = LAYOUT.empty()
+    flat = LAYOUT.zeros()
     flat.fill_(
         {
             "w": torch.randn(37, generator=rng),

@@ -29,7 +29,7 @@ shapes = st.lists(
 
 def filled(layout: Layout, seed: int = 0) -> FlatTensors:
     """Made-up values in every tensor, not in the padding."""
-    flat = layout.empty()
+    flat = layout.zeros()
     rng = torch.Generator().manual_seed(seed)
     flat.fill_({n: torch.randint(0, 2, v.shape, generator=rng).to(v.dtype) for n, v in flat.named().items()})
     return flat
@@ -41,7 +41,7 @@ def test_tensors_are_aligned_apart_and_as_large_as_said(made: list[tuple[list[in
     """Every tensor starts on 64 bytes; none overlaps another; bytes are those of the elements, padding apart."""
     listed = [Shape(f"t{i}", tuple(shape), dtype) for i, (shape, dtype) in enumerate(made)]
     layout = Layout(listed, channels_last=channels_last)
-    flat = layout.empty()
+    flat = layout.zeros()
     assert flat.nbytes == layout.nbytes == TensorMeta(Purpose.WEIGHTS, tuple(listed)).nbytes
     assert flat.nbytes == sum(view.nbytes for view in flat.views())
     for index, (shape, view) in enumerate(zip(listed, flat.views(), strict=True)):
@@ -62,7 +62,7 @@ def test_tensors_are_aligned_apart_and_as_large_as_said(made: list[tuple[list[in
 
 def test_buffers_start_on_64_bytes() -> None:
     """As PyTorch allocates on the CPU."""
-    flat = Layout(SHAPES).empty()
+    flat = Layout(SHAPES).zeros()
     assert all(buffer.data_ptr() % 64 == 0 for buffer in flat.buffers)
     assert len(flat.buffers) == 4
 
@@ -91,9 +91,9 @@ def test_channels_last_goes_round() -> None:
     """Values survive the change of layout, both ways, one channel included."""
     plain, last = Layout(SHAPES), Layout(SHAPES, channels_last=True)
     source = filled(plain, 3)
-    through = last.empty()
+    through = last.zeros()
     through.fill_(source.named())
-    back = plain.empty()
+    back = plain.zeros()
     back.fill_(through.named())
     assert all(a.equal(b) for a, b in zip(source.buffers, back.buffers, strict=True))
     assert through.named()["conv"].stride() == (27, 1, 9, 3)
@@ -135,7 +135,7 @@ def test_kernels_give_the_same_bits_on_views_as_on_tensors_of_their_own() -> Non
     out = layers(x).detach()
     own = [p.grad for p in layers.parameters()]
     layout = Layout([Shape(n, tuple(p.shape)) for n, p in layers.named_parameters()])
-    flat = layout.empty()
+    flat = layout.zeros()
     flat.fill_({n: p.detach() for n, p in layers.named_parameters()})
     views = {n: v.requires_grad_() for n, v in flat.named().items()}
     again = torch.func.functional_call(layers, views, (x,))
