@@ -6,6 +6,7 @@ import importlib
 import io
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -97,6 +98,7 @@ def complain(message: str) -> None:
 
 def _exit(command: str, *arguments: Any, **options: Any) -> NoReturn:
     """Import a command (`module:function`), run it and leave with the status that its outcome has."""
+    sys.path.insert(0, "")  # what a scenario names as module:Class may lie in the current folder
     try:
         module, _, function = command.partition(":")
         status: int = getattr(importlib.import_module(module), function)(*arguments, **options)
@@ -115,6 +117,9 @@ def _exit(command: str, *arguments: Any, **options: Any) -> NoReturn:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
+    except Exception:  # of a user's own scheduler, model or data, or a mistake of ours: both want to see where
+        traceback.print_exc()
+        status = FAILED
     raise typer.Exit(status)
 
 

@@ -129,6 +129,8 @@ def run_command(source: str, overrides: Sequence[str], out: Path | None, *, as_j
     else:
         show([done.summary])
         print(f"\n{done.folder}/report.html")
+    for remark in done.remarks():
+        print(f"note: {remark}", file=sys.stderr)
     if done.interrupted:
         complain(f"interrupted at {human_seconds(done.summary['seconds'])}; {done.folder} holds the run up to there")
     elif watcher.pressed:

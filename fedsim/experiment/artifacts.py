@@ -45,14 +45,26 @@ def save_model(folder: Path, study: Study, tensors: dict[str, Tensor]) -> None:
         "kind": study.info.kind,
         "norm": scenario["norm"],
         "dtype": scenario["training"]["dtype"],
+        "inputs": _inputs(study),
     }
+    (folder / WEIGHTS).chmod(0o644)  # as the files beside it
     (folder / RECIPE).write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
+
+
+def _inputs(study: Study) -> dict[str, Any]:
+    """What the model was fed: samples of this data set, as `fedsim.data.load` gives them, less mean, over std."""
+    data = study.data
+    assert data is not None
+    moments = {} if data.mean is None or data.std is None else {"mean": data.mean.tolist(), "std": data.std.tolist()}
+    return {"data": data.info.name, **moments}
 
 
 def load_model(folder: str | Path) -> UnitList:
     """The trained model of a run folder, ready for inference.
 
-    Needs the two files of the model only. A model of the user's own is imported by its `module:Class`.
+    Needs the two files of the model only. A model of the user's own is imported by its `module:Class`. It takes
+    inputs as `fedsim.data.load` gives them (digits: standardised pixels); where `model.json` holds a `mean` and a
+    `std` under `inputs`, those of `(x - mean) / std`.
 
     Raises:
         UserError: the folder holds no model, or one that cannot be built here.

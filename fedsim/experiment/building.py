@@ -238,7 +238,14 @@ def _cut(scenario: Scenario, model: ModelMeasure) -> int | None:
     if cut is not None:
         with _placed(scenario, "model", "cut"):
             check_cut(scenario.model.name, units, cut)
-    if not scenario.scheduler.options.splits:
+    scheduler = scenario.scheduler.options
+    for part in ("device", "server", "splits", "messages"):
+        if not hasattr(scheduler, part):
+            raise UserError(
+                f"scheduler {scenario.scheduler.name} has no {part}; a scheduler has the scripts device(me) and "
+                f"server(me), and says splits and messages {scenario.where('scheduler')}"
+            )
+    if not scheduler.splits:
         return None  # one scenario serves systems that cut the model and systems that do not
     if cut is None:
         raise UserError(

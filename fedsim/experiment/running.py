@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -35,7 +36,7 @@ class Watcher:
         """The clock has stopped."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A finished run."""
 
@@ -49,8 +50,31 @@ class Run:
 
     @property
     def curves(self) -> list[dict[str, Any]]:
-        """Quality over time: a row an evaluation, with time, version, accuracy, loss and samples trained."""
-        return [asdict(point) for point in self.measures.curve]
+        """Quality over time: a row an evaluation, with the columns of `curves.csv`."""
+        rows = [asdict(point) for point in self.measures.curve]
+        return [{("samples" if key == "trained" else key): value for key, value in row.items()} for row in rows]
+
+    def remarks(self) -> list[str]:
+        """What a reader of the figures should know: nothing published, a loss that is no number, a goal not reached."""
+        if not self.scenario.learning:
+            return []
+        if self.weights is None:
+            return ["the server's script published no model (me.publish), so there is no accuracy and no model file"]
+        found = []
+        if self.measures.curve and not math.isfinite(self.measures.curve[-1].loss):
+            found.append("the loss is not a finite number at the end; a lower training.optimizer.lr may help")
+        goal = self.scenario.until.accuracy
+        if goal is not None and all(point.accuracy < goal for point in self.measures.curve):
+            found.append(f"until.accuracy {goal:.4g} was not reached")
+        return found
+
+    def __repr__(self) -> str:
+        """The run in a line; its parts are large."""
+        summary = self.summary
+        return (
+            f"Run({summary['name']} · {summary['scheduler']}, {summary['status']}, {summary['seconds']:.6g} s, "
+            f"accuracy {summary['accuracy']['final']}, folder {self.folder})"
+        )
 
 
 def run(

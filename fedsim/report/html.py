@@ -60,7 +60,7 @@ def render(runs: Sequence[Run]) -> str:
     body = "\n".join(
         (
             f"<h1>{escape(names[0] if len(runs) == 1 else ' | '.join(names))}</h1>",
-            *(f'<p class="sub">{escape(_about(run.summary))}</p>' for run in runs[:1]),
+            *(f'<p class="sub">{escape(_about(run.summary))}</p>' for run in runs),
             _headline(runs, names),
             _quality(runs, names),
             _idle(runs, names),

@@ -30,6 +30,8 @@ class Choice:
     default: str | None = None
     functions: bool = False
     """Whether an imported function may stand in for a dataclass."""
+    own: bool = True
+    """Whether it may be one of the user's own."""
 
 
 CHOICES: Final = (
@@ -37,7 +39,7 @@ CHOICES: Final = (
     Choice(("data",), "name", "data set", None),
     Choice(("scheduler",), "name", "scheduler", lambda registry: registry.schedulers),
     Choice(("data", "partition"), "kind", "partition", lambda registry: registry.partitions, "iid"),
-    Choice(("training", "optimizer"), "name", "optimizer", lambda registry: registry.optimizers, "sgd"),
+    Choice(("training", "optimizer"), "name", "optimizer", lambda registry: registry.optimizers, "sgd", own=False),
 )
 
 
@@ -113,6 +115,8 @@ def _target(choice: Choice, table: Mapping[str, type], named: object, registry: 
     if isinstance(named, str):
         if named in table:
             return named, table[named]
+        if not choice.own:
+            raise UserError(f"{unknown(choice.what, named, table)}; those of your own are not in this version")
         if ":" not in named:
             raise UserError(f"{unknown(choice.what, named, table)}; module:Class names one of your own")
         target = registry.resolve(named)
@@ -122,6 +126,8 @@ def _target(choice: Choice, table: Mapping[str, type], named: object, registry: 
             return named, target
         raise UserError(f"{shown(named)} is no {choice.what}: it is not a dataclass; decorate it with @dataclass")
     kind = named if isinstance(named, type) else type(named)
+    if not choice.own and kind not in table.values():
+        raise UserError(does_not_fit(named, [f"the name of a {choice.what}"]))
     if dataclasses.is_dataclass(kind):
         return next((name for name, known in table.items() if known is kind), _import_name(kind)), named
     if choice.functions and callable(named):

@@ -264,10 +264,12 @@ def test_a_run_that_hangs_has_failed(scenario: str, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.slow
-def test_a_mistake_in_the_users_own_scheduler(scenario: str) -> None:
-    """It is shown as Python shows it, since its author needs the line; the folder says that the run failed."""
-    with pytest.raises(ZeroDivisionError, match="a mistake"):
-        main(["run", scenario, "--out", "x", "--set", "scheduler.name=tests.cli.toys:Broken"])
+def test_a_mistake_in_the_users_own_scheduler(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is shown as Python shows it, from our first frame on, its author's line last; the run has failed."""
+    assert main(["run", scenario, "--out", "x", "--set", "scheduler.name=tests.cli.toys:Broken"]) == 1
+    said = capsys.readouterr().err
+    assert said.rstrip().endswith("ZeroDivisionError: a mistake")
+    assert "typer" not in said
     assert parsed(Path("x/summary.json").read_text())["status"] == "failed"
 
 
@@ -296,3 +298,17 @@ def test_a_full_disk_is_an_error_not_a_traceback(
     err = capsys.readouterr().err
     assert err.startswith("error: run folder x could not be written: No space left on device; make room")
     assert not Path("x/summary.json").exists()
+
+
+def test_what_a_reader_should_know_is_said(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A loss that is no number, and a goal that was not reached, are notes below the figures."""
+    assert main(["run", scenario, "--set", "training.optimizer.lr=1e30", "--set", "until.accuracy=99.9 %"]) == 0
+    said = capsys.readouterr().err
+    assert "note: the loss is not a finite number at the end" in said
+    assert "note: until.accuracy 0.999 was not reached" in said
+
+
+def test_a_scheduler_without_its_parts_is_refused(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before anything runs."""
+    assert main(["check", scenario, "--set", "scheduler={name: 'fedsim.models.options:Plain'}"]) == 2
+    assert "has no device; a scheduler has the scripts device(me) and server(me)" in capsys.readouterr().err

@@ -201,3 +201,11 @@ def test_a_run_that_fails_says_so(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         fedsim.run(TOY, scheduler="tests.cli.toys:Broken", out=tmp_path / "x")
     assert read_run(tmp_path / "x").summary["status"] == "failed"
+
+
+def test_a_run_shows_itself_in_a_line() -> None:
+    """Not with its whole trace."""
+    run = fedsim.run(TOY, until={"rounds": 1})
+    assert repr(run).startswith("Run(")
+    assert len(repr(run)) < 200
+    assert "samples" in run.curves[-1]
