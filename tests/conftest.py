@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
+
+# The same examples on every run and machine, however loaded; nothing is kept in the working directory.
+settings.register_profile("fedsim", derandomize=True, deadline=None, database=None)
+settings.load_profile("fedsim")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -188,6 +188,9 @@ def test_a_splitfed_server_drops_the_copy_of_a_device_that_left() -> None:
     )
     me.answer(late)
     awaits_recv(me, splitfed.Activations, splitfed.Trained, Disconnected)
+    me.answer(splitfed.Trained(weights(1, 9, DEVICE, scheduler), samples=8, sender=1))
+    awaits_recv(me, splitfed.Activations, splitfed.Trained, Disconnected)
+    assert methods(me) == [], "neither a step nor a member of the mean"
     me.answer(splitfed.Trained(weights(0, 9, DEVICE, scheduler), samples=8, sender=0))
     assert computes(me).parts[0].cost.macs == blocks[DEVICE].trainable, "a mean of one"
     me.close()

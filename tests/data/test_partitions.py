@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fedsim.data import PARTITIONS, ByShards, Dirichlet, Iid, Natural, Partition, Quantity, Shards
-from fedsim.data.partitions import _level, _rounded
+from fedsim.data.partitions import _level, _rounded, _top_up
 from fedsim.errors import UserError
 from fedsim.seeds import generator
 
@@ -102,6 +102,44 @@ def test_by_shards_limits_the_classes() -> None:
     assert max(len(np.unique(labels[shard])) for shard in shards) <= 2
 
 
+def test_defaults() -> None:
+    """Those of the interface, and of the papers."""
+    assert Dirichlet() == Dirichlet(alpha=0.5, min_size=10)
+    assert ByShards() == ByShards(per_device=2)
+    assert Quantity() == Quantity(alpha=1.0, min_size=1)
+
+
+def test_runs_are_dealt_at_random() -> None:
+    """The classes of a device are not neighbours; which samples of a class it has does not follow their order."""
+    labels = np.repeat(np.arange(10), 100)
+    shards = ByShards(per_device=2).deal(labels, None, 50, generator(0, -1, "partition"))
+    classes = [np.unique(labels[shard]) for shard in shards]
+    assert sum(np.ptp(held) > 1 for held in classes) > 25
+    runs = [np.diff(shard) for shard in shards]
+    assert not any((gaps[: len(gaps) // 2] == 1).all() for gaps in runs), "samples next to each other in the data"
+
+
+def test_which_samples_of_a_class_a_device_has_is_random() -> None:
+    """Proportions alone would give the first device the first samples."""
+    shards = Dirichlet(alpha=100.0).deal(np.zeros(100, np.int64), None, 2, generator(0, -1, "partition"))
+    first, second = (shard.mean() for shard in shards)
+    assert abs(first - second) < 20, "50 where the samples are dealt in their order"
+
+
+def test_devices_that_are_too_small_get_few_classes_and_random_samples() -> None:
+    """From the largest, sorted by label; neither the first samples nor the lowest labels go to the first device."""
+    rng = generator(4, -1, "partition")
+    labels = np.tile(np.arange(10), 60)
+    holder = np.zeros(600, np.int64)
+    _top_up(holder, labels, 31, 10, rng)
+    shards = Shards.of(holder, 31)
+    assert shards.sizes().tolist() == [300] + [10] * 30
+    assert np.mean([len(np.unique(labels[shard])) for shard in list(shards)[1:]]) < 2
+    means = [float(labels[shard].mean()) for shard in list(shards)[1:]]
+    assert means != sorted(means)
+    assert abs(float(np.flatnonzero(holder).mean()) - 300) < 50, "from all over, not from the beginning"
+
+
 def test_natural_keeps_owners_together() -> None:
     """No owner is on two devices, and owners are dealt equally."""
     owners = generator(0, -1, "owners").integers(0, 30, 1000) * 7
@@ -172,6 +210,12 @@ def test_rounding_keeps_the_total(shares: list[float], total: int) -> None:
     counts = _rounded(np.array(shares), total)
     assert counts.sum() == total
     assert (abs(counts - exact) < 1 + 1e-6).all()
+
+
+def test_what_is_left_goes_to_the_largest_remainders() -> None:
+    """5.5, 3.3 and 2.2 are 6, 3 and 2; where remainders are alike, the first has it."""
+    assert _rounded(np.array([0.5, 0.3, 0.2]), 11).tolist() == [6, 3, 2]
+    assert _rounded(np.array([0.25, 0.25, 0.25, 0.25]), 6).tolist() == [2, 2, 1, 1]
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=20), st.data())

@@ -16,6 +16,7 @@ from fedsim.experiment.loading import load_scenario
 from fedsim.hardware.links import load_link
 from fedsim.hardware.pricing import nanoseconds
 from fedsim.hardware.profiles import load_profile
+from fedsim.hardware.sources import Confidence, Source
 from fedsim.models.measure import forward_cost
 from fedsim.schedulers.fedavg import FedAvg
 from fedsim.script import SERVER, Quality
@@ -45,6 +46,7 @@ def test_participants(selection: dict[str, Any], participants: int) -> None:
 
 def test_evaluation_ticks() -> None:
     """Each model once; with a time limit fifty ticks, unless the scenario says how often."""
+    assert TICKS == 50
     assert built().assembly.limits.every is None
     limits = built(until={"time": "100 s"}).assembly.limits
     assert (limits.time, limits.every) == (100, 100 / TICKS)
@@ -80,6 +82,7 @@ def test_evaluation_on_a_subset() -> None:
         study = built(learning=True, seed=seed, evaluate={"samples": 50})
         samples: Any = study.host()._data
         assert samples.held_out_size("test") == 50
+        assert len(np.unique(samples.held_out("test", 0, 50)[0].flatten(1), axis=0)) == 50, "none twice"
         chosen.append(samples.held_out("test", 0, 50)[0])
     assert chosen[0].equal(chosen[1])
     assert not chosen[0].equal(chosen[2])
@@ -104,6 +107,58 @@ def test_validation_samples_are_held_out() -> None:
     assert built(learning=True).validation is None
     with pytest.raises(UserError, match="decides by validation results, which learning: off does not have"):
         built(scheduler=Validates())
+
+
+def test_whoever_validates_has_its_samples_on_the_host() -> None:
+    """Those that were held out, and no others; without them there is no such split."""
+    study = built(learning=True, scheduler=Validates())
+    assert study.data is not None
+    assert study.validation is not None
+    samples: Any = study.host()._data
+    assert samples.held_out_size("validation") == 20
+    assert samples.held_out("validation", 0, 20)[1].tolist() == study.data.train.labels[study.validation].tolist()
+    without: Any = built(learning=True).host()._data
+    with pytest.raises(KeyError, match="validation"):
+        without.held_out_size("validation")
+
+
+def test_owners_stay_with_their_samples_where_some_are_held_out() -> None:
+    """A natural partition of what is left: nobody's samples are on two devices."""
+    data = {"name": "tests.experiment.toys:owned", "partition": "natural"}
+    study = built(learning=True, data=data, scheduler=Validates())
+    people = [set((shard // 10).tolist()) for shard in study.shards]
+    assert sum(map(len, people)) == len(set.union(*people)) == 6
+
+
+def test_everything_random_follows_the_seed() -> None:
+    """The samples that are read, who holds which, the initial weights, the order of batches, who is chosen."""
+    one, again, other = (built(learning=True, seed=seed) for seed in (5, 5, 6))
+    for study, same in ((again, True), (other, False)):
+        assert study.data is not None
+        assert one.data is not None
+        assert np.array_equal(study.data.train.inputs, one.data.train.inputs) is same
+        assert np.array_equal(study.shards.indices, one.shards.indices) is same
+        (mine,), (theirs,) = (list(s.host()._blocks.values()) for s in (one, study))
+        assert mine.initial.buffers[0].equal(theirs.initial.buffers[0]) is same
+        assert (study.host()._seed == one.host()._seed) is same
+        assert (study.assembly.seed == one.assembly.seed) is same
+
+
+def test_keys_of_training_reach_the_host() -> None:
+    """Optimizer state, memory format and the size of images, each with its default."""
+    plain = built().assembly.training
+    assert (plain.batch, plain.keep_optimizer_state, plain.channels_last) == (16, False, True)
+    kept = built(training={"batch": 4, "optimizer_state": "keep"}).assembly.training
+    assert (kept.batch, kept.keep_optimizer_state) == (4, True)
+    assert not built(workers={"memory_format": "default"}).assembly.training.channels_last
+    assert built(data={"name": "digits", "resize": 12}).info.shape == (1, 12, 12)
+    assert built(learning=True, data={"name": "digits", "samples": 20, "resize": 12}).info.shape == (1, 12, 12)
+
+
+def test_a_run_without_a_number_of_rounds_has_none() -> None:
+    """Its script goes on until something else ends it."""
+    assert built(until={"time": "1 s"}).assembly.rounds is None
+    assert built().assembly.rounds == 2
 
 
 @pytest.mark.parametrize("partition", ["iid", "quantity", {"kind": "dirichlet", "alpha": 0.5}, "shards"], ids=str)
@@ -149,6 +204,25 @@ def test_devices_are_numbered_through_the_groups() -> None:
     assert [node.samples for node in table] == [0, *range(6)]
     assert [node.group for node in table] == [-1, 0, 0, 1, 2, 2, 2]
     assert [node.name for node in table[:2]] == ["server", "device 0"]
+
+
+def test_the_node_table_knows_the_hardware() -> None:
+    """Lanes, memory, watts and how far they are to be trusted, of each node's own profile."""
+    power = Source(field="power", confidence=Confidence.MEASURED, ref="a meter at the plug")
+    devices = load_profile("pi-tier-1").model_copy(update={"lanes": 2, "sources": (power,)})
+    server = load_profile("cpu-60g").model_copy(update={"lanes": 3})
+    link = load_link("wifi5")
+    found = Fleet((Group(devices, link, 1), Group(load_profile("jetson-tier-4"), link, 1)), server, link)
+    assert found.lanes() == {SERVER: 3, 0: 2}
+    rows = found.table([5, 6])
+    assert [row.lanes for row in rows] == [3, 2, 1]
+    for row, profile in zip(rows, (server, devices, load_profile("jetson-tier-4")), strict=True):
+        assert (row.memory, row.idle_watts, row.busy_watts) == (
+            profile.memory.usable,
+            profile.power.idle,
+            profile.power.busy,
+        )
+    assert [row.power_confidence for row in rows] == ["unverified", "measured", "unverified"]
 
 
 def test_prices_are_those_of_the_profiles() -> None:

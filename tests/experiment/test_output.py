@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,27 @@ def test_fresh_folders_in_the_same_second() -> None:
     assert len(set(folders)) == 3
     assert all((folder / "scenario.yaml").read_text().startswith("name: toy") for folder in folders)
     assert {folder.parent for folder in folders} == {Path("runs")}
+
+
+def test_a_fresh_folder_is_named_after_scenario_scheduler_and_universal_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the machine is; of a scheduler of the user's own the last part of its name."""
+    scenario = load_scenario(TOY)
+    scheduler = scenario.scheduler.model_copy(update={"name": "somewhere.own:Outer.Inner"})
+    try:
+        with monkeypatch.context() as patch:
+            patch.setenv("TZ", "XXX-9")  # nine hours ahead of UTC
+            time.tzset()
+            before = datetime.now(UTC).replace(microsecond=0)
+            names = [
+                Output().claim(one).name for one in (scenario, scenario.model_copy(update={"scheduler": scheduler}))
+            ]
+            after = datetime.now(UTC)
+    finally:
+        time.tzset()
+    assert [name.rpartition("-")[0] for name in names] == ["toy-fedavg", "toy-Inner"]
+    for name in names:
+        stamp = datetime.strptime(name.rpartition("-")[2], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        assert before <= stamp <= after
 
 
 def test_only_one_run_gets_a_folder() -> None:

@@ -30,9 +30,9 @@ def records(trace: Trace, *, values: bool = True) -> tuple[Any, ...]:
     return trace.spans, trace.transfers, trace.waits, marks, trace.end
 
 
-def test_the_python_interface() -> None:
+def test_the_python_interface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`run.summary`, `run.curves`, `run.trace`; updates replace sections; nothing is written without `out`."""
-    before = set(Path.cwd().iterdir())
+    monkeypatch.chdir(tmp_path)
     run = fedsim.run(TOY, scheduler=SPLIT, until={"rounds": 1})
     assert run.summary["seconds"] > 0
     assert run.summary["scheduler"] == "splitfed"
@@ -41,7 +41,7 @@ def test_the_python_interface() -> None:
     assert run.trace.spans
     assert run.weights is not None
     assert run.folder is None
-    assert set(Path.cwd().iterdir()) == before
+    assert not list(tmp_path.iterdir())
     with pytest.raises(UserError, match="rouns"):
         fedsim.run(TOY, until={"rouns": 1})
 

@@ -61,9 +61,10 @@ def job(
     batch: int = 8,
     participants: int = 3,
     plans: Mapping[str, BlockPlan] = PLANS,
+    seed: int = 1,
 ) -> Job:
     """What scripts know."""
-    return Job(seed=1, plans=dict(plans), samples=samples, participants=participants, rounds=2, batch=batch)
+    return Job(seed=seed, plans=dict(plans), samples=samples, participants=participants, rounds=2, batch=batch)
 
 
 # ------------------------------------------------------------------------------------------------ learners
@@ -246,6 +247,8 @@ def test_sampling_is_without_replacement_among_those_present() -> None:
     assert rounds == [sampled(other) for _ in range(20)]
     assert all(len(set(chosen)) == 7 and list(chosen) == sorted(chosen) for chosen in rounds)
     assert len(set(rounds)) > 15
+    another = Server(FakePort(SERVER), job(samples.tolist(), participants=7, seed=2), 50)
+    assert rounds != [sampled(another) for _ in range(20)], "another seed, other devices"
     away = Server(FakePort(SERVER, absent={0, 2}), job(samples.tolist(), participants=7), 9)
     assert sampled(away) == (1, 3, 4, 5, 6, 7, 8)
     few = Server(FakePort(SERVER, absent=set(range(5))), job(samples.tolist(), participants=7), 9)

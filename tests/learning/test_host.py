@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import pickle
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from fedsim.data import Shards, from_arrays
 from fedsim.learning.host import Host
-from fedsim.learning.learners import Batch, Mean
+from fedsim.learning.learners import Batch, Learner, Mean, Node
 from fedsim.learning.optimizers import AdamW, Sgd
-from fedsim.learning.plan import DEVICE, MODEL, SERVER_BLOCK
+from fedsim.learning.plan import DEVICE, MODEL, SERVER_BLOCK, plans
+from fedsim.learning.samples import TensorSamples
+from fedsim.models.building import build
+from fedsim.models.counting import measure
+from fedsim.models.options import TextTransformer
 from fedsim.models.units import UnitList
 from fedsim.payload.meta import Shape, TensorMeta
 from fedsim.script import SERVER, Purpose
 from tests.learning import interleaved
-from tests.learning.toys import MLP, SEED, Bench, Federation, bits
+from tests.learning.toys import MLP, SEED, Bench, DirectPort, Federation, bits
 
 BATCHES = (Batch(0, 0, 8), Batch(0, 8, 8))
 SPLIT = dataclasses.replace(MLP, sizes=(32, 32))
@@ -243,7 +248,7 @@ def test_a_device_that_leaves_takes_everything_with_it() -> None:
 
 
 def test_tensors_live_as_long_as_their_handle() -> None:
-    """The host holds no payload that nobody can reach any more."""
+    """The host holds no payload that nobody can reach any more, from that moment on: nothing waits for a collector."""
     bench = SPLIT.bench(split=True)
     device, server = bench.learner(0), bench.learner(SERVER, SERVER_BLOCK)
     z = bench.do(device.forward(BATCHES[0]))
@@ -257,11 +262,9 @@ def test_tensors_live_as_long_as_their_handle() -> None:
     result = bench.do(total.result())
     assert len(bench.host._values) == 6
     del z, y, g, first, second
-    gc.collect()
     assert list(bench.host._values) == [result]
     assert not bench.host._means
     del result
-    gc.collect()
     assert not bench.host._values
 
 
@@ -274,6 +277,10 @@ def test_orders_of_samples_are_kept_for_a_bounded_number_of_devices(monkeypatch:
     assert [bench.host._indices(node, Batch(0, 0, 5)).tolist() for node in range(4)] == first
     bench.host._indices(0, Batch(1, 0, 5))
     assert sum(node == 0 for node in bench.host._orders) == 1, "one epoch a device"
+    bench.host._orders.clear()
+    for node, epoch in ((0, 0), (1, 0), (0, 1), (2, 0)):
+        bench.host._indices(node, Batch(epoch, 0, 5))
+    assert list(bench.host._orders) == [0, 2], "the one drawn longest ago goes"
 
 
 # ----------------------------------------------------------------------------------------------- guards
@@ -387,6 +394,40 @@ def test_evaluation_is_that_of_the_network_in_eval_mode(channels_last: bool) -> 
     assert quality.loss == pytest.approx(float(nn.functional.cross_entropy(logits, y)), rel=1e-5)
 
 
+def test_every_sample_of_a_large_test_set_is_evaluated_once() -> None:
+    """Batch by batch, the last one smaller; the loss is the mean over samples, not over batches."""
+    what = dataclasses.replace(MLP, sizes=(600, 3))
+    bench = what.bench()
+    data = what.data()
+    data = from_arrays(data.train.inputs, data.train.labels, data.train.inputs, data.train.labels, classes=4)
+    bench.host._data = TensorSamples(data, what.shards())
+    quality = bench.host.evaluate((bench.learner().weights(),), "test")
+    with torch.no_grad():
+        logits = what.network().eval()(torch.tensor(data.test.inputs))
+    y = torch.tensor(data.test.labels)
+    assert quality.samples == 603
+    assert quality.accuracy == float((logits.argmax(1) == y).double().mean())
+    assert quality.loss == pytest.approx(float(nn.functional.cross_entropy(logits, y)), rel=1e-5)
+
+
+def test_text_is_evaluated_by_the_token() -> None:
+    """Accuracy and loss are means over all predictions; the samples are windows."""
+    options = TextTransformer(blocks=1, width=8, heads=2)
+    network = build("transformer", options, input=(6,), classes=9, kind="text", device="cpu", seed=SEED)
+    tokens = np.random.default_rng(0).integers(0, 9, (5, 7))
+    data = from_arrays(tokens[:, :-1], tokens[:, 1:], tokens[:, :-1], tokens[:, 1:], classes=9)
+    blocks = plans(measure(network), None, MLP.training())
+    host = Host(network, blocks, TensorSamples(data, Shards.of(np.zeros(5, np.int64), 1)), SEED)
+    payload = Learner(Node(DirectPort(SERVER, host)), blocks[MODEL]).weights()
+    quality = host.evaluate((payload,), "test")
+    with torch.no_grad():
+        logits = network.eval()(torch.tensor(data.test.inputs)).flatten(0, 1)
+    y = torch.tensor(data.test.labels).flatten()
+    assert quality.samples == 5
+    assert quality.accuracy == float((logits.argmax(1) == y).double().mean())
+    assert quality.loss == pytest.approx(float(nn.functional.cross_entropy(logits, y)), rel=1e-5)
+
+
 def test_a_broken_evaluation_leaves_the_modes_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error, or an interruption, in the middle of it does not leave batch norm in eval mode."""
     bench = Federation(dtype="float32").bench()
@@ -439,6 +480,18 @@ def test_dropout_depends_on_seed_node_and_work_only() -> None:
     a.do(twice.train(BATCHES[:1]))
     b.do(once.train(BATCHES[:1]))
     assert weights(a, twice) != weights(b, once), "every work draws new ones"
+
+
+def test_two_nodes_and_two_learners_of_a_node_draw_different_numbers() -> None:
+    """From the same weights and the same activations, what is dropped differs; nobody shares a stream."""
+    bench = dataclasses.replace(MLP, model=dropping, cut=1).bench(split=True)
+    z = bench.do(bench.learner(0).forward(BATCHES[0]))
+    y = bench.learner(0).labels(BATCHES[0])
+    blocks = [bench.learner(node, SERVER_BLOCK) for node in (SERVER, SERVER, 5)]
+    assert len({weights(bench, block)["second.0.weight"] for block in blocks}) == 1
+    gradients = [bench.tensor(bench.do(block.train_step(z, y))) for block in blocks]
+    assert not gradients[0].equal(gradients[1]), "two learners of the server"
+    assert not gradients[0].equal(gradients[2]), "the first learners of two nodes"
 
 
 def test_dropout_in_both_halves_of_a_cut_model_is_deterministic() -> None:

@@ -41,7 +41,7 @@ def mean(expected: Sequence[int], order: Sequence[int], weights: dict[int, int])
     return running.result()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_any_order_of_arrival_gives_the_same_bits(data: st.DataObject) -> None:
     """With any members missing, any weights; and the value is that of NumPy in float64."""

@@ -86,7 +86,7 @@ def test_a_model_on_meta_has_the_same_shapes(name: str) -> None:
     assert shapes == {n: t.shape for n, t in network(name).state_dict().items()}
 
 
-@pytest.mark.parametrize("name", ["vgg5", "resnet20", "vgg11"])
+@pytest.mark.parametrize("name", ["vgg5", "resnet20", pytest.param("vgg11", marks=pytest.mark.slow)])
 def test_one_sample_is_enough_for_batch_norm(name: str) -> None:
     """A last batch may hold a single sample, also at the smallest image a model takes."""
     least = {"vgg5": 8, "resnet20": 8, "vgg11": 32}[name]

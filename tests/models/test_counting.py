@@ -36,6 +36,7 @@ def own(*units: tuple[str, nn.Module], shape: tuple[int, ...] = (6,), classes: i
 # ----------------------------------------------------------------------------------------------- totals
 
 
+@pytest.mark.slow
 def test_published_totals() -> None:
     """VGG-5 as FedAdapt counts it, VGG-11 with 4,096-wide layers, the network of McMahan et al."""
     vgg5 = counted("vgg5")
@@ -54,9 +55,9 @@ def test_published_totals() -> None:
     [
         ("vgg5", 1, 0.88, 10.4, 1.0, 32),
         ("vgg5", 2, 5.60, 66, 19.6, 16),
-        ("vgg11", 1, 1.77, 1.0, 1.9, 64),
-        ("vgg11", 2, 20.6, 12, 76, 32),
-        ("vgg11", 4, 77.3, 45, 962, 16),
+        pytest.param("vgg11", 1, 1.77, 1.0, 1.9, 64, marks=pytest.mark.slow),
+        pytest.param("vgg11", 2, 20.6, 12, 76, 32, marks=pytest.mark.slow),
+        pytest.param("vgg11", 4, 77.3, 45, 962, 16, marks=pytest.mark.slow),
     ],
 )
 def test_device_blocks_of_the_specification(
@@ -180,10 +181,43 @@ def test_backward_operators_know_their_forward_macs() -> None:
         assert {op.phase for op in cost.operators} == {Phase.BACKWARD}
 
 
+def test_bytes_by_hand() -> None:
+    """Every operator reads what it is given and writes what it makes, in float32; views and counters are free.
+
+    A layer of 6 to 5: a sample is 24 bytes in and 20 out, the weights are 120, the bias 20.
+    """
+    linear, norm, head = measure(own(("a", nn.Linear(6, 5)), ("n", nn.BatchNorm1d(5)), ("h", nn.Linear(5, 4)))).units
+    assert [(op.bytes_fixed, op.bytes_each) for op in linear.forward] == [(120 + 20, 24 + 20)]
+    weights, bias = (120, 20 + 24), (20, 20)  # the product of gradients and inputs; the sum of gradients
+    assert [(op.bytes_fixed, op.bytes_each) for op in linear.backward_first] == [weights, bias]
+    assert {(op.bytes_fixed, op.bytes_each) for op in head.backward} == {(80, 16 + 20), (16, 16)}
+    assert len(head.backward) == 3, "and the product of gradients and weights"
+    # Scale, shift, two running moments and two of the batch; the count of batches is free.
+    assert [(op.bytes_fixed, op.bytes_each) for op in norm.forward] == [(6 * 20, 20 + 20)]
+
+
+def test_the_loss_by_hand() -> None:
+    """log-softmax and the choice of a label, and back: four logits, a label of eight bytes, two scalars."""
+    found = measure(own(("a", nn.Linear(6, 4))))
+    assert [(op.bytes_fixed, op.bytes_each) for op in found.loss_forward] == [(0, 2 * 16), (2 * 4, 16 + 8)]
+    assert [(op.bytes_fixed, op.bytes_each) for op in found.loss_backward] == [(2 * 4, 2 * 16 + 8), (0, 3 * 16)]
+    assert {op.kind for op in (*found.loss_forward, *found.loss_backward)} == {OpClass.ELEMENTWISE}
+
+
+def test_buffers_travel_with_a_unit_and_are_not_trained() -> None:
+    """Batch norm: scale and shift, running mean and variance, and a count of eight bytes."""
+    norm = measure(own(("n", nn.BatchNorm1d(6)), ("a", nn.Linear(6, 4)))).units[0]
+    assert norm.trainable == 12
+    assert norm.state_bytes == 4 * (12 + 12) + 8
+
+
 # ------------------------------------------------------------------------------------- what counting does
 
 
-@pytest.mark.parametrize("name", ENTRIES)
+LARGE = {"vgg11", "resnet20", "transformer"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in LARGE else []) for n in ENTRIES])
 def test_costs_are_the_same_on_meta_and_linear_in_the_batch(name: str) -> None:
     """Which device counts never changes a cost."""
     cpu, meta = measure(network(name)), measure(network(name, device="meta"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from html.parser import HTMLParser
 from typing import Any
@@ -12,6 +13,7 @@ from fedsim.report.charts import bar, curves, ticks
 from fedsim.report.html import Run, outline, render
 from fedsim.report.measures import measure
 from fedsim.report.summary import summarise
+from fedsim.script import SERVER
 from tests.report.hand_made_traces import SCENARIO, Tape, fedavg
 
 VOID = {"meta", "line", "circle", "polyline"}  # have no content
@@ -127,3 +129,46 @@ def test_a_bar_is_as_long_as_its_shares() -> None:
     """States without a share have no piece."""
     assert bar([0.25, 0, 0.75, 0, 0, 0, 0, 0]).count("<i ") == 2
     assert "width:75.000%" in bar([0.25, 0, 0.75, 0, 0, 0, 0, 0])
+
+
+def cells(page: str, head: str) -> list[str]:
+    """The text of the cells of the first row that begins so."""
+    row = re.search(rf"<tr><td[^>]*>{re.escape(head)}</td>.*?</tr>", page)
+    assert row is not None
+    return re.findall(r"<td[^>]*>(.*?)</td>", row[0])
+
+
+def test_bytes_are_totalled_and_each_node_has_its_two_directions() -> None:
+    """Up is up and down is down, also in the sum of a row."""
+    tape = Tape(1, 100)
+    tape.send(SERVER, 0, "model", 0, 10, weights=500)
+    tape.send(0, SERVER, "activations", 10, 20, activations=30, labels=4)
+    page = render([run(tape)])
+    assert cells(page, "up") == ["up", "30 B", "0 B", "0 B", "4 B", "0 B", "34 B"]
+    assert cells(page, "down")[-1] == "500 B"
+    assert cells(page, "0")[-2:] == ["34 B", "500 B"]
+
+
+def test_the_bars_say_how_much_of_the_time_was_idle() -> None:
+    """The rest of what a node was busy."""
+    tape = Tape(1, 100)
+    tape.span(0, 0, 20)
+    tape.wait(0, 20, 100, "sleep")
+    assert cells(render([run(tape)]), "all 1 devices")[-1] == "80.0 %"
+
+
+def test_perplexity_is_drawn_as_perplexity() -> None:
+    """exp of the loss, and no per cent sign."""
+    tape = Tape(1, 10**10, {**SCENARIO, "until": {"perplexity": 2.0}})
+    tape.evaluate(10**9, 0.1, 0.0, 5)
+    tape.evaluate(2 * 10**9, 0.1, math.log(3), 9)
+    assert ": 3 at 2 s</title>" in render([run(tape)])
+    loss = Tape(1, 10**10, {**SCENARIO, "until": {"loss": 0.1}})
+    loss.evaluate(10**9, 0.1, 0.75, 5)
+    assert ": 0.75 at 1 s</title>" in render([run(loss)])
+
+
+def test_the_title_counts_the_runs() -> None:
+    """A tab of a browser shows little else."""
+    assert "<title>2 runs – fedsim</title>" in render([run(), run(scheduler="ampere")])
+    assert "<title>by-hand · fedavg – fedsim</title>" in render([run()])

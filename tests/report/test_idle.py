@@ -209,3 +209,12 @@ def test_a_round_that_closes_without_being_open_is_our_mistake() -> None:
     tape.trace.mark(SERVER, 5, "round.close", 3)
     with pytest.raises(AccountingError, match="round 3 was closed at 5 ns but was not open"):
         account(tape.columns)
+
+
+def test_a_server_that_waits_for_credit_waits_for_its_devices() -> None:
+    """`flow` and `dependency` by role are causes of devices; the server's waits go by its barriers."""
+    tape = Tape(1, 60)
+    tape.wait(SERVER, 0, 60, "credit")
+    tape.span(0, 0, 60)
+    check_identity(tape.trace)
+    assert idle_of(tape.trace, SERVER) == {"dependency": 60}

@@ -75,3 +75,32 @@ def test_names_are_text_and_never_markup() -> None:
     """A scenario may be called [bold]."""
     assert "[bold]x" in printed([summary(name="[bold]x")])
     assert table([summary()], names=["given"]).title is not None
+
+
+def test_the_lowest_is_best_where_less_is_better() -> None:
+    """Bytes, idle time, and a loss; up and down are not mixed up."""
+    less = summary("ampere")
+    up = dict.fromkeys(less["bytes"]["up"], 1)
+    less["bytes"] = {**less["bytes"], "up": up, "total": 7}
+    found = {figure.label: figure for figure in figures([summary(), less])}
+    assert found["bytes up"].find(less) == 5
+    assert found["bytes down"].find(less) == 208
+    assert best_of(found["bytes up"], [summary(), less]) == {1}
+    assert best_of(found["bytes, both ways"], [summary(), less]) == {1}
+    losses = [summary(metric={"name": "loss", "final": loss, "best": loss}) for loss in (0.5, 0.25)]
+    assert best_of(next(f for f in figures(losses) if f.label == "final loss"), losses) == {1}
+
+
+def test_causes_below_a_tenth_of_a_percent_are_left_out() -> None:
+    """And those that are there stand from the largest down."""
+    causes = {"dependency": 0.0004, "straggler": 0.001, "model": 0.5}
+    text = printed([summary(devices={**summary()["devices"], "idle_by_cause": causes})])
+    assert "model 50.0 %, straggler 0.1 %" in text
+    assert "dependency 0.0 %" not in text
+
+
+def test_four_runs_stand_in_columns() -> None:
+    """Five stand in rows, with the short names of the figures."""
+    four = printed([summary(f"s{n}", 0.1 * n) for n in range(4)], width=120)
+    assert "devices idle, mean" in four
+    assert "devices idle, mean" not in printed([summary(f"s{n}", 0.1 * n) for n in range(5)], width=120)

@@ -180,3 +180,30 @@ def test_the_energy_label_names_the_power_that_is_known_least() -> None:
     assert energy_label([measured, guessed]) == (
         "linear energy model, no power was measured; weakest input: power of pi (specification)"
     )
+
+
+def test_wasted_work_is_spent_and_teaches_nothing() -> None:
+    """MACs of both kinds count, samples do not."""
+    tape = Tape(1, 100)
+    tape.span(0, 0, 50, samples=30, macs=7, forward_macs=2)
+    tape.span(0, 50, 100, samples=10, macs=3, forward_macs=1, wasted=True)
+    found = measure(tape.trace)
+    assert (found.macs.tolist(), found.forward_macs.tolist(), found.samples.tolist()) == ([0, 10], [0, 3], [0, 30])
+
+
+def test_where_several_goals_are_given_accuracy_is_the_metric() -> None:
+    """A loss beside it is only another way to end."""
+    tape = Tape(1, 100, {**SCENARIO, "until": {"loss": 0.1, "accuracy": 0.9}})
+    tape.evaluate(10, 0.5, 0.7, 5)
+    assert summary_of(tape)["metric"] == {"name": "accuracy", "final": 0.5, "best": 0.5}
+
+
+def test_a_device_that_never_took_part_is_in_no_mean() -> None:
+    """It has no horizon, so no fraction of it; it is counted as a device all the same."""
+    tape = Tape(2, 100)
+    tape.span(0, 0, 25)
+    tape.wait(0, 25, 100, "sleep")
+    tape.trace.mark(1, 0, "leave")
+    found = summary_of(tape)["devices"]
+    assert (found["count"], found["busy"], found["idle"]) == (2, 0.25, 0.75)
+    assert found["idle_by_cause"]["sleep"] == 0.75

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from fedsim.report.measures import measure
@@ -41,3 +42,15 @@ def test_a_row_an_evaluation(tmp_path: Path) -> None:
     text = (tmp_path / "curves.csv").read_text().splitlines()
     assert text[0] == ",".join(CURVES) == "time,round,version,accuracy,loss,samples"
     assert text[1:] == ["5e-09,,0,0.1,2.3,0", "2e-08,4,3,0.25,,64"]
+
+
+def test_a_node_without_power_has_no_joules(tmp_path: Path) -> None:
+    """An empty cell, not `nan`."""
+    tape = fedavg()
+    server, *devices = tape.trace.nodes
+    tape.trace.nodes = (server, *(replace(node, busy_watts=math.nan) for node in devices))
+    write_nodes(tmp_path / "nodes.csv", measure(tape.trace))
+    with (tmp_path / "nodes.csv").open(newline="") as file:
+        joules = [row["joules"] for row in csv.DictReader(file)]
+    assert float(joules[0]) > 0
+    assert joules[1:] == ["", ""]

@@ -39,6 +39,9 @@ def test_every_event_has_what_the_format_asks_for(tmp_path: Path) -> None:
         assert all(isinstance(event[key], int | float) for key in ("ts", "dur") if key in event)
     starts, ends = ([e["id"] for e in events if e["ph"] == phase] for phase in "sf")
     assert starts == ends == [0, 1, 2, 3]
+    arrows = [(e["pid"], e["ts"]) for e in events if e["ph"] in "sf"]
+    assert arrows[:4] == [(1, 0.0), (2, 0.01), (2, 0.02), (1, 0.03)], "from the send to the delivery"
+    assert {e["tid"] for e in events if e["ph"] == "X"} == {1}, "lane 0"
     names = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
     assert names == {1: "server (a6000)", 2: "device-0 (pi)", 3: "device-1 (pi)"}
 
@@ -70,6 +73,7 @@ def test_the_same_trace_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a.gz", "b.gz"):
         write_timeline(tmp_path / name, fedavg().columns)
     assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
+    assert (tmp_path / "a.gz").read_bytes()[3:8] == bytes(5), "no flags, so no name, and no moment"
 
 
 def test_a_long_run_is_thinned_in_its_middle_and_says_so(tmp_path: Path) -> None:
@@ -85,6 +89,8 @@ def test_a_long_run_is_thinned_in_its_middle_and_says_so(tmp_path: Path) -> None
     assert 80 <= len(shown) <= 100
     assert [e["id"] for e in shown if e["ph"] == "s"] == [e["id"] for e in shown if e["ph"] == "f"]
     spans = [e["ts"] for e in shown if e["name"] == "step"]
+    middle = [ts for ts in spans if 0.1 < ts < 0.9]
+    assert max(middle) - min(middle) > 0.4, "thinned throughout, not cut off"
     assert spans[:9] == [pytest.approx(0.01 * n) for n in range(9)]
     assert spans[-9:] == [pytest.approx(0.91 + 0.01 * n) for n in range(9)]
 

@@ -1,0 +1,76 @@
+"""Blocks as plans: what they send, and the bytes that their operators move."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from torch import nn
+
+from fedsim.costs import Cost, Phase
+from fedsim.learning.optimizers import AdamW, Optimizer, Sgd, Training
+from fedsim.learning.plan import DEVICE, MODEL, SERVER_BLOCK, BlockPlan, plans
+from fedsim.models.building import build
+from fedsim.models.counting import measure
+from fedsim.models.measure import ModelMeasure
+from fedsim.models.options import TextTransformer
+from fedsim.models.units import UnitList
+
+TRAINING = Training(batch=3, optimizer=Sgd())
+
+
+def linear() -> ModelMeasure:
+    """Two layers without biases, so that numbers are few."""
+    units: list[tuple[str, nn.Module]] = [("a", nn.Linear(7, 6, bias=False)), ("b", nn.Linear(6, 4, bias=False))]
+    return measure(UnitList("two", units, input=(7,), classes=4))
+
+
+def moved(cost: Cost, phase: Phase) -> int:
+    """Bytes that the operators of one phase move."""
+    return sum(op.bytes * op.count for op in cost.operators if op.phase is phase)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "passes", "slots"), [(Sgd(), 3, 0), (Sgd(momentum=0.5), 5, 1), (AdamW(), 7, 2)], ids=str
+)
+def test_an_optimizer_step_moves_weights_gradients_and_state(optimizer: Optimizer, passes: int, slots: int) -> None:
+    """Gradients are read, weights and each value of state read and written: 3 passes, and 2 a slot."""
+    plan = plans(linear(), None, dataclasses.replace(TRAINING, optimizer=optimizer))[MODEL]
+    assert (optimizer.passes, optimizer.slots) == (passes, slots)
+    assert passes == 3 + 2 * slots
+    assert moved(plan.train_part(3).cost, Phase.OPTIMIZER) == passes * 4 * (42 + 24)
+
+
+def test_averaging_reads_every_member_and_writes_the_mean() -> None:
+    """One MAC a parameter and member; n + 1 models of bytes."""
+    part = plans(linear(), None, TRAINING)[MODEL].average_part(5)
+    assert part.kind == "aggregate"
+    assert (part.cost.macs, part.cost.bytes) == (5 * 66, 6 * 4 * 66)
+
+
+def test_a_training_step_pays_for_its_loss() -> None:
+    """Forward and backward of the loss are in the step of whoever holds it, and in nobody else's."""
+    model = linear()
+    loss = Cost(tuple(op.at(3) for op in (*model.loss_forward, *model.loss_backward)))
+    assert loss.bytes > 2 * 3 * 4 * 4, "it reads the logits and writes their gradients"
+    whole = plans(model, None, TRAINING)[MODEL].train_part(3).cost
+    cut = plans(model, 1, TRAINING)
+    device = cut[DEVICE].forward_part(3).cost.bytes + cut[DEVICE].backward_part(3).cost.bytes
+    server = cut[SERVER_BLOCK].train_part(3).cost
+    assert server.bytes + device == whole.bytes, "a cut moves operators from one side to the other, and makes none"
+    assert set(loss.operators) <= set(server.operators)
+
+
+def test_text_has_a_label_for_every_token() -> None:
+    """Images have one; each is eight bytes."""
+    options = TextTransformer(blocks=1, width=8, heads=2)
+    text = measure(build("transformer", options, input=(10,), classes=7, kind="text", device="cpu"))
+    assert plans(text, None, TRAINING)[MODEL].labels(3).nbytes == 3 * 10 * 8
+    assert plans(linear(), None, TRAINING)[MODEL].labels(3).nbytes == 3 * 8
+
+
+def test_only_the_block_with_the_loss_trains_alone() -> None:
+    """A device block's step needs a gradient from outside."""
+    plan: BlockPlan = plans(linear(), 1, TRAINING)[DEVICE]
+    with pytest.raises(AssertionError):
+        plan.train_part(3)
