@@ -112,7 +112,9 @@ def _strided(shape: tuple[int, ...], channels_last: bool) -> Tensor:
 
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("given_last", [False, True])
-@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (2, 1, 4, 4), (2, 3, 1, 1), (1, 1, 1, 1), (2, 3), (5,), (2, 3, 4)])
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 4, 4), (2, 1, 4, 4), (2, 3, 1, 1), (1, 1, 1, 1), (2, 3), (5,), (2, 3, 4), (2, 0, 3)]
+)
 def test_arranged_gives_strides_that_follow_from_the_shape(
     shape: tuple[int, ...], channels_last: bool, given_last: bool
 ) -> None:

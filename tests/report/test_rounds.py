@@ -67,13 +67,16 @@ def test_a_contribution_that_was_lost_fills_no_barrier() -> None:
 
 
 def test_a_round_without_any_contribution_has_no_stragglers() -> None:
-    """Nobody waits for others where nobody was first."""
+    """Nobody waits for others where nobody was first; the rounds after it are as they would be without it."""
     tape = Tape(2, 100)
     tape.round(0, 0, 50, [0, 1])
-    tape.wait(0, 0, 100, "model")
+    tape.round(1, 50, 90, [0, 1])
+    deliver(tape, 0, 60, 70)
+    deliver(tape, 1, 70, 85)
+    tape.wait(0, 0, 50, "model")
     tape.wait(SERVER, 0, 100, "contribution")
-    assert idle_of(tape.trace, SERVER) == {"dependency": 100}
-    assert idle_of(tape.trace, 0) == {"model": 100}
+    assert idle_of(tape.trace, SERVER) == {"dependency": 85, "straggler": 15}
+    assert idle_of(tape.trace, 0) == {"model": 50}
 
 
 def test_the_next_opening_closes_a_round_that_was_left_open() -> None:
