@@ -148,6 +148,20 @@ def test_a_reader_that_has_had_enough(tmp_path: Path) -> None:
         assert done.returncode == 0, command
 
 
+def test_nobody_reads_at_all(tmp_path: Path) -> None:
+    """A pipe that is closed before the first letter ends a command without a word, too."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        command = [*COMMAND, "list", "links"]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment(), stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def shown(folder: Path, *arguments: str) -> Iterator[str]:
     """What a command writes to a terminal, as it comes."""
     leader, follower = pty.openpty()

@@ -186,6 +186,15 @@ def test_a_device_block_that_multiplies_nothing() -> None:
         built(scheduler=SPLIT, data=text, model={"name": "transformer", "cut": 1})
 
 
+@pytest.mark.parametrize("part", ["device", "server", "splits", "messages"])
+def test_a_scheduler_without_one_of_its_parts(part: str) -> None:
+    """It is named, before a run would trip over it."""
+    parts = {name: vars(FedAvg)[name] for name in ("device", "server", "splits", "messages") if name != part}
+    kind: Any = dataclass(frozen=True, kw_only=True)(type("Own", (), {**parts, "__module__": __name__}))
+    with pytest.raises(UserError, match=rf"scheduler \S+Own has no {part}; a scheduler has the scripts device\(me\)"):
+        built(scheduler=kind())
+
+
 def fleet() -> Fleet:
     """Three groups."""
     kinds = (("pi-tier-1", "wifi5", 2), ("jetson-tier-4", "lte", 1), ("pi-tier-4", "wifi4", 3))

@@ -68,6 +68,10 @@ def test_several_runs_are_compared() -> None:
     assert "<h1>fedavg | ampere</h1>" in page
     assert page.count("<polyline") == 2
     assert page.count("<details>") == 2
+    assert [line.count("scheduler ampere, 2 devices, seed 7") for line in re.findall(r'<p class="sub">.*', page)] == [
+        0,
+        1,
+    ]
 
 
 def test_what_comes_from_a_run_is_escaped() -> None:
