@@ -38,7 +38,8 @@ class Operator:
     """`count` equal operators of one class.
 
     `macs` and `bytes` are those of one of them, as counted. `forward_macs` is the forward cost of the operator
-    that a backward operator belongs to: what a scalar cost model multiplies by its backward ratio.
+    that a backward operator belongs to: what a scalar cost model multiplies by its backward ratio. `unit` names the
+    unit of the model it belongs to, where it belongs to one: what a table of measured times is looked up by.
     """
 
     kind: OpClass
@@ -47,6 +48,7 @@ class Operator:
     bytes: int
     count: int = 1
     forward_macs: int = 0
+    unit: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -58,6 +60,10 @@ class Cost:
     """
 
     operators: tuple[Operator, ...]
+    batch: int = 0
+    """Samples that the operators work on at a time; 0 where there are none, as in averaging."""
+    model: str = ""
+    """Name of the model whose units the operators belong to; empty where they belong to none."""
     macs: int = field(init=False, repr=False)
     """Multiply-accumulates of all operators, as counted."""
     forward_macs: int = field(init=False, repr=False)
@@ -72,9 +78,12 @@ class Cost:
         object.__setattr__(self, "bytes", sum(op.bytes * op.count for op in self.operators))
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.operators + other.operators)
+        return total((self, other))
 
 
 def total(costs: Iterable[Cost]) -> Cost:
-    """One cost with the operators of all `costs`, in order."""
-    return Cost(tuple(op for cost in costs for op in cost.operators))
+    """One cost with the operators of all `costs`, in order; they belong to one batch of one model."""
+    parts = tuple(costs)
+    batch, model = max((c.batch for c in parts), default=0), max((c.model for c in parts), default="")
+    assert all(c.batch in (0, batch) and c.model in ("", model) for c in parts), "costs of several batches or models"
+    return Cost(tuple(op for cost in parts for op in cost.operators), batch, model)

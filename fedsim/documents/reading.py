@@ -69,6 +69,8 @@ class _Reader:
             return next(self.events)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
+            if "nesting depth" in str(error.problem):  # the C parser has a limit of its own, above ours
+                raise self._too_deep(mark.line + 1 if mark else 1) from error
             raise Unreadable(mark.line + 1 if mark else 1, _sentence(error)) from error
         except yaml.YAMLError as error:
             raise Unreadable(1, "the text holds a character that YAML does not allow; remove it") from error
@@ -80,7 +82,7 @@ class _Reader:
         if isinstance(event, yaml.AliasEvent):
             return self._alias(str(event.anchor), line)
         if depth > _DEPTH:
-            raise Unreadable(line, f"values are nested more than {_DEPTH} deep; a {self.what} needs no more than five")
+            raise self._too_deep(line)
         assert isinstance(event, yaml.NodeEvent)
         if event.anchor is not None:
             self.anchors[event.anchor] = None
@@ -98,6 +100,9 @@ class _Reader:
         if event.anchor is not None:
             self.anchors[event.anchor] = node
         return node
+
+    def _too_deep(self, line: int) -> Unreadable:
+        return Unreadable(line, f"values are nested more than {_DEPTH} deep; a {self.what} needs no more than five")
 
     def _items(self, depth: int) -> Iterator[_Node]:
         while not isinstance(event := self.next(), yaml.CollectionEndEvent):
