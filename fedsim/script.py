@@ -154,22 +154,33 @@ def _collect(value: object, found: list[Payload]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A named call on a learner of one node. Commands of a node run in the order in which scripts made them."""
+    """A named call on a learner of one node. Commands of a node run in the order in which scripts made them.
+
+    `holds` is how many bytes more (or fewer) the node holds from then on: weights, gradients, optimizer state, sums.
+    """
 
     node: int
     learner: int
     method: str
     args: tuple[object, ...] = ()
     output: Payload | None = None
+    holds: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One span of a work: what the node is doing, what it costs and how many samples it trains."""
+    """One span of a work: what the node is doing, what it costs and how many samples it trains.
+
+    `memory` is what it needs while it runs, in bytes beside what the node holds: its batch, and what a backward needs of
+    the forward. `keeps` is what it leaves behind: above 0 after a forward whose backward is yet to come, as much below
+    0 after that backward.
+    """
 
     kind: str
     cost: Cost
     samples: int = 0
+    memory: int = 0
+    keeps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
