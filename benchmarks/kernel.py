@@ -89,7 +89,7 @@ def fedsim_run(devices: int, messages: int) -> int:
         server=server,
         device=device,
         devices=devices,
-        price=lambda node, _cost: prices[node],
+        price=lambda node, _cost, _start: prices[node],
         network=Instantly(),
         workers=TimingOnly(),
         limits=Limits(),

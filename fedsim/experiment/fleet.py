@@ -62,13 +62,13 @@ class Fleet:
     def _members(self) -> Iterator[tuple[int, Group]]:
         return enumerate(group for group in self.groups for _ in range(group.count))
 
-    def price(self) -> Callable[[int, Cost], int]:
+    def price(self) -> Callable[[int, Cost, int], int]:
         """Nanoseconds that a cost takes on a node; remembered by cost object, which works of one kind share."""
         kinds: list[dict[Cost, int]] = [{} for _ in (*self.groups, self.server)]
         profiles = [*(group.profile for group in self.groups), self.server]
         kind_of = [n for n, group in enumerate(self.groups) for _ in range(group.count)] + [-1]  # the server's is [-1]
 
-        def price(node: int, cost: Cost) -> int:
+        def price(node: int, cost: Cost, _start: int) -> int:
             kind = kind_of[node]
             known = kinds[kind]
             if cost not in known:

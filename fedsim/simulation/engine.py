@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Any, Final, Protocol
 
-from fedsim.costs import Cost
 from fedsim.errors import Deadlock, RunError, ScriptError
 from fedsim.script import (
     SERVER,
@@ -36,7 +35,7 @@ from fedsim.simulation.conditions import LAST, LONGEST, Ending, Fault, Limits, i
 from fedsim.simulation.envelopes import Form, Parcel, roles
 from fedsim.simulation.evaluation import Evaluation, Published
 from fedsim.simulation.scripts import ANY, SLEEP, Actor, closed, describe, foreign, name, place, started
-from fedsim.simulation.spans import Spans, append, cut, lay
+from fedsim.simulation.spans import Price, Spans, append, cut, lay
 from fedsim.simulation.workers import Workers
 from fedsim.trace import Trace
 
@@ -78,7 +77,7 @@ class Simulation:
         device: makes a device's coroutine from its port, at the device's first message.
         devices: how many there are, numbered from 0.
         lanes: works a node runs at once, by node number; nodes not named have one.
-        price: nanoseconds that a cost takes on a node.
+        price: nanoseconds that a cost takes on a node, if it starts at a moment.
         network: arrival times of messages.
         workers: who does the real work.
         limits: when to end and when to evaluate.
@@ -93,7 +92,7 @@ class Simulation:
         server: Script,
         device: Script,
         devices: int,
-        price: Callable[[int, Cost], int],
+        price: Price,
         network: Network,
         workers: Workers,
         limits: Limits,

@@ -10,7 +10,8 @@ from fedsim.errors import ScriptError
 from fedsim.script import Work
 from fedsim.simulation.scripts import name
 
-Price = Callable[[int, Cost], int]
+Price = Callable[[int, Cost, int], int]
+"""Nanoseconds that a cost takes on a node, from the moment in nanoseconds at which it starts."""
 Spans = list[tuple[Any, ...]]
 
 
@@ -44,7 +45,7 @@ def append(spans: Spans, node: int, work: Work[Any], lane: int, end: int, price:
         raise ScriptError(f"{name(node)} computes {command.method}, which has no parts and so no cost")
     for part in work.parts:
         start, cost = end, part.cost
-        end += price(node, cost)
+        end += price(node, cost, start)
         spans.append((node, lane, part.kind, start, end, cost.macs, cost.forward_macs, part.samples, False))
     return end
 

@@ -239,7 +239,7 @@ def test_prices_are_those_of_the_profiles() -> None:
     found = fleet()
     cost = forward_cost(built().assembly.model.units, 4)
     price = found.price()
-    assert [price(k, cost) for k in (*range(6), SERVER)] == [
+    assert [price(k, cost, 0) for k in (*range(6), SERVER)] == [
         nanoseconds(found.profile(k), cost) for k in (*range(6), SERVER)
     ]
 

@@ -146,7 +146,7 @@ def test_compute_of_nothing_is_an_error() -> None:
 def test_an_error_of_the_price_passes_through() -> None:
     """A missing cost is an error of the run, never 0 s."""
 
-    def unpriced(node: int, cost: object) -> int:
+    def unpriced(node: int, cost: object, start: int) -> int:
         raise RunError("work without a cost")
 
     async def server(me: Port) -> None:

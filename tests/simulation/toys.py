@@ -92,7 +92,7 @@ def work(me: Port | int, *seconds: float, result: Any = None, samples: int = 0, 
     return Work(Command(node, 1, method), parts, result)
 
 
-def price(_node: int, cost: Cost) -> int:
+def price(_node: int, cost: Cost, _start: int) -> int:
     """A nanosecond a MAC, on every node."""
     return cost.macs
 
@@ -167,7 +167,7 @@ class World:
     limits: Limits = field(default_factory=Limits)
     lanes: dict[int, int] = field(default_factory=dict)
     faults: Sequence[Fault] = ()
-    price: Callable[[int, Cost], int] = price
+    price: Callable[[int, Cost, int], int] = price
     coroutines: list[Any] = field(default_factory=list)
     observed: list[tuple[str, float]] = field(default_factory=list)
     simulation: Simulation = field(init=False)
