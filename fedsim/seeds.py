@@ -42,11 +42,13 @@ def uniforms(seed: int, nodes: NDArray[np.int64], purpose: str, number: int = 0)
     for shift, factor in _MIXERS:
         bits = (bits ^ (bits >> np.uint64(shift))) * factor
     bits ^= bits >> np.uint64(31)
-    return ((bits >> np.uint64(11)) + 0.5) * 2.0**-53
+    numbers: NDArray[np.float64] = (bits >> np.uint64(12)).astype(np.float64)  # 52 bits: + 0.5 is exact, never 1
+    return (numbers + 0.5) * 2.0**-52
 
 
 def normals(seed: int, nodes: NDArray[np.int64], purpose: str, number: int = 0) -> NDArray[np.float64]:
     """(nodes,); for each node a standard normal number, keyed as in `uniforms` (Box and Muller 1958)."""
     radius = uniforms(seed, nodes, f"{purpose}/radius", number)
     angle = uniforms(seed, nodes, f"{purpose}/angle", number)
-    return np.sqrt(-2 * np.log(radius)) * np.cos(2 * np.pi * angle)
+    numbers: NDArray[np.float64] = np.sqrt(-2 * np.log(radius)) * np.cos(2 * np.pi * angle)
+    return numbers
