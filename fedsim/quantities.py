@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, PlainSerializer
 
 from fedsim.errors import shown
-from fedsim.units import BYTES, FRACTION, RATE, SECONDS, SPEED, WATTS, Dimension
+from fedsim.units import BYTES, ENERGY_PER_BYTE, FRACTION, FREQUENCY, RATE, SECONDS, SPEED, WATTS, Dimension
 
 
 def _parser(dimension: Dimension, *, positive: bool) -> BeforeValidator:
@@ -33,7 +33,12 @@ def _writer(dimension: Dimension) -> PlainSerializer:
 Duration = Annotated[float, _parser(SECONDS, positive=True), _writer(SECONDS)]
 Delay = Annotated[float, _parser(SECONDS, positive=False), _writer(SECONDS)]
 Size = Annotated[float, _parser(BYTES, positive=True), _writer(BYTES)]
+Reserve = Annotated[float, _parser(BYTES, positive=False), _writer(BYTES)]
 Rate = Annotated[float, _parser(RATE, positive=True), _writer(RATE)]
 Speed = Annotated[float, _parser(SPEED, positive=True), _writer(SPEED)]
+Frequency = Annotated[float, _parser(FREQUENCY, positive=True), _writer(FREQUENCY)]
+EnergyPerByte = Annotated[float, _parser(ENERGY_PER_BYTE, positive=False), _writer(ENERGY_PER_BYTE)]
 Power = Annotated[float, _parser(WATTS, positive=False), _writer(WATTS)]
 Fraction = Annotated[float, _parser(FRACTION, positive=False), _writer(FRACTION)]
+Deviation = Annotated[float, BeforeValidator(FRACTION.parse), _writer(FRACTION)]
+"""A fraction of either sign."""

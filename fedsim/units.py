@@ -100,6 +100,13 @@ SPEED: Final = Dimension(
     "computing speed", _prefixed("MAC/s") | _prefixed("FLOP/s", 0.5), "MAC/s", "2.2 GMAC/s or 28 GFLOP/s"
 )
 FRACTION: Final = Dimension("fraction", {"": 1.0, "%": 0.01}, "", "25 % or 0.25")
+FREQUENCY: Final = Dimension("frequency", _prefixed("Hz"), "Hz", "1.8 GHz")
+ENERGY_PER_BYTE: Final = Dimension(
+    "transfer energy",
+    {"J/B": 1.0, "nJ/bit": 8e-9, "uJ/bit": 8e-6, "µJ/bit": 8e-6, "pJ/bit": 8e-12, "nJ/B": 1e-9, "uJ/B": 1e-6},
+    "J/B",
+    "283 nJ/bit",
+)
 WATTS: Final = Dimension("power", {"W": 1.0, "mW": 1e-3, "kW": 1e3}, "W", "2.7 W")
 
 
