@@ -38,14 +38,20 @@ class Source(BaseModel):
 
 
 def numbers(model: BaseModel, prefix: str = "") -> Iterator[str]:
-    """Dotted names of the numbers that a file gives, in order; those left to their defaults are not among them."""
+    """Dotted names of the numbers, and lists of numbers, that a file gives, in order; defaults are not among them."""
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
         key = prefix + (field.alias or name)
         if isinstance(value, BaseModel):
             yield from numbers(value, key + ".")
-        elif name in model.model_fields_set and isinstance(value, int | float) and key != "schema":
+        elif name in model.model_fields_set and _numeric(value) and key != "schema":
             yield key
+
+
+def _numeric(value: object) -> bool:
+    if isinstance(value, tuple):
+        return bool(value) and all(map(_numeric, value))
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def origin(field: str, sources: Iterable[Source]) -> Source | None:
