@@ -5,7 +5,8 @@ Knows models and their fields; files and lines come with the error that lists th
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, get_args
+from collections.abc import Iterator
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -36,18 +37,32 @@ def keys_of(model: type[BaseModel]) -> dict[str, Any]:  # pydantic's FieldInfo, 
 
 def model_at(root: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:
     """The model of the section that `path` leads to; None where it leads to a value, or nowhere."""
-    model: type[BaseModel] | None = root
-    for key in path:
+    annotation: Any = root
+    for index, key in enumerate(path):
+        if get_origin(annotation) is dict:  # sections by names of the user's own
+            annotation = get_args(annotation)[1]
+            continue
+        model = _model_in(annotation, listed=index > 0 and isinstance(path[index - 1], int))
         if isinstance(key, int):
             continue  # an item of a list of sections
         if model is None or key not in keys_of(model):
             return None
-        model = _model_in(keys_of(model)[key].annotation)
-    return model
+        annotation = keys_of(model)[key].annotation
+    return _model_in(annotation, listed=bool(path) and isinstance(path[-1], int))
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model that an annotation such as `tuple[Source, ...]` or `Link | None` holds, if any."""
+def _model_in(annotation: Any, *, listed: bool) -> type[BaseModel] | None:
+    """The model that an annotation such as `tuple[Source, ...]` or `Link | None` holds, if any.
+
+    Where it holds one in a list and one outside, `listed` says which is meant.
+    """
+    found = list(_models_in(annotation, inside=False))
+    return next((model for model, inside in found if inside == listed), found[0][0] if found else None)
+
+
+def _models_in(annotation: Any, *, inside: bool) -> Iterator[tuple[type[BaseModel], bool]]:
+    """Every model of an annotation, and whether it is that of a list's items."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for part in get_args(annotation) if (found := _model_in(part)) is not None), None)
+        yield annotation, inside
+    for part in get_args(annotation):
+        yield from _models_in(part, inside=inside or get_origin(annotation) in (tuple, list))

@@ -91,7 +91,7 @@ def _built(recipe: dict[str, Any]) -> UnitList:
         raise UserError(f"{RECIPE} has schema {recipe['schema']}, but this fedsim reads schema {SCHEMA}")
     name = recipe["model"]["name"]
     target = import_object(name) if ":" in name else registry().models[name]
-    given = {key: value for key, value in recipe["model"].items() if key not in ("name", "cut")}
+    given = {key: value for key, value in recipe["model"].items() if key not in ("name", "cut", "objective")}
     options: Any = Arguments(tuple(given.items()))
     if isinstance(target, type) and is_dataclass(target):
         options = target(**given)

@@ -24,7 +24,7 @@ from fedsim.hardware.profiles import Profile, load_profile
 from fedsim.learning.optimizers import Training
 from fedsim.models.units import check_cut
 from fedsim.scenario import Group as ScenarioGroup
-from fedsim.scenario import InlineLink, Scenario, resolved
+from fedsim.scenario import Churn, InlineLink, Scenario, resolved
 from fedsim.scenario import Server as ScenarioServer
 from fedsim.script import SERVER, Quality
 from fedsim.simulation import Fault, Limits
@@ -109,7 +109,7 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
         rounds=scenario.until.rounds,
         limits=_limits(scenario),
         seed=scenario.seed,
-        faults=[Fault(device=f.device, leave=f.leave, back=f.return_) for f in scenario.faults],
+        faults=_faults(scenario),
         scenario=resolved(scenario),
     )
     return Study(scenario, assembly, info, data, shards, validation, objects)
@@ -131,7 +131,8 @@ def build_fleet(scenario: Scenario) -> Fleet:
 
     def link(chosen: str | InlineLink | None, of: Profile) -> Link:
         if isinstance(chosen, InlineLink):
-            return load_link(chosen.model_dump())
+            given = chosen.model_dump(exclude_none=True)
+            return load_link({key: value for key, value in given.items() if key in Link.model_fields})
         name = chosen or of.default_link
         if name is None:
             raise UserError(
@@ -235,6 +236,8 @@ def _placed(scenario: Scenario, *path: str | int) -> Iterator[None]:
 def _cut(scenario: Scenario, model: ModelMeasure) -> int | None:
     cut = scenario.model.cut
     units = [unit.name for unit in model.units]
+    if cut == "auto":
+        raise UserError("an automatic cut is not in this version")
     if cut is not None:
         with _placed(scenario, "model", "cut"):
             check_cut(scenario.model.name, units, cut)
@@ -260,6 +263,12 @@ def _cut(scenario: Scenario, model: ModelMeasure) -> int | None:
             f"no cost model can charge for; choose cut: {first} or more {scenario.where('model', 'cut')}"
         )
     return cut
+
+
+def _faults(scenario: Scenario) -> list[Fault]:
+    if isinstance(scenario.faults, Churn):
+        raise UserError("recorded availability is not in this version")
+    return [Fault(device=fault.device, leave=fault.leave, back=fault.return_) for fault in scenario.listed_faults]
 
 
 def _participants(scenario: Scenario) -> int:

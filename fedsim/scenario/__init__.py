@@ -3,19 +3,19 @@
 from fedsim.scenario.dump import dump, resolved
 from fedsim.scenario.errors import ScenarioError
 from fedsim.scenario.load import load
+from fedsim.scenario.network import AccessPoint, InlineLink, Network
 from fedsim.scenario.registry import Arguments, Registry, import_object
 from fedsim.scenario.schema import (
+    Churn,
     Data,
     Evaluate,
     Fault,
     Group,
-    InlineLink,
     Model,
     Optimizer,
     Partition,
     Scenario,
     Scheduler,
-    Section,
     Selection,
     Server,
     Tokens,
@@ -23,15 +23,20 @@ from fedsim.scenario.schema import (
     Until,
     Workers,
 )
+from fedsim.scenario.section import File, Section
 
 __all__ = [
+    "AccessPoint",
     "Arguments",
+    "Churn",
     "Data",
     "Evaluate",
     "Fault",
+    "File",
     "Group",
     "InlineLink",
     "Model",
+    "Network",
     "Optimizer",
     "Partition",
     "Registry",

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Final
 
-from fedsim.documents.problems import Problem
-from fedsim.scenario.schema import Fault, Scenario
+from fedsim.documents.problems import KeyPath, Problem
+from fedsim.errors import unknown
+from fedsim.scenario.schema import Churn, Fault, Scenario
+from fedsim.scenario.section import File
 from fedsim.units import human_seconds
 
 
@@ -29,7 +31,7 @@ def _selection(scenario: Scenario) -> Iterator[Problem]:
 
 def _faulty_devices(scenario: Scenario) -> Iterator[Problem]:
     last = scenario.devices - 1
-    for index, fault in enumerate(scenario.faults):
+    for index, fault in enumerate(scenario.listed_faults):
         if fault.device > last:
             sentence = f"device {fault.device}, but the fleet has devices 0 to {last}; give one of these"
             yield Problem(("faults", index, "device"), sentence)
@@ -37,7 +39,7 @@ def _faulty_devices(scenario: Scenario) -> Iterator[Problem]:
 
 def _one_fault_at_a_time(scenario: Scenario) -> Iterator[Problem]:
     by_device: dict[int, list[tuple[Fault, int]]] = {}
-    for index, fault in enumerate(scenario.faults):
+    for index, fault in enumerate(scenario.listed_faults):
         by_device.setdefault(fault.device, []).append((fault, index))
     for faults in by_device.values():
         faults.sort(key=lambda entry: entry[0].leave)
@@ -48,11 +50,42 @@ def _one_fault_at_a_time(scenario: Scenario) -> Iterator[Problem]:
                 yield Problem(("faults", index, "leave"), f"{gone}, and {back}; let it return before it leaves again")
 
 
+def _access_points(scenario: Scenario) -> Iterator[Problem]:
+    for index, group in enumerate(scenario.fleet):
+        if group.access is not None and group.access not in scenario.access:
+            sentence = unknown("access point", group.access, scenario.access)
+            yield Problem(("fleet", index, "access"), f"{sentence}; add it to the scenario's access")
+    used = {group.access for group in scenario.fleet}
+    for name in scenario.access:
+        if name not in used:
+            yield Problem(
+                ("access", name), f"no group of the fleet is behind it; add access: {name} to one, or remove it"
+            )
+
+
+def _recordings(scenario: Scenario) -> Iterator[Problem]:
+    """A recording of availability stands alone, and needs an end where it begins again for ever."""
+    recorded: dict[KeyPath, File] = {
+        ("fleet", index, "availability"): group.availability
+        for index, group in enumerate(scenario.fleet)
+        if group.availability is not None
+    }
+    if scenario.faults:
+        yield from (Problem(path, "faults are given, too; keep one of them") for path in recorded)
+    if isinstance(scenario.faults, Churn):
+        recorded["faults", "availability"] = scenario.faults.availability
+    for path, file in recorded.items():
+        if file.wrap and scenario.until.time is None:
+            yield Problem(path, "devices come and go for ever, so the run may never end; add until.time, or wrap: off")
+
+
 RULES: Final[tuple[Callable[[Scenario], Iterator[Problem]], ...]] = (
     _timing_only,
     _selection,
     _faulty_devices,
     _one_fault_at_a_time,
+    _access_points,
+    _recordings,
 )
 
 

@@ -41,9 +41,8 @@ def found(data: dict[str, Any], places: Places) -> Iterator[Problem]:
             section[key] = known[kind, name, base]
         except UserError as reason:
             yield Problem(path, str(reason))
-    spread = data.get("data")
-    if isinstance(spread, dict) and isinstance(spread.get("path"), str) and spread["path"]:
-        yield from _data_folder(spread, places)
+    for path, section, what in _paths(data):
+        yield from _absolute(path, section, places, what)
 
 
 def _named(data: dict[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any], str, str]]:
@@ -56,13 +55,35 @@ def _named(data: dict[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any], str,
                 yield (*path, key), section, key, key
 
 
-def _data_folder(section: dict[str, Any], places: Places) -> Iterator[Problem]:
-    path = ("data", "path")
+def _paths(data: dict[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any], str]]:
+    """Every path of data or of a recording: where it is, the mapping whose last key it is, what it should lead to."""
+    yield from _path_in(data.get("data"), ("data", "path"), "a folder")
+    yield from _path_in(data.get("faults"), ("faults", "availability"), "a file")
+    fleet = data.get("fleet")
+    sections = [(("fleet", index), group) for index, group in enumerate(fleet if isinstance(fleet, list) else [])]
+    for place, section in [*sections, (("server",), data.get("server"))]:
+        yield from _path_in(section, (*place, "availability"), "a file")
+        if isinstance(section, dict):
+            yield from _path_in(section.get("link"), (*place, "link", "trace"), "a file")
+
+
+def _path_in(section: object, place: KeyPath, what: str) -> Iterator[tuple[KeyPath, dict[str, Any], str]]:
+    """The path at the last key of `place`, in its short form or written out as a mapping."""
+    key = str(place[-1])
+    if isinstance(section, dict) and isinstance(section.get(key), dict):
+        section, key, place = section[key], "path", (*place, "path")
+    if isinstance(section, dict) and isinstance(section.get(key), str) and section[key]:
+        yield place, section, what
+
+
+def _absolute(path: KeyPath, section: dict[str, Any], places: Places, what: str) -> Iterator[Problem]:
+    """Make a path absolute, in place."""
+    key = str(path[-1])
     try:
-        folder = places.base(path) / Path(section["path"]).expanduser()
-        section["path"] = os.path.abspath(folder)
-        folder.exists()  # may itself fail; whether the folder must be there is for the data set to say
+        found = places.base(path) / Path(section[key]).expanduser()
+        section[key] = os.path.abspath(found)
+        found.exists()  # may itself fail; whether it must be there is for its reader to say
     except (OSError, RuntimeError, ValueError) as reason:
-        del section["path"]
+        del section[key]
         why = reason.strerror if isinstance(reason, OSError) else str(reason)
-        yield Problem(path, f"the path cannot be used: {why}; give a folder")
+        yield Problem(path, f"the path cannot be used: {why}; give {what}")

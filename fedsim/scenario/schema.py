@@ -6,57 +6,29 @@ Knows nothing of files and lines, nor of which schedulers, models and data sets 
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    PlainSerializer,
-    PrivateAttr,
-    Tag,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Discriminator, Field, PrivateAttr, Tag, model_validator
 
 from fedsim.documents.problems import Places
 from fedsim.documents.translate import rule, wanted
-from fedsim.errors import shown
-from fedsim.quantities import Delay, Duration, Fraction, Rate
+from fedsim.quantities import Duration, Fraction, Frequency
 from fedsim.scenario.errors import SCENARIO
+from fedsim.scenario.network import AccessPoint, Link, Network
+from fedsim.scenario.section import Identifier, Name, Number, Options, Recorded, Section, Switch, Whole
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
-
-def _no_switch(value: object) -> object:
-    if isinstance(value, bool):  # pydantic would take true as 1
-        raise PydanticCustomError("int_type", "not a number")
+def _index(value: object) -> object:
+    if isinstance(value, str):
+        raise wanted("the index of a unit, or auto")
     return value
 
 
-def _identifier(value: object) -> object:
-    if isinstance(value, str) and not _NAME.fullmatch(value):
-        rules = "letters, digits, '-', '_' and '.', and begin with a letter or digit, at most 100 of them"
-        raise ValueError(f"{shown(value)} does not fit a folder's name; use {rules}")
-    return value
-
-
-Whole = Annotated[int, BeforeValidator(_no_switch)]
-Number = Annotated[float, BeforeValidator(_no_switch), Field(allow_inf_nan=False)]
-Identifier = Annotated[str, BeforeValidator(_identifier)]
-Name = Annotated[str, Field(min_length=1)]
-Switch = Annotated[bool, PlainSerializer(lambda value: "on" if value else "off", return_type=str)]
-Options = Annotated[Any, Field(exclude=True)]  # an instance of a type that the registry names; `dump` writes it
-
-
-class Section(BaseModel):
-    """A mapping of a scenario: frozen, and no other keys than these."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+Cut = Annotated[
+    Annotated[Literal["auto"], Tag("<auto>")] | Annotated[Whole, BeforeValidator(_index), Field(ge=1), Tag("<index>")],
+    Discriminator(lambda value: "<auto>" if value == "auto" else "<index>"),
+]
 
 
 class Model(Section):
@@ -64,8 +36,10 @@ class Model(Section):
 
     name: Name = Field(examples=["vgg5"])
     """A model of `fedsim list models`, or `module:Class`."""
-    cut: Whole | None = Field(default=None, ge=1)
-    """The device holds the units before this index; null where the scheduler trains whole models."""
+    cut: Cut | None = None
+    """The device holds the units before this index; auto chooses; null where the scheduler trains whole models."""
+    objective: Literal["time", "device_memory", "bytes"] = "time"
+    """What `cut: auto` makes least: the predicted time of a round, the devices' memory, or the bytes exchanged."""
     options: Options = None
     """What the model takes beside these, each a key of this section."""
 
@@ -105,33 +79,6 @@ class Data(Section):
     """How the training data are spread over the devices."""
 
 
-class InlineLink(Section):
-    """A link written out in the scenario."""
-
-    up: Rate = Field(examples=["10 Mbit/s"])
-    """From the device to the server."""
-    down: Rate = Field(examples=["26 Mbit/s"])
-    """From the server to the device."""
-    latency: Delay = 0.0
-    """One way, for each message."""
-
-
-def _link_name(value: object) -> object:
-    if not isinstance(value, str):
-        raise wanted("the name of a link, or its rates, {up: 10 Mbit/s, down: 20 Mbit/s}")
-    return value
-
-
-def _link_form(value: object) -> str:
-    return "<inline>" if isinstance(value, dict | InlineLink) else "<name>"
-
-
-Link = Annotated[
-    Annotated[Name, BeforeValidator(_link_name), Tag("<name>")] | Annotated[InlineLink, Tag("<inline>")],
-    Discriminator(_link_form),
-]
-
-
 class Group(Section):
     """A group of like devices."""
 
@@ -141,6 +88,16 @@ class Group(Section):
     """Devices of this kind."""
     link: Link | None = None
     """A link of `fedsim list links`, the path of one, or its rates; null takes the profile's default."""
+    power_mode: Name | None = None
+    """A mode of the profile; null takes its usual one."""
+    clock: Frequency | None = None
+    """Clock of the processor that trains, in the place of the profile's."""
+    access: Name | None = None
+    """The access point (a key of `access`) that the devices share."""
+    population: Switch = False
+    """Whether each device draws its own rates from the link's population."""
+    availability: Recorded | None = None
+    """A recording of when devices are there; each starts at its own moment of it."""
 
 
 class Server(Section):
@@ -221,6 +178,22 @@ class Fault(Section):
         return self
 
 
+class Churn(Section):
+    """When devices are there, from a recording."""
+
+    availability: Recorded = Field(examples=["availability.csv"])
+    """The recording; each device starts at its own moment of it."""
+
+
+def _faults(value: object) -> str:
+    return "<recorded>" if isinstance(value, dict | Churn) else "<listed>"
+
+
+Faults = Annotated[
+    Annotated[tuple[Fault, ...], Tag("<listed>")] | Annotated[Churn, Tag("<recorded>")], Discriminator(_faults)
+]
+
+
 class Until(Section):
     """When the run ends: whichever comes first; at least one."""
 
@@ -285,8 +258,14 @@ class Scenario(Section):
     """Batch or group normalisation in models that normalise."""
     selection: Selection = Selection()
     """Which devices take part in a round."""
-    faults: tuple[Fault, ...] = ()
-    """Devices that go away and come back."""
+    network: Network = Network()
+    """How messages flow."""
+    access: dict[Name, AccessPoint] = Field(default_factory=dict)
+    """Capacities that groups of devices share, by name."""
+    faults: Faults = ()
+    """Devices that go away and come back: a list, or a recording."""
+    on_oom: Literal["refuse", "leave", "record"] = "refuse"
+    """What happens where memory does not suffice: the run is refused, the device leaves, or it is only recorded."""
     until: Until = Field(examples=["{rounds: 100}"])
     """When the run ends."""
     evaluate: Evaluate = Evaluate()
@@ -300,10 +279,19 @@ class Scenario(Section):
 
     _places: Places = PrivateAttr(default_factory=lambda: Places(SCENARIO))
 
+    def __hash__(self) -> int:
+        """Of some of what makes two scenarios equal; a mapping, such as `access`, has no hash of its own."""
+        return hash((self.name, self.seed, self.fleet, self.server, self.until))
+
     @property
     def devices(self) -> int:
         """How many devices the fleet has."""
         return sum(group.count for group in self.fleet)
+
+    @property
+    def listed_faults(self) -> tuple[Fault, ...]:
+        """The faults that are written out; none where they come from a recording."""
+        return () if isinstance(self.faults, Churn) else self.faults
 
     def where(self, *path: str | int) -> str:
         """Where a value was given, for the end of a message: `(x.yaml, line 8)`."""

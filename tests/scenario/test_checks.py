@@ -26,7 +26,7 @@ def test_all_devices_may_be_asked_for_by_number() -> None:
 
 def test_the_last_device_may_leave() -> None:
     """Devices are numbered from 0."""
-    assert read(faults=[{"device": 3, "leave": "1 s"}]).faults[0].device == 3
+    assert read(faults=[{"device": 3, "leave": "1 s"}]).listed_faults[0].device == 3
     with pytest.raises(ScenarioError, match=r"faults\.0\.device: device 4, but the fleet has devices 0 to 3"):
         read(faults=[{"device": 4, "leave": "1 s"}])
 
@@ -36,7 +36,7 @@ def test_a_device_may_leave_again_in_the_instant_of_its_return() -> None:
     first = {"device": 1, "leave": "1 s", "return": "2 s"}
     second = {"device": 1, "leave": "2 s", "return": "3 s"}
     for faults in ([first, second], [second, first]):
-        assert len(read(faults=faults).faults) == 2
+        assert len(read(faults=faults).listed_faults) == 2
     overlapping = {"device": 1, "leave": "1.9 s", "return": "3 s"}
     for faults, index in (([first, overlapping], 1), ([overlapping, first], 0)):
         with pytest.raises(ScenarioError, match=rf"faults\.{index}\.leave: device 1 is already away since 1 s"):
@@ -50,3 +50,30 @@ def test_a_goal_of_quality_needs_learning(goal: dict[str, float]) -> None:
     assert getattr(read(until=goal).until, key) == goal[key]
     with pytest.raises(ScenarioError, match=rf"until\.{key}: needs learning: on, since timing only trains nothing"):
         read(until=goal, learning=False)
+
+
+def test_an_access_point_is_named_and_used() -> None:
+    """A group names one that there is, and one that nobody is behind is a mistake."""
+    lab = {"lab": {"up": "3 MB/s", "down": "3 MB/s"}}
+    fleet = [{"profile": "pi-4", "count": 4, "access": "lab"}]
+    assert read(fleet=fleet, access=lab).fleet[0].access == "lab"
+    with pytest.raises(ScenarioError, match=r"fleet\.0\.access: unknown access point 'lab'; did you mean lab2\?"):
+        read(fleet=fleet, access={"lab2": lab["lab"]})
+    with pytest.raises(ScenarioError, match=r"access\.lab: no group of the fleet is behind it"):
+        read(access=lab)
+
+
+def test_devices_that_come_and_go_for_ever_need_an_end() -> None:
+    """A recording that begins again wants until.time; one that ends does not."""
+    fleet = [{"profile": "pi-4", "count": 4, "availability": "a.csv"}]
+    endless = r"devices come and go for ever, so the run may never end; add until\.time, or wrap: off"
+    for given in ({"fleet": fleet}, {"faults": {"availability": "a.csv"}}):
+        with pytest.raises(ScenarioError, match=endless):
+            read(**given)
+        assert read(**given, until={"rounds": 3, "time": "1 h"}).until.rounds == 3
+    once = [{"profile": "pi-4", "availability": {"path": "a.csv", "wrap": False}}]
+    recorded = read(fleet=once).fleet[0].availability
+    assert recorded is not None
+    assert recorded.path.is_absolute()
+    with pytest.raises(ScenarioError, match=r"fleet\.0\.availability: faults are given, too; keep one of them"):
+        read(fleet=once, faults=[{"device": 0, "leave": "1 s"}])

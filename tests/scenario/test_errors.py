@@ -18,8 +18,8 @@ CASES: list[tuple[str, str, str]] = [
     (
         "seed: 7",
         "xyzzy: 7",
-        "xyzzy: unknown key; the keys here are data, evaluate, faults, fleet, learning, mode, model, name, norm, "
-        "scheduler, seed, selection, server, training, until, workers (x.yaml, line 2)",
+        "xyzzy: unknown key; the keys here are access, data, evaluate, faults, fleet, learning, mode, model, name, "
+        "network, norm, on_oom, scheduler, seed, selection, server, training, until, workers (x.yaml, line 2)",
     ),
     ("seed: 7", "seed: -1", "seed: -1 does not fit; give 0 or more (x.yaml, line 2)"),
     ("seed: 7", "seed: 7.5", "seed: 7.5 does not fit; give a whole number (x.yaml, line 2)"),
@@ -47,9 +47,19 @@ CASES: list[tuple[str, str, str]] = [
     ("{name: vgg11, cut: 2}", "", "model: no value is given; give a name or a mapping {name: NAME} (x.yaml, line 3)"),
     ("name: vgg11", "name: 3", "model.name: 3 does not fit; give the name of a model or module:Class (x.yaml, line 3)"),
     ("cut: 2", "cut: 0", "model.cut: 0 does not fit; give 1 or more (x.yaml, line 3)"),
-    ("cut: 2", "cut: auto", "model.cut: an automatic cut is not in this version; give the index of a unit"),
+    ("cut: 2", "cut: best", "model.cut: 'best' does not fit; give the index of a unit, or auto (x.yaml, line 3)"),
+    ("cut: 2", "cut: true", "model.cut: true does not fit; give a whole number (x.yaml, line 3)"),
+    (
+        "cut: 2",
+        "objective: speed",
+        "model.objective: 'speed' does not fit; give time, device_memory or bytes (x.yaml, line 3)",
+    ),
     ("cut: 2", "wide: 2", "model.wide: unknown key; did you mean width? (x.yaml, line 3)"),
-    ("cut: 2", "options: 2", "model.options: unknown key; the keys here are cut, name, width (x.yaml, line 3)"),
+    (
+        "cut: 2",
+        "options: 2",
+        "model.options: unknown key; the keys here are cut, name, objective, width (x.yaml, line 3)",
+    ),
     (
         "name: cifar10\n  path: ../data",
         "name: cifar",
@@ -143,7 +153,6 @@ CASES: list[tuple[str, str, str]] = [
         "return: 300 s}, {device: 3, leave: 200 s}",
         "faults.1.leave: device 3 is already away since 2 min, and it is back at 5 min; let it return before it leaves",
     ),
-    ("[{device: 3, leave: 120 s, return: 300 s}]", "{device: 3}", "faults: a mapping does not fit; give a list"),
     (
         "{accuracy: 90 %, rounds: 200, time: 6 h}",
         "{}",
@@ -166,7 +175,35 @@ CASES: list[tuple[str, str, str]] = [
     ("mode: simulate", "pruning: {}", "pruning: not in this version of fedsim; remove the key (x.yaml, line 18)"),
     ("mode: simulate", "workers: {kind: ray}", "workers.kind: Ray workers are not in this version; use kind: inline"),
     ("mode: simulate", "workers: {threads: 0}", "workers.threads: 0 does not fit; give 1 or more (x.yaml, line 18)"),
-    ("count: 4", "power_mode: 4", "fleet.0.power_mode: not in this version of fedsim; remove the key (x.yaml, line 9)"),
+    ("count: 4", "power_mode: 4", "fleet.0.power_mode: 4 does not fit; give text (x.yaml, line 9)"),
+    ("count: 4", "clock: 1.2", "fleet.0.clock: 1.2 has no unit; a frequency is given in Hz, kHz, MHz, GHz, THz; write"),
+    (
+        "count: 4",
+        "access: lab",
+        "fleet.0.access: unknown access point 'lab'; there are none; add it to the scenario's access (x.yaml, line 9)",
+    ),
+    (
+        "mode: simulate",
+        "access: {lab: {up: 3 MB/s, down: 3 MB/s}}",
+        "access.lab: no group of the fleet is behind it; add access: lab to one, or remove it (x.yaml, line 18)",
+    ),
+    ("mode: simulate", "access: {lab: {up: 3 MB/s}}", "access.lab.down: missing; add it, as in 'down: 300 Mbit/s'"),
+    ("mode: simulate", "access: [lab]", "access: a list does not fit; give a mapping of keys"),
+    ("latency: 25 ms", "latency: 1 s, rtt: 2 s", "fleet.1.link.latency: rtt is given, too; keep one (latency is one"),
+    ("latency: 25 ms", "loss: 100 %", "fleet.1.link.loss: 1.0 does not fit; give less than 1"),
+    ("latency: 25 ms", "trace: {reader: ucc}", "fleet.1.link.trace.path: missing; add it, as in 'path: trace.csv'"),
+    ("mode: simulate", "network: {loss: some}", "network.loss: 'some' does not fit; give delay, mathis or off"),
+    ("mode: simulate", "network: {window: 0 B}", "network.window: '0 B' is out of range"),
+    ("mode: simulate", "network: {efficiency: 0}", "network.efficiency: 0.0 does not fit; give more than 0"),
+    ("mode: simulate", "network: {rttbias: on}", "network.rttbias: unknown key; did you mean rtt_bias?"),
+    ("mode: simulate", "on_oom: ignore", "on_oom: 'ignore' does not fit; give refuse, leave or record"),
+    ("count: 4", "availability: a.csv", "fleet.0.availability: faults are given, too; keep one of them (x.yaml, line"),
+    ("[{device: 3, leave: 120 s, return: 300 s}]", "{availability: 3}", "faults.availability: 3 does not fit; give"),
+    (
+        "[{device: 3, leave: 120 s, return: 300 s}]",
+        "{device: 3}",
+        "faults.device: unknown key; the keys here are availab",
+    ),
     (
         "mode: simulate",
         "selection: {kind: over, over: 3}",

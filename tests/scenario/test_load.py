@@ -26,7 +26,7 @@ def test_every_section_is_read(folder: Path) -> None:
     assert scenario.fleet[0].link == "wifi"
     assert scenario.scheduler.options == FedAvg(local_steps=8, deadline=180.0)
     assert scenario.training.optimizer.options == Sgd(0.05, 0.9)
-    assert (scenario.faults[0].leave, scenario.faults[0].return_) == (120.0, 300.0)
+    assert (scenario.listed_faults[0].leave, scenario.listed_faults[0].return_) == (120.0, 300.0)
     assert (scenario.until.accuracy, scenario.until.time) == (0.9, 21600.0)
     assert scenario.learning is True
 
