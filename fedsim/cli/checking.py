@@ -12,6 +12,7 @@ from rich.table import Table
 from fedsim.experiment.building import holdings
 from fedsim.experiment.checking import Findings, check
 from fedsim.experiment.loading import load_scenario
+from fedsim.hardware.machines import machine
 from fedsim.scenario import dump
 from fedsim.units import human_count, human_seconds
 
@@ -76,7 +77,7 @@ def _fleet(findings: Findings) -> Table:
         grid.add_row(
             count,
             profile.id,
-            human_count(profile.speed, "MAC/s"),
+            machine(profile).summary,
             human_count(profile.memory.usable, "B"),
             link.id,
             human_count(link.up * 8, "bit/s"),

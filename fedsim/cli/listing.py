@@ -40,13 +40,14 @@ def _data() -> dict[str, str]:
 
 
 def _profiles() -> dict[str, str]:
+    from fedsim.hardware.machines import machine
     from fedsim.hardware.profiles import load_profile
 
     found = {}
     for name in catalogue.names("profile"):
         profile = load_profile(name)
         memory = human_count(profile.memory.usable, "B")
-        found[name] = f"{profile.kind}, {human_count(profile.speed, 'MAC/s')}, {memory} usable; {profile.name}"
+        found[name] = f"{profile.kind}, {machine(profile).summary}, {memory} usable; {profile.name}"
     return found
 
 

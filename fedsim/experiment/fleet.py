@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fedsim.costs import Cost
 from fedsim.hardware.links import Link
+from fedsim.hardware.machines import machine
 from fedsim.hardware.pricing import nanoseconds
 from fedsim.hardware.profiles import Profile
 from fedsim.hardware.sources import weakest
@@ -65,14 +66,14 @@ class Fleet:
     def price(self) -> Callable[[int, Cost, int], int]:
         """Nanoseconds that a cost takes on a node; remembered by cost object, which works of one kind share."""
         kinds: list[dict[Cost, int]] = [{} for _ in (*self.groups, self.server)]
-        profiles = [*(group.profile for group in self.groups), self.server]
+        machines = [machine(profile) for profile in (*(group.profile for group in self.groups), self.server)]
         kind_of = [n for n, group in enumerate(self.groups) for _ in range(group.count)] + [-1]  # the server's is [-1]
 
         def price(node: int, cost: Cost, _start: int) -> int:
             kind = kind_of[node]
             known = kinds[kind]
             if cost not in known:
-                known[cost] = nanoseconds(profiles[kind], cost)
+                known[cost] = nanoseconds(machines[kind], cost)
             return known[cost]
 
         return price

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -12,6 +12,7 @@ from fedsim.documents.translate import rule
 from fedsim.errors import nearest, shown
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+_NO_FIGURES: Final = ("schema", "calibration")
 
 
 class Confidence(StrEnum):
@@ -38,20 +39,28 @@ class Source(BaseModel):
 
 
 def numbers(model: BaseModel, prefix: str = "") -> Iterator[str]:
-    """Dotted names of the numbers, and lists of numbers, that a file gives, in order; defaults are not among them."""
+    """Dotted names of the numbers that a file gives, in order; those left to their defaults are not among them.
+
+    A list of numbers counts as one. The version of the format and a calibration, which is its own evidence, are left
+    out.
+    """
     for name, field in type(model).model_fields.items():
-        value = getattr(model, name)
         key = prefix + (field.alias or name)
-        if isinstance(value, BaseModel):
+        if key not in _NO_FIGURES and (name in model.model_fields_set or isinstance(getattr(model, name), BaseModel)):
+            yield from _below(getattr(model, name), key)
+
+
+def _below(value: object, key: str) -> Iterator[str]:
+    match value:
+        case BaseModel():
             yield from numbers(value, key + ".")
-        elif name in model.model_fields_set and _numeric(value) and key != "schema":
+        case Mapping():
+            for name, inner in value.items():
+                yield from _below(inner, f"{key}.{name}")
+        case int() | float() | (int() | float(), *_):
             yield key
-
-
-def _numeric(value: object) -> bool:
-    if isinstance(value, tuple):
-        return bool(value) and all(map(_numeric, value))
-    return isinstance(value, int | float) and not isinstance(value, bool)
+        case _:
+            pass
 
 
 def origin(field: str, sources: Iterable[Source]) -> Source | None:

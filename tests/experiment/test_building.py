@@ -14,6 +14,7 @@ from fedsim.experiment.building import TICKS, Study, build
 from fedsim.experiment.fleet import Fleet, Group
 from fedsim.experiment.loading import load_scenario
 from fedsim.hardware.links import load_link
+from fedsim.hardware.machines import machine
 from fedsim.hardware.pricing import nanoseconds
 from fedsim.hardware.profiles import load_profile
 from fedsim.hardware.sources import Confidence, Source
@@ -240,7 +241,7 @@ def test_prices_are_those_of_the_profiles() -> None:
     cost = forward_cost(built().assembly.model.units, 4)
     price = found.price()
     assert [price(k, cost, 0) for k in (*range(6), SERVER)] == [
-        nanoseconds(found.profile(k), cost) for k in (*range(6), SERVER)
+        nanoseconds(machine(found.profile(k)), cost) for k in (*range(6), SERVER)
     ]
 
 

@@ -8,16 +8,17 @@ from hypothesis import strategies as st
 
 from fedsim.costs import Cost, OpClass, Operator, Phase
 from fedsim.errors import RunError
+from fedsim.hardware.machines import Machine, machine
 from fedsim.hardware.pricing import nanoseconds, seconds
 from fedsim.hardware.profiles import Profile, load_profile
 from fedsim.hardware.rounding import whole_nanoseconds
 
-TIER = load_profile("pi-tier-1")  # 2.2 GMAC/s, backward ratio 2
+TIER = machine(load_profile("pi-tier-1"))  # 2.2 GMAC/s, backward ratio 2
 
 
-def profile(**changes: object) -> Profile:
+def tier(**changes: object) -> Machine:
     """The first tier with some fields changed."""
-    return Profile.model_validate(TIER.model_dump(mode="json", by_alias=True) | changes)
+    return machine(Profile.model_validate(TIER.profile.model_dump(mode="json", by_alias=True) | changes))
 
 
 def forward(macs: int, count: int = 1) -> Operator:
@@ -43,25 +44,25 @@ def test_forward_is_macs_over_speed() -> None:
 def test_a_training_step_costs_three_forward_passes() -> None:
     """With ratio 2 a step is 3m, whatever the counted backward MACs: the first unit has no input gradient."""
     step = Cost((forward(600), forward(400), backward(800, 400), backward(600, 600), OPTIMIZER))
-    assert seconds(profile(speed="1 kMAC/s"), step) == pytest.approx(3.0)
+    assert seconds(tier(speed="1 kMAC/s"), step) == pytest.approx(3.0)
 
 
 def test_the_ratio_is_the_profiles() -> None:
     """Ratio 1.5: 1 s forward, 1.5 s backward."""
     step = Cost((forward(1000), backward(2000, 1000)))
-    assert seconds(profile(speed="1 kMAC/s", backward_ratio=1.5), step) == pytest.approx(2.5)
+    assert seconds(tier(speed="1 kMAC/s", backward_ratio=1.5), step) == pytest.approx(2.5)
 
 
 def test_equal_operators_count() -> None:
     """`count` operators take `count` times as long, forward and backward."""
     step = Cost((forward(100, count=3), backward(200, 100, count=3)))
-    assert seconds(profile(speed="1 kMAC/s"), step) == pytest.approx(0.9)
+    assert seconds(tier(speed="1 kMAC/s"), step) == pytest.approx(0.9)
 
 
 def test_aggregation_is_macs_over_speed() -> None:
     """Averaging five models of 200 parameters is 1,000 MACs."""
     mean = Cost((Operator(OpClass.COPY, Phase.AGGREGATE, 1000, 4800),))
-    assert seconds(profile(speed="1 kMAC/s"), mean) == pytest.approx(1.0)
+    assert seconds(tier(speed="1 kMAC/s"), mean) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(
@@ -82,16 +83,16 @@ def test_work_without_a_cost_is_an_error(cost: Cost, message: str) -> None:
 
 def test_a_price_is_never_less_than_one_nanosecond() -> None:
     """One MAC on 3 TMAC/s takes a third of a picosecond: one tick of the clock."""
-    assert nanoseconds(load_profile("gpu-3t"), Cost((forward(1),))) == 1
+    assert nanoseconds(machine(load_profile("gpu-3t")), Cost((forward(1),))) == 1
 
 
 def test_a_price_follows_from_profile_and_cost_alone() -> None:
     """Two profiles of one id have their own prices; equal costs have equal ones."""
     cost = Cost((forward(1000),))
-    assert nanoseconds(profile(speed="1 kMAC/s"), cost) == 10**9
-    assert nanoseconds(profile(speed="2 kMAC/s"), cost) == 5 * 10**8
-    assert nanoseconds(profile(speed="1 kMAC/s"), Cost((forward(1000),))) == 10**9
-    assert nanoseconds(profile(speed="1 kMAC/s"), Cost((forward(2000),))) == 2 * 10**9
+    assert nanoseconds(tier(speed="1 kMAC/s"), cost) == 10**9
+    assert nanoseconds(tier(speed="2 kMAC/s"), cost) == 5 * 10**8
+    assert nanoseconds(tier(speed="1 kMAC/s"), Cost((forward(1000),))) == 10**9
+    assert nanoseconds(tier(speed="1 kMAC/s"), Cost((forward(2000),))) == 2 * 10**9
 
 
 @given(st.lists(st.integers(1, 10**12), min_size=1, max_size=8), st.integers(1, 10**6))

@@ -1,0 +1,134 @@
+"""Machines: profiles as a fleet uses them, in a power mode and at a clock, every figure resolved.
+
+Knows what a price needs of a machine, not how it is computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fedsim.errors import UserError, shown, unknown
+from fedsim.hardware.modes import Watts, clock_ratio, clocked, drawn
+from fedsim.hardware.power import Draw
+from fedsim.hardware.processors import Processor
+from fedsim.hardware.profiles import CostModel, Memory, Profile, Thermal, Variation
+from fedsim.units import FREQUENCY, human_count, human_seconds
+
+_ONLY_ROOFLINE: Final = "only a profile with cost model roofline knows what"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Machine:
+    """A kind of device or server. Compared by identity, so that prices can be kept by it."""
+
+    id: str
+    """The profile's, with mode and clock where they are given: `jetson-nano@5w`."""
+    profile: Profile
+    processor: Processor | None
+    """What trains, as mode and clock set it; None where the cost model knows no processor."""
+    watts: Watts
+    """What it draws, as mode and clock set it."""
+
+    @property
+    def cost_model(self) -> CostModel:
+        """How `pricing` turns a cost into seconds."""
+        return self.profile.cost_model
+
+    @property
+    def lanes(self) -> int:
+        """Works that run at the same time."""
+        return self.profile.lanes
+
+    @property
+    def memory(self) -> Memory:
+        """Bytes that there are, may be used, and are taken."""
+        return self.profile.memory
+
+    @property
+    def variation(self) -> Variation:
+        """How unequal its like and its works are."""
+        return self.profile.variation
+
+    @property
+    def thermal(self) -> Thermal | None:
+        """What heat costs it."""
+        return self.profile.thermal
+
+    @property
+    def idle_watts(self) -> float:
+        """Watts with nothing loaded."""
+        return self.watts.idle
+
+    @property
+    def busy_watts(self) -> float:
+        """Watts while it computes."""
+        return self.watts.busy
+
+    @property
+    def ready_watts(self) -> float:
+        """Watts between two works."""
+        return self.watts.ready
+
+    @property
+    def summary(self) -> str:
+        """Its speed in a few words, for tables."""
+        profile = self.profile
+        if self.processor is not None:
+            gemm, bandwidth = self.processor.gemm, self.processor.bandwidth
+            return f"gemm {human_count(gemm, 'MAC/s')}, {human_count(bandwidth, 'B/s')}"
+        if profile.times is not None:
+            return f"measured times of {', '.join(profile.times)}"
+        if profile.sample_time is not None:
+            return f"{human_seconds(profile.sample_time)} a sample"
+        assert profile.speed is not None, "a profile has what its cost model needs"
+        return human_count(profile.speed, "MAC/s")
+
+
+def machine(profile: Profile, mode: str | None = None, clock: float | None = None) -> Machine:
+    """A profile in a power mode and at a clock.
+
+    Args:
+        profile: What it is.
+        mode: One of the profile's power modes; None is the profile as it stands.
+        clock: Hz of the processor that trains; None leaves what the mode says.
+
+    Raises:
+        UserError: there is no such mode, or nothing says what mode or clock would change.
+    """
+    name = profile.id + (f"@{mode}" if mode is not None else "")
+    if profile.processors is None or profile.use is None:
+        for key, given in (("power_mode", mode), ("clock", clock)):
+            if given is not None:
+                model = profile.cost_model
+                raise UserError(f"{key} for {profile.id}, but {_ONLY_ROOFLINE} it changes, not {model}; remove {key}")
+        return Machine(name, profile, None, drawn(profile.power, 1.0))
+    chosen = None
+    if mode is not None:
+        modes = profile.modes or {}
+        if mode not in modes:
+            raise UserError(unknown(f"power mode of {profile.id}", mode, modes) + "; or leave power_mode out")
+        chosen = modes[mode]
+    use = (chosen.use if chosen is not None else None) or profile.use
+    changes = chosen.of(use) if chosen is not None else {}
+    processor = profile.processors.named()[use]
+    watts = drawn(profile.power, clock_ratio(processor, changes), chosen)
+    processor = clocked(processor, changes)
+    if clock is not None:
+        name += f"@{clock / 1e9:g}GHz"
+        processor, watts = _at_clock(profile, use, processor, watts, clock)
+    return Machine(name, profile, processor, watts)
+
+
+def _at_clock(
+    profile: Profile, use: str, processor: Processor, watts: Watts | Draw, clock: float
+) -> tuple[Processor, Watts]:
+    if not clock > 0:
+        raise UserError(f"clock {shown(clock)} Hz for {profile.id}; a clock is greater than zero, like 1.2 GHz")
+    if processor.clock is None:
+        raise UserError(
+            f"clock {FREQUENCY.format(clock)} for {profile.id}, but the profile does not say the clock of its {use}, "
+            f"so there is nothing to compare it with; add processors.{use}.clock to the profile, or remove clock"
+        )
+    changes: dict[str, Any] = {"clock": clock}
+    return clocked(processor, changes), drawn(watts, clock_ratio(processor, changes))
