@@ -101,7 +101,17 @@ class Node:
     busy_watts: float
     memory: float
     power_confidence: str = "unverified"
-    """How far the two powers are to be trusted: `measured`, `derived`, `specification` or `unverified`."""
+    """How far the powers are to be trusted: `measured`, `derived`, `specification` or `unverified`."""
+    power_field: str = "power"
+    """The field among them that is known least."""
+    ready_watts: float | None = None
+    """Between two works with everything loaded; None: as idle."""
+    radio_watts: float = 0.0
+    """Drawn by its link, beside what the machine draws, while bytes flow in one direction."""
+    radio_up: float = 0.0
+    """Joules a byte that it sends."""
+    radio_down: float = 0.0
+    """Joules a byte that it receives."""
 
 
 @dataclass(slots=True)

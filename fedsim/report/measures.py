@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedsim.report.columns import Columns, Ints, tabulate
+from fedsim.report.energy import joules
 from fedsim.report.idle import Accounts, account
 from fedsim.report.intervals import added
 from fedsim.report.traffic import Traffic, traffic
@@ -43,7 +44,7 @@ class Measures:
     """The measures of a run; arrays have an entry a row of the node table.
 
     `samples` are those of work that was not wasted; MACs include wasted work. `joules` is NaN where the profile has no
-    power.
+    power, `peak_memory` (bytes) where a node took no part or its memory was not accounted.
     """
 
     columns: Columns
@@ -53,6 +54,7 @@ class Measures:
     forward_macs: Ints
     samples: Ints
     joules: Floats
+    peak_memory: Floats
     curve: tuple[Point, ...]
 
     @property
@@ -65,8 +67,6 @@ def measure(trace: Trace) -> Measures:
     """All measures of a trace."""
     columns = tabulate(trace)
     spans, size, accounts = columns.spans, len(columns.nodes), account(columns)
-    idle_watts = np.array([node.idle_watts for node in columns.nodes], np.float64)
-    busy_watts = np.array([node.busy_watts for node in columns.nodes], np.float64)
     kept = ~spans.wasted
     return Measures(
         columns=columns,
@@ -75,9 +75,18 @@ def measure(trace: Trace) -> Measures:
         macs=added(spans.node, spans.macs, size),
         forward_macs=added(spans.node, spans.forward_macs, size),
         samples=added(spans.node[kept], spans.samples[kept], size),
-        joules=idle_watts * (accounts.horizon / SECOND) + (busy_watts - idle_watts) * (accounts.busy / SECOND),
+        joules=joules(columns, accounts),
+        peak_memory=_peaks(columns),
         curve=_curve(columns),
     )
+
+
+def _peaks(columns: Columns) -> Floats:
+    """The most that each node has held, from the marks that say so."""
+    peaks = np.full(len(columns.nodes), np.nan)
+    marks = columns.named("memory.peak")
+    np.fmax.at(peaks, columns.table.rows([mark.node for mark in marks]), [mark.value for mark in marks])
+    return peaks
 
 
 def _curve(columns: Columns) -> tuple[Point, ...]:

@@ -73,6 +73,8 @@ def figures(summaries: Sequence[Summary]) -> list[Figure]:
         Figure("bytes down", "", lambda s: sum(s["bytes"]["down"].values()), _bytes, -1),
         Figure("samples a second, end to end", "samples/s", _rate, "{:.4g}".format, 1),
         Figure("device work", "", lambda s: s["devices"]["macs"], lambda v: human_count(v, "MAC")),
+        Figure("device memory, peak", "", lambda s: s["devices"]["peak_memory_bytes"], _bytes, -1),
+        Figure("server memory, peak", "", lambda s: s["server"]["peak_memory_bytes"], _bytes, -1),
         Figure("device energy", "", lambda s: s["devices"]["joules"], lambda v: human_count(v, "J"), -1),
         Figure("wall time", "", lambda s: s["wall_seconds"], human_seconds),
     ]

@@ -12,10 +12,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from fedsim.report.energy import energy_label
 from fedsim.report.idle import CAUSES, DEPENDENCY
 from fedsim.report.measures import SECOND, Floats, Measures, Point, best, finite, measure
 from fedsim.report.traffic import DIRECTIONS
-from fedsim.trace import PURPOSES, Node, Trace
+from fedsim.trace import PURPOSES, Trace
 
 SCHEMA: Final = 1
 _ORDER: Final = ("activations", "gradients", "weights", "labels", "control")
@@ -72,16 +73,6 @@ def summarise(
     return summary
 
 
-def energy_label(nodes: Sequence[Node]) -> str:
-    """What stands beside every figure in joules: how it was made, and the node whose power is known least."""
-    order = ("measured", "derived", "specification", "unverified")
-    least = max(nodes, key=lambda node: order.index(node.power_confidence))
-    return (
-        "linear energy model, no power was measured; "
-        f"weakest input: power of {least.profile} ({least.power_confidence})"
-    )
-
-
 def metric_name(scenario: Mapping[str, Any]) -> str:
     """What the quality of this run is measured by: perplexity for text, else what `until` asks for, else accuracy."""
     until, data = scenario.get("until") or {}, scenario.get("data") or {}
@@ -111,7 +102,11 @@ def _server(measures: Measures) -> dict[str, Any]:
     row = measures.columns.server
     busy, idle = utilisation(measures)
     rows = np.arange(len(busy)) == row
-    return {**_fractions(busy[rows], idle[:, rows]), "peak_memory_bytes": None, "joules": _sum(measures.joules[rows])}
+    return {
+        **_fractions(busy[rows], idle[:, rows]),
+        "peak_memory_bytes": _most(measures.peak_memory[rows]),
+        "joules": _sum(measures.joules[rows]),
+    }
 
 
 def _devices(measures: Measures) -> dict[str, Any]:
@@ -122,7 +117,7 @@ def _devices(measures: Measures) -> dict[str, Any]:
         "count": int(rows.sum()),
         **_fractions(busy[present], idle[:, present]),
         "macs": int(measures.macs[rows].sum()),
-        "peak_memory_bytes": None,
+        "peak_memory_bytes": _most(measures.peak_memory[rows]),
         "joules": _sum(measures.joules[rows]),
     }
 
@@ -133,6 +128,12 @@ def _fractions(busy: Floats, idle: Floats) -> dict[str, Any]:
         return {"idle": None, "idle_by_cause": dict.fromkeys(CAUSES), "busy": None}
     by_cause = dict(zip(CAUSES, idle.mean(axis=1).tolist(), strict=True))
     return {"idle": 1.0 - float(busy.mean()), "idle_by_cause": by_cause, "busy": float(busy.mean())}
+
+
+def _most(values: Floats) -> int | None:
+    """The greatest of the values that are known."""
+    known = values[~np.isnan(values)]
+    return int(known.max()) if len(known) else None
 
 
 def _sum(values: Floats) -> float | None:

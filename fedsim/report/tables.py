@@ -42,7 +42,7 @@ def node_rows(measures: Measures, limit: int | None = None) -> list[tuple[Any, .
             measures.macs[:count].tolist(),
             measures.forward_macs[:count].tolist(),
             measures.samples[:count].tolist(),
-            [None] * count,
+            [None if math.isnan(peak) else int(peak) for peak in measures.peak_memory[:count].tolist()],
             [finite(joules) for joules in measures.joules[:count].tolist()],
             measures.traffic.contributions[:count].tolist(),
             strict=True,

@@ -10,9 +10,8 @@ import pytest
 
 from fedsim.report.idle import CAUSES
 from fedsim.report.measures import measure
-from fedsim.report.summary import energy_label, summarise
+from fedsim.report.summary import summarise
 from fedsim.script import SERVER
-from fedsim.trace import Node
 from tests.report.hand_made_traces import SCENARIO, Tape, fedavg
 
 NS = 1e-9
@@ -173,13 +172,13 @@ def test_time_that_an_emulation_lost_is_the_time_error() -> None:
     assert summary_of(tape)["identity"]["time_error_s"] == pytest.approx(10 * NS)
 
 
-def test_the_energy_label_names_the_power_that_is_known_least() -> None:
-    """Joules come from a linear model; whoever reads them is told, with the weakest input."""
-    measured = Node(-1, "server", "a6000", -1, 1, 0, 1.0, 2.0, 1e9, "measured")
-    guessed = Node(0, "device 0", "pi", 0, 1, 5, 1.0, 2.0, 1e9, "specification")
-    assert energy_label([measured, guessed]) == (
-        "linear energy model, no power was measured; weakest input: power of pi (specification)"
-    )
+def test_the_most_that_a_node_has_held_is_its_peak() -> None:
+    """Of the server, and of the device that held most."""
+    tape = Tape(2, 100)
+    for node, held in ((SERVER, 900.0), (0, 40.0), (1, 70.0), (1, 60.0)):
+        tape.trace.mark(node, 50, "memory.peak", held)
+    found = summary_of(tape)
+    assert (found["server"]["peak_memory_bytes"], found["devices"]["peak_memory_bytes"]) == (900, 70)
 
 
 def test_wasted_work_is_spent_and_teaches_nothing() -> None:

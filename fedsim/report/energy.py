@@ -1,0 +1,63 @@
+"""Joules by the linear model: a base for as long as a node takes part, more while it computes and while it exchanges.
+
+    E = P_ready·T + Σ_work (P_busy − P_ready)·length + Σ_transfer (P_active·length + e·bytes)
+
+The model of LEAF (dos-group/leaf): linear in nodes and links, no measurement of power. Transfers of one direction that
+overlap draw `P_active` once. A transfer that was lost draws power while it flows; its bytes are not charged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from fedsim.report.columns import Columns
+from fedsim.report.identity import DELIVERED
+from fedsim.report.idle import Accounts
+from fedsim.report.intervals import union
+from fedsim.trace import Node
+
+_SECOND = 1e9
+Floats = npt.NDArray[np.float64]
+
+CONFIDENCE = ("measured", "derived", "specification", "unverified")
+"""How far a figure is to be trusted, best first."""
+
+
+def joules(columns: Columns, accounts: Accounts) -> Floats:
+    """The energy of every row of the node table; NaN where its profile has no power."""
+    nodes = columns.nodes
+    base = np.array([n.idle_watts if n.ready_watts is None else n.ready_watts for n in nodes], np.float64)
+    computing = base * (accounts.horizon / _SECOND)
+    computing += (_column(nodes, "busy_watts") - base) * (accounts.busy / _SECOND)
+    return computing + _radio(columns)
+
+
+def _radio(columns: Columns) -> Floats:
+    """What each node's end of its transfers takes."""
+    nodes, sent, size = columns.nodes, columns.transfers, len(columns.nodes)
+    active = _column(nodes, "radio_watts")
+    total = np.zeros(size)
+    whole = sent.bytes.sum(axis=0) * sent.outcome.among(DELIVERED)
+    flows = sent.arrived > sent.started
+    for owner, each in ((sent.source, _column(nodes, "radio_up")), (sent.target, _column(nodes, "radio_down"))):
+        if each.any():
+            total += each * np.bincount(owner, weights=whole, minlength=size)
+        if active.any():
+            total += active * (union(owner[flows], sent.started[flows], sent.arrived[flows], size) / _SECOND)
+    return total
+
+
+def _column(nodes: Sequence[Node], name: str) -> Floats:
+    return np.fromiter((getattr(node, name) for node in nodes), np.float64, len(nodes))
+
+
+def energy_label(nodes: Sequence[Node]) -> str:
+    """What stands beside every figure in joules: how it was made, and the input that is known least."""
+    least = max(nodes, key=lambda node: CONFIDENCE.index(node.power_confidence))
+    return (
+        "linear energy model, no power was measured; "
+        f"weakest input: {least.power_field} of {least.profile} ({least.power_confidence})"
+    )
