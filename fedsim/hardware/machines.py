@@ -6,16 +6,13 @@ Knows what a price needs of a machine, not how it is computed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from fedsim.errors import UserError, shown, unknown
 from fedsim.hardware.modes import Watts, clock_ratio, clocked, drawn
-from fedsim.hardware.power import Draw
 from fedsim.hardware.processors import Processor
 from fedsim.hardware.profiles import CostModel, Memory, Profile, Thermal, Variation
 from fedsim.units import FREQUENCY, human_count, human_seconds
-
-_ONLY_ROOFLINE: Final = "only a profile with cost model roofline knows what"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,7 +74,7 @@ class Machine:
         if self.processor is not None:
             gemm, bandwidth = self.processor.gemm, self.processor.bandwidth
             return f"gemm {human_count(gemm, 'MAC/s')}, {human_count(bandwidth, 'B/s')}"
-        if profile.times is not None:
+        if profile.times:
             return f"measured times of {', '.join(profile.times)}"
         if profile.sample_time is not None:
             return f"{human_seconds(profile.sample_time)} a sample"
@@ -100,15 +97,16 @@ def machine(profile: Profile, mode: str | None = None, clock: float | None = Non
     if profile.processors is None or profile.use is None:
         for key, given in (("power_mode", mode), ("clock", clock)):
             if given is not None:
-                model = profile.cost_model
-                raise UserError(f"{key} for {profile.id}, but {_ONLY_ROOFLINE} it changes, not {model}; remove {key}")
+                raise UserError(
+                    f"{key} is given for {profile.id}, whose cost model ({profile.cost_model}) has no clock to change; "
+                    f"remove {key}, or take a profile with cost model roofline"
+                )
         return Machine(name, profile, None, drawn(profile.power, 1.0))
     chosen = None
     if mode is not None:
-        modes = profile.modes or {}
-        if mode not in modes:
-            raise UserError(unknown(f"power mode of {profile.id}", mode, modes) + "; or leave power_mode out")
-        chosen = modes[mode]
+        if mode not in profile.modes:
+            raise UserError(unknown(f"power mode of {profile.id}", mode, profile.modes) + "; or leave power_mode out")
+        chosen = profile.modes[mode]
     use = (chosen.use if chosen is not None else None) or profile.use
     changes = chosen.of(use) if chosen is not None else {}
     processor = profile.processors.named()[use]
@@ -120,9 +118,7 @@ def machine(profile: Profile, mode: str | None = None, clock: float | None = Non
     return Machine(name, profile, processor, watts)
 
 
-def _at_clock(
-    profile: Profile, use: str, processor: Processor, watts: Watts | Draw, clock: float
-) -> tuple[Processor, Watts]:
+def _at_clock(profile: Profile, use: str, processor: Processor, watts: Watts, clock: float) -> tuple[Processor, Watts]:
     if not clock > 0:
         raise UserError(f"clock {shown(clock)} Hz for {profile.id}; a clock is greater than zero, like 1.2 GHz")
     if processor.clock is None:

@@ -90,10 +90,13 @@ def drawn(power: Draw | Watts, clock: float, mode: Mode | None = None) -> Watts:
     """
     said = Mode() if mode is None else mode
     idle = power.idle if said.power_idle is None else said.power_idle
-    busy = idle + (power.busy - power.idle) * clock**2 if said.power_busy is None else said.power_busy
-    ready = idle + (power.ready - power.idle) * clock**2 if said.power_ready is None else said.power_ready
-    if said.power_ready is None:
-        ready = min(ready, busy)  # a mode that says what it draws at work draws no more between two works
+
+    def follows(level: float) -> float:
+        return level if clock == 1 and idle == power.idle else idle + (level - power.idle) * clock**2
+
+    busy = follows(power.busy) if said.power_busy is None else said.power_busy
+    # A mode that says what it draws at work draws no more between two works.
+    ready = min(follows(power.ready), busy) if said.power_ready is None else said.power_ready
     return Watts(idle, busy, ready)
 
 

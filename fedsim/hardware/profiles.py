@@ -157,7 +157,7 @@ class Profile(BaseModel):
     """What computes, for `roofline`."""
     use: Text | None = None
     """The processor that trains; the only one there is, where the file does not say."""
-    modes: dict[Identifier, Mode] | None = None
+    modes: dict[Identifier, Mode] = {}
     """What is different in each power mode, for `roofline`."""
     speed: Speed | None = Field(default=None, examples=["2.2 GMAC/s"])
     """MAC/s of a forward pass, for `scalar`; of averaging models, for `table`."""
@@ -165,8 +165,8 @@ class Profile(BaseModel):
         default=None, validate_default=True
     )
     """Seconds of a backward pass over those of the forward pass it belongs to, for `scalar`; 2 unless given."""
-    times: dict[Text, ModelTimes] | None = Field(
-        default=None,
+    times: dict[Text, ModelTimes] = Field(
+        default={},
         examples=["{vgg5: {batches: [8, 32], units: {conv1: {forward: [6 ms, 22 ms], backward: [13 ms, 48 ms]}}}}"],
     )
     """Measured seconds by model, for `table`."""
@@ -207,11 +207,11 @@ class Profile(BaseModel):
 
     def _check_keys(self) -> None:
         needed, allowed = _NEEDS[self.cost_model], _ALLOWS[self.cost_model]
-        if getattr(self, needed) is None:
+        if not getattr(self, needed):
             example = (type(self).model_fields[needed].examples or [""])[0]
             raise rule(f"{missing(needed, example)}, or use another cost model than {self.cost_model}", needed)
         for key in _MODEL_KEYS:
-            if key != needed and key not in allowed and getattr(self, key) is not None:
+            if key != needed and key not in allowed and getattr(self, key):
                 others = " or ".join(model for model in CostModel if key in (_NEEDS[model], *_ALLOWS[model]))
                 sentence = f"cost model {self.cost_model} does not look at it; remove the key, or use {others}"
                 raise rule(sentence, key)
@@ -222,7 +222,7 @@ class Profile(BaseModel):
             raise rule(f"missing; say which of {' and '.join(there)} trains, as in 'use: {next(iter(there))}'", "use")
         if self.use not in there:
             raise rule(f"{shown(self.use)} is no processor of this file; give {' or '.join(there)}", "use")
-        for name, mode in (self.modes or {}).items():
+        for name, mode in self.modes.items():
             check_mode(name, mode, there, self.use, self.power)
 
 

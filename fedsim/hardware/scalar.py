@@ -33,18 +33,24 @@ def scalar(speed: float, backward_ratio: float, operators: tuple[Operator, ...])
 
 
 def fedscale(name: str, sample_time: float, cost: Cost) -> float:
-    """Seconds of a training step by FedScale's rule.
+    """Seconds of a training step by FedScale's rule, on the profile `name`.
+
+    Whether the step trains all of the model cannot be seen from its cost.
 
     Raises:
         UserError: the cost is no whole training step.
     """
     phases = {operator.phase for operator in cost.operators}
-    if phases != _STEP or cost.batch <= 0:
-        given = ", ".join(phase for phase in Phase if phase in phases)
-        of = f"work of the phases {given}" if cost.batch > 0 or phases != _STEP else "work that does not say its batch"
-        raise UserError(
-            f"{of} on {name}: cost model fedscale_scalar prices whole training steps only (forward, backward and "
-            "optimizer of a batch), as it knows no layers; take another profile for this node, or a scheduler that "
-            "does not split the model"
-        )
+    if phases != _STEP:
+        raise _refused(f"work of the phase {' and '.join(phase for phase in Phase if phase in phases)}", name)
+    if cost.batch <= 0:
+        raise _refused("work that does not say its batch", name)
     return STEP_RATIO * cost.batch * sample_time
+
+
+def _refused(what: str, name: str) -> UserError:
+    return UserError(
+        f"{what} on {name}, but cost model fedscale_scalar prices whole training steps only (forward, backward and "
+        "optimizer of a batch), since it knows no layers; take another profile for this node, or a scheduler that "
+        "does not split the model"
+    )

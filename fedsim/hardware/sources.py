@@ -41,8 +41,8 @@ class Source(BaseModel):
 def numbers(model: BaseModel, prefix: str = "") -> Iterator[str]:
     """Dotted names of the numbers that a file gives, in order; those left to their defaults are not among them.
 
-    A list of numbers counts as one. The version of the format and a calibration, which is its own evidence, are left
-    out.
+    A list of numbers counts as one, a switch as none. The version of the format and a calibration, which is its own
+    evidence, are left out.
     """
     for name, field in type(model).model_fields.items():
         key = prefix + (field.alias or name)
@@ -57,10 +57,16 @@ def _below(value: object, key: str) -> Iterator[str]:
         case Mapping():
             for name, inner in value.items():
                 yield from _below(inner, f"{key}.{name}")
-        case int() | float() | (int() | float(), *_):
+        case _ if _numeric(value):
             yield key
         case _:
             pass
+
+
+def _numeric(value: object) -> bool:
+    if isinstance(value, tuple):
+        return bool(value) and all(map(_numeric, value))
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def origin(field: str, sources: Iterable[Source]) -> Source | None:
