@@ -54,12 +54,25 @@ class Result(Message):
 class Instantly:
     """A network on which messages arrive when they are sent, as they do in a SimPy store."""
 
-    def submit(self, now: int, source: int, target: int, nbytes: int) -> tuple[int, int]:
+    def submit(self, now: int, source: int, target: int, nbytes: int, number: int) -> tuple[int, int]:
         """At once."""
         return now, now
 
-    def reset(self, node: int) -> None:
+    def next(self) -> int | None:
+        """Nothing is ever announced."""
+        return None
+
+    def step(self, now: int) -> list[tuple[int, int, int]]:
+        """Nothing to announce."""
+        return []
+
+    def reset(self, now: int, node: int) -> list[tuple[int, int | None]]:
         """Nothing to close."""
+        return []
+
+    def under_way(self) -> list[tuple[int, int | None]]:
+        """Nothing without times."""
+        return []
 
 
 def fedsim_run(devices: int, messages: int) -> int:

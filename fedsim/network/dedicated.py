@@ -67,7 +67,7 @@ class Dedicated:
         self._bounds = list(accumulate(count for _, count in device_links))  # number of the first device after a group
         self._up, self._down = _Busy(), _Busy()
 
-    def submit(self, now: int, source: int, target: int, nbytes: int) -> tuple[int, int]:
+    def submit(self, now: int, source: int, target: int, nbytes: int, number: int = 0) -> tuple[int, int]:
         """Send `nbytes` from `source` to `target` at `now` (ns); calls come in the order of `now`.
 
         The message starts flowing at `now` + latency or when the one before it on its connection has arrived,
@@ -96,10 +96,23 @@ class Dedicated:
         busy.forget(now)
         return started, arrived
 
-    def reset(self, node: int) -> None:
+    def next(self) -> int | None:
+        """Nothing is ever announced: `submit` knows."""
+        return None
+
+    def step(self, now: int) -> list[tuple[int, int, int]]:
+        """Nothing to announce."""
+        return []
+
+    def reset(self, now: int, node: int) -> list[tuple[int, int | None]]:
         """Close the connections of a device that has left; after its return it waits behind nothing old."""
         self._up.ends.pop(node, None)
         self._down.ends.pop(node, None)
+        return []
+
+    def under_way(self) -> list[tuple[int, int | None]]:
+        """Nothing without times."""
+        return []
 
     def _group(self, device: int) -> int:
         assert 0 <= device < self._bounds[-1], f"device {device} is not in this network"

@@ -43,7 +43,10 @@ __all__ = ["Ending", "Fault", "Limits", "Network", "Simulation"]
 
 Script = Callable[[Any], Any]
 Flight = tuple[int, Message, Parcel, Actor, Actor, int, int]
-"""A message under way: number, message, parcel, sender, receiver, moment of the send, start of its flow."""
+"""A message whose arrival is known: number, message, parcel, sender, receiver, moment of the send, start of its flow.
+
+What shares the network with others is a flight without its last entry until its arrival is announced.
+"""
 
 _OBJECTS: Final = 10
 """Objects that a device in the middle of an effect holds, about.
@@ -53,18 +56,39 @@ still live then and are soon taken for old, and going through all old ones takes
 every device may have gone on by one effect.
 """
 
+_NEVER: Final = LAST + 1
+
 _SUSPENDED: Final = object()  # what an effect answers with where the answer is not there yet
 
 
 class Network(Protocol):
-    """When a message flows."""
+    """When messages flow; all moments are nanoseconds.
 
-    def submit(self, now: int, source: int, target: int, nbytes: int, /) -> tuple[int, int]:
-        """The start of its flow and its arrival, in nanoseconds and not before `now`."""
+    A message gets its times at once where nothing that is sent later can change them. Otherwise it is announced: the
+    engine calls `step` at the moment that `next` names.
+    """
+
+    def submit(self, now: int, source: int, target: int, nbytes: int, number: int, /) -> tuple[int, int] | None:
+        """The start of a message's flow and its arrival, not before `now`; None: `step` will announce them."""
         ...
 
-    def reset(self, node: int, /) -> None:
-        """A node has left: forget what was under way on its connections."""
+    def next(self) -> int | None:
+        """The earliest moment at which `step` may have something to announce; None: there is none."""
+        ...
+
+    def step(self, now: int, /) -> Sequence[tuple[int, int, int]]:
+        """The messages that arrive by `now`, in order: arrival (`now`, if steps are not missed), number, start."""
+        ...
+
+    def reset(self, now: int, node: int, /) -> Sequence[tuple[int, int | None]]:
+        """A node has left: close its connections.
+
+        Answers with the messages that are lost by it and had no times yet: number, and start if it had started.
+        """
+        ...
+
+    def under_way(self) -> Sequence[tuple[int, int | None]]:
+        """The messages that are not announced yet: number, and start if it has started."""
         ...
 
 
@@ -78,7 +102,7 @@ class Simulation:
         devices: how many there are, numbered from 0.
         lanes: works a node runs at once, by node number; nodes not named have one.
         price: nanoseconds that a cost takes on a node, if it starts at a moment.
-        network: arrival times of messages.
+        network: start and arrival of messages.
         workers: who does the real work.
         limits: when to end and when to evaluate.
         faults: devices that leave and return.
@@ -117,6 +141,8 @@ class Simulation:
         self._heap: list[tuple[int, int, Callable[[Any], None], Any]] = []
         self._sequence = 0
         self._messages = 0
+        self._flights: dict[int, tuple[Any, ...]] = {}  # by number: those whose arrival is yet to be announced
+        self._step_at = _NEVER
         self._idle = 0  # events in the heap that will wake nobody: a heap of these alone is a deadlock
         self._ending: Ending | None = None
         self._trained = 0
@@ -178,7 +204,7 @@ class Simulation:
             if self.stopping:
                 self._ending = Ending.INTERRUPTED
             elif len(heap) == self._idle:
-                raise Deadlock(describe(self._actors, self.now))
+                raise Deadlock(describe(self._actors, self.now, len(self._flights)))
             else:
                 event = heappop(heap)
                 if event[0] > horizon:
@@ -244,12 +270,21 @@ class Simulation:
                 known = f"devices are numbered 0 to {self._devices - 1}, the server is {SERVER}"
                 raise ScriptError(f"{name(node)} sends {type(message).__name__} to node {target}; {known}")
             receiver = self._actors[target] or self._join(target)
-            flows, arrived = self._network.submit(now, node, target, parcel.nbytes)
+            self._messages = number = self._messages + 1
+            if receiver.left:
+                self._lose((number, message, parcel, actor, receiver, now, now), now)
+                continue
+            times = self._network.submit(now, node, target, parcel.nbytes, number)
+            if times is None:
+                self._flights[number] = (number, message, parcel, actor, receiver, now)
+                continue
+            flows, arrived = times
             assert now <= arrived, f"a message that is sent at {now} ns arrives at {arrived} ns"
-            self._messages += 1
             self._sequence += 1
-            flight = (self._messages, message, parcel, actor, receiver, now, flows)
+            flight = (number, message, parcel, actor, receiver, now, flows)
             heappush(self._heap, (arrived, self._sequence, self._deliver, flight))
+        if self._flights:
+            self._expect()
 
     def _recv(self, actor: Actor, effect: Recv[Any]) -> Any:
         kinds, source = effect.kinds, effect.source
@@ -312,14 +347,32 @@ class Simulation:
 
     # ------------------------------------------------------------------------------------------ events
 
+    def _expect(self) -> None:
+        """See to it that the network's next step is in the heap, once."""
+        moment = self._network.next()
+        if moment is not None and moment < self._step_at:
+            self._idle += self._step_at != _NEVER  # the later step will find nothing
+            self._step_at = moment
+            self._push(moment, self._step, moment)
+
+    def _step(self, moment: int) -> None:
+        if moment != self._step_at:
+            self._idle -= 1  # there was an earlier one
+            return
+        self._step_at = _NEVER
+        for arrived, number, flows in self._network.step(moment):
+            self._push(arrived, self._deliver, (*self._flights.pop(number), flows))
+        self._expect()
+
     def _deliver(self, flight: Flight) -> None:
         number, message, parcel, sender, receiver, queued, flows = flight
-        lost = "sender left" if sender.left else "receiver left" if receiver.left else None
-        now = self.now
+        if sender.left or receiver.left:
+            self._lose(flight, self.now)
+            return
         self.trace.transfers.append(
-            (number, sender.node, receiver.node, *parcel.columns, queued, flows, now, lost or "delivered")
+            (number, sender.node, receiver.node, *parcel.columns, queued, flows, self.now, "delivered")
         )
-        if lost or receiver.over:
+        if receiver.over:
             return
         if receiver.script is not None:
             self._hand_over(receiver, message, number)
@@ -328,6 +381,15 @@ class Simulation:
         receiver.mailbox.put(message)
         receiver.script = started(receiver, self._device)
         self._resume(receiver, None)
+
+    def _lose(self, flight: Flight, now: int) -> None:
+        """Record a message that has not arrived: lost when an end left, or else in flight at `now`."""
+        number, _, parcel, sender, receiver, queued, flows = flight
+        reason = "sender left" if sender.left else "receiver left" if receiver.left else "in flight"
+        ended = max(queued, min([now, *(end.since for end in (sender, receiver) if end.left)]))
+        self.trace.transfers.append(
+            (number, sender.node, receiver.node, *parcel.columns, queued, min(flows, ended), ended, reason)
+        )
 
     def _hand_over(self, actor: Actor, message: Message, number: int) -> None:
         """Give a message to the script that waits for it, or let it wait in the mailbox."""
@@ -404,11 +466,15 @@ class Simulation:
             self._idle += actor.computing is not None or actor.awaited == SLEEP  # their events will wake nobody
             self._interrupt(actor)
         actor.left = True
-        self._network.reset(node)
+        actor.since = self.now
+        for number, flows in self._network.reset(self.now, node):
+            self._lose((*self._flights.pop(number), self.now if flows is None else flows), self.now)
+        if self._flights:
+            self._expect()  # the others may be faster now
         self._workers.forget(node)
         self.absent.add(node)
         nobody = self._actors[node] = Actor(node, self, self.now)
-        nobody.left = nobody.over = True
+        nobody.left = nobody.over = True  # what is sent to it meanwhile is lost at once
         self._notify(Disconnected(node, sender=node))
 
     def _return(self, node: int) -> None:
@@ -464,13 +530,11 @@ class Simulation:
                     self._interrupt(actor)
                 except BaseException as error:
                     problems.append(error)
-        for _, _, _, what in sorted(event for event in self._heap if event[2] == self._deliver):
-            number, _, parcel, sender, receiver, queued, flows = what
-            state = "sender left" if sender.left else "receiver left" if receiver.left else "in flight"
-            self.trace.transfers.append(
-                (number, sender.node, receiver.node, *parcel.columns, queued, min(flows, self.now), self.now, state)
-            )
+        for _, _, _, flight in sorted(event for event in self._heap if event[2] == self._deliver):
+            self._lose(flight, self.now)
         self._heap.clear()
+        for number, flows in self._network.under_way() if self._flights else ():
+            self._lose((*self._flights.pop(number), self.now if flows is None else flows), self.now)
         if failure is None and problems:
             raise problems[0]
         for problem in problems:

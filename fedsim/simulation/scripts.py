@@ -52,7 +52,8 @@ class Actor:
         self.left = False
         self.over = False  # nothing will be recorded of it any more
 
-        # While it waits: for what, as a trace says it (None: it does not wait), from whom, since when.
+        # While it waits: for what, as a trace says it (None: it does not wait), from whom, since when. The last is the
+        # moment of leaving for one that has left.
         self.awaited: str | None = Role.MODEL.value
         self.source = ANY
         self.since = since
@@ -157,8 +158,8 @@ def closed(actor: Actor) -> None:
         )
 
 
-def describe(actors: Sequence[Actor | None], now: int) -> str:
-    """Who waits for what: the text of a deadlock."""
+def describe(actors: Sequence[Actor | None], now: int, stuck: int = 0) -> str:
+    """Who waits for what: the text of a deadlock; `stuck` messages are on links that carry nothing any more."""
     lines = []
     there = sorted((actor for actor in actors if actor is not None), key=lambda actor: actor.node)
     for actor in there:
@@ -176,4 +177,5 @@ def describe(actors: Sequence[Actor | None], now: int) -> str:
         "come to the end of their scripts": sum(actor.over and not actor.left for actor in there),
     }
     lines += [f"  devices that have {what}: {count}" for what, count in rest.items() if count]
-    return f"deadlock at {now / 1e9:g} s: every script waits and no message is under way\n" + "\n".join(lines)
+    under_way = f"the links of the messages under way, {stuck}, carry nothing" if stuck else "no message is under way"
+    return f"deadlock at {now / 1e9:g} s: every script waits and {under_way}\n" + "\n".join(lines)

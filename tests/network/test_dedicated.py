@@ -87,7 +87,7 @@ def test_a_device_that_left_waits_behind_nothing_old() -> None:
     network = one_device(link())
     network.submit(0, 0, SERVER, 10**9)
     network.submit(0, SERVER, 0, 10**9)
-    network.reset(0)
+    network.reset(SECOND, 0)
     assert network.submit(SECOND, 0, SERVER, 1) == (1_010_000_000, 1_010_001_000)
     assert network.submit(SECOND, SERVER, 0, 1) == (1_010_000_000, 1_010_000_500)
 

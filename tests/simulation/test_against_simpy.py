@@ -35,7 +35,7 @@ def on_fedsim(pauses: list[list[int]], service: int, delay: int) -> Served:
             served.append((message.sender, message.number, round(me.now * S)))
 
     class UpOnly(Delay):
-        def submit(self, now: int, source: int, target: int, nbytes: int) -> tuple[int, int]:
+        def submit(self, now: int, source: int, target: int, nbytes: int, number: int) -> tuple[int, int]:
             return now, now + (delay if target == SERVER else 0)
 
     World(server, device, devices=len(pauses), network=UpOnly()).run()

@@ -278,7 +278,7 @@ def test_stop_iteration_of_a_network_does_not_end_a_script() -> None:
     """Only a script's own return does."""
 
     class Exhausted(Delay):
-        def submit(self, now: int, source: int, target: int, nbytes: int) -> tuple[int, int]:
+        def submit(self, now: int, source: int, target: int, nbytes: int, number: int) -> tuple[int, int]:
             return next(iter(()))
 
     async def server(me: Port) -> None:
@@ -295,7 +295,7 @@ def test_messages_under_way_at_the_end_are_in_flight() -> None:
         await sleep(1)
 
     class Slow(Delay):
-        def submit(self, now: int, source: int, target: int, nbytes: int) -> tuple[int, int]:
+        def submit(self, now: int, source: int, target: int, nbytes: int, number: int) -> tuple[int, int]:
             return now + target * 2 * S, now + 5 * S
 
     world = World(server, devices=2, network=Slow())

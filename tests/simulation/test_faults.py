@@ -166,7 +166,7 @@ def test_what_it_had_sent_is_lost() -> None:
     world = leaving(server, device, network=Delay(1.25))
     world.run()
     assert got == [Done(1, sender=0)]
-    assert [t[3:] for t in world.transfers()][1:] == [(1.25, 2.5, "delivered"), (3.25, 4.5, "sender left")]
+    assert [t[3:] for t in world.transfers()][1:] == [(1.25, 2.5, "delivered"), (3.25, 4, "sender left")]
 
 
 def test_what_is_on_its_way_to_it_is_lost() -> None:
@@ -180,7 +180,7 @@ def test_what_is_on_its_way_to_it_is_lost() -> None:
         await sleep(3)
         await send(0, Go(1))  # under way when it leaves
         await sleep(2)
-        await send(0, Go(2))  # sent while it is away, would arrive after its return
+        await send(0, Go(2))  # sent while it is away: lost at once, though it would arrive after its return
         await sleep(3)
         await send(0, Go(3))
         await sleep(9)
@@ -188,9 +188,9 @@ def test_what_is_on_its_way_to_it_is_lost() -> None:
     world = leaving(server, device, back=5.5, network=Delay(2.5))
     world.run()
     assert started == [(10.5, Go(3, sender=SERVER))]
-    assert [t[3:] for t in world.transfers()] == [
-        (3, 5.5, "receiver left"),
-        (5, 7.5, "receiver left"),
+    assert sorted(t[3:] for t in world.transfers()) == [
+        (3, 4, "receiver left"),
+        (5, 5, "receiver left"),
         (8, 10.5, "delivered"),
     ]
     assert world.waits(0) == [(0, 4, "model"), (5.5, 10.5, "model")]

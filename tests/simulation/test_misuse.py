@@ -15,7 +15,7 @@ import pytest
 from fedsim.errors import Deadlock, RunError, ScriptError
 from fedsim.script import SERVER, Compute, Evaluate, Message, Port, broadcast, compute, gather, recv, send, sleep
 from fedsim.simulation import Fault, Limits
-from tests.simulation.toys import Ask, Diary, Done, Go, World, payload, work
+from tests.simulation.toys import Ask, AtOnce, Diary, Done, Go, World, payload, work
 
 
 def line_of(text: str) -> int:
@@ -158,11 +158,9 @@ def test_an_error_of_the_price_passes_through() -> None:
 def test_an_error_of_the_network_names_the_scripts_line() -> None:
     """A network that refuses a connection knows no scripts; the engine adds where it was."""
 
-    class Refusing:
-        def submit(self, now: int, source: int, target: int, nbytes: int) -> tuple[int, int]:
+    class Refusing(AtOnce):
+        def submit(self, now: int, source: int, target: int, nbytes: int, number: int) -> tuple[int, int]:
             raise ScriptError("no such connection")
-
-        def reset(self, node: int) -> None: ...
 
     async def server(me: Port) -> None:
         await send(0, Go())

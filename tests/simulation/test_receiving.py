@@ -44,7 +44,7 @@ def test_a_network_may_overtake() -> None:
     delays = iter([0, 3, 1])
 
     class Overtaking(Delay):
-        def submit(self, now: int, source: int, target: int, nbytes: int) -> tuple[int, int]:
+        def submit(self, now: int, source: int, target: int, nbytes: int, number: int) -> tuple[int, int]:
             return now, now + next(delays)
 
     got = []

@@ -97,22 +97,43 @@ def price(_node: int, cost: Cost, _start: int) -> int:
     return cost.macs
 
 
+class AtOnce:
+    """What a network needs beside `submit` where it never has anything to announce."""
+
+    def next(self) -> int | None:
+        """Never."""
+        return None
+
+    def step(self, now: int) -> list[tuple[int, int, int]]:
+        """Nothing."""
+        return []
+
+    def reset(self, now: int, node: int) -> list[tuple[int, int | None]]:
+        """Nothing."""
+        return []
+
+    def under_way(self) -> list[tuple[int, int | None]]:
+        """Nothing."""
+        return []
+
+
 @dataclass
-class Delay:
+class Delay(AtOnce):
     """Every message takes `seconds`, and `per_byte` seconds more for each byte; connections do not queue."""
 
     seconds: float = 0.0
     per_byte: float = 0.0
     resets: list[int] = field(default_factory=list)
 
-    def submit(self, now: int, source: int, target: int, nbytes: int) -> tuple[int, int]:
+    def submit(self, now: int, source: int, target: int, nbytes: int, number: int) -> tuple[int, int]:
         """After the delay."""
         flows = now + round(self.seconds * S)
         return flows, flows + round(self.per_byte * nbytes * S)
 
-    def reset(self, node: int) -> None:
+    def reset(self, now: int, node: int) -> list[tuple[int, int | None]]:
         """Remember that it was asked for."""
         self.resets.append(node)
+        return []
 
 
 @dataclass
