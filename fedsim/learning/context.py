@@ -113,7 +113,7 @@ class Server:
         start = Learner(self._node, self._plan)
         self.initial: Payload = start.weights()
         """The weights that devices start from: the device block's or the whole model's."""
-        start.close()
+        self._node.queue(start.number, "close", holds=self._plan.weights.nbytes)  # as the global model, from here on
         self.block = Learner(self._node, job.plans.get(SERVER_BLOCK, self._plan))
         """The server block (the whole model, where the scheduler does not split it)."""
 

@@ -45,32 +45,45 @@ class Node:
         self._payloads += 1
         return Payload(self.number, self._payloads, meta)
 
-    def command(self, learner: int, method: str, *args: object, output: Payload | None = None) -> Command:
-        """A command of this node."""
-        return Command(self.number, learner, method, args, output)
+    def command(
+        self, learner: int, method: str, *args: object, output: Payload | None = None, holds: int = 0
+    ) -> Command:
+        """A command of this node, after which it holds `holds` bytes more."""
+        return Command(self.number, learner, method, args, output, holds)
 
-    def queue(self, learner: int, method: str, *args: object, output: Payload | None = None) -> None:
+    def queue(self, learner: int, method: str, *args: object, output: Payload | None = None, holds: int = 0) -> None:
         """Queue a command that takes no time."""
-        self.port.command(self.command(learner, method, *args, output=output))
+        self.port.command(self.command(learner, method, *args, output=output, holds=holds))
 
 
 class Learner:
     """A block's weights and optimizer state on one node.
 
-    Opened with the block's initial weights, unless `load` gives it others before it computes.
+    Opened with the block's initial weights, unless `load` gives it others before it computes. It counts as holding its
+    weights from `load` on, and gradients and optimizer state as well once it computes, until it is closed.
     """
 
-    __slots__ = ("_node", "number", "plan")
+    __slots__ = ("_held", "_node", "number", "plan")
 
     def __init__(self, node: Node, plan: BlockPlan) -> None:
         self._node = node
+        self._held = 0
         self.plan = plan
         self.number = node.learner()
         node.queue(self.number, "open", plan.name)
 
+    def _holding(self, nbytes: int) -> int:
+        """How many bytes more this learner holds if it holds `nbytes` from now on."""
+        more, self._held = nbytes - self._held, nbytes
+        return more
+
+    def _computing(self) -> int:
+        return self._holding(self.plan.weights.nbytes + self.plan.warm_bytes)
+
     def load(self, weights: Payload) -> None:
         """Take over `weights`; the optimizer starts afresh unless the scenario keeps its state."""
-        self._node.queue(self.number, "load", weights)
+        holds = self._holding(max(self._held, self.plan.weights.nbytes))
+        self._node.queue(self.number, "load", weights, holds=holds)
 
     def weights(self) -> Payload:
         """The weights as they are at this place in the queue."""
@@ -92,17 +105,18 @@ class Learner:
 
     def close(self) -> None:
         """Drop the weights (and the optimizer state, unless the scenario keeps it); `load` opens it again."""
-        self._node.queue(self.number, "close")
+        kept = self.plan.kept_bytes if self._held > self.plan.weights.nbytes else 0
+        self._node.queue(self.number, "close", holds=self._holding(kept))
 
     def train(self, batches: Sequence[Batch]) -> Work[None]:
         """A local step on each batch, one after the other, as one work with a span a step."""
         parts = tuple(self.plan.train_part(batch.size) for batch in batches)
-        return Work(self._node.command(self.number, "train", tuple(batches)), parts, None)
+        return Work(self._node.command(self.number, "train", tuple(batches), holds=self._computing()), parts, None)
 
     def forward(self, batch: Batch, tag: int = 0) -> Work[Payload]:
         """Activations of a batch; what `backward` with the same tag needs is kept."""
         z = self._node.payload(self.plan.activations(batch.size))
-        command = self._node.command(self.number, "forward", batch, tag, output=z)
+        command = self._node.command(self.number, "forward", batch, tag, output=z, holds=self._computing())
         return Work(command, (self.plan.forward_part(batch.size),), z)
 
     def labels(self, batch: Batch) -> Payload:
@@ -120,7 +134,8 @@ class Learner:
         """One step on activations; answers with the loss gradient at them, from before the step."""
         size = _batch_size(activations)
         gradient = self._node.payload(self.plan.gradients(size))
-        command = self._node.command(self.number, "train_step", activations, labels, output=gradient)
+        holds = self._computing()
+        command = self._node.command(self.number, "train_step", activations, labels, output=gradient, holds=holds)
         return Work(command, (self.plan.train_part(size),), gradient)
 
 
@@ -175,8 +190,9 @@ class Mean:
 
     def put(self, member: int, weights: Payload, samples: int) -> None:
         """Take in the weights of one expected member."""
+        holds = 0 if self._members else self._plan.weights.nbytes  # the sum
         self._members += 1
-        self._node.queue(self._number, "mean.add", member, weights, 1 if self._uniform else samples)
+        self._node.queue(self._number, "mean.add", member, weights, 1 if self._uniform else samples, holds=holds)
 
     @property
     def members(self) -> int:
@@ -187,5 +203,6 @@ class Mean:
         """The mean over those that came; there must be at least one."""
         assert self._members, "a mean of nothing"
         payload = self._node.payload(self._plan.weights)
-        command = self._node.command(self._number, "mean.result", output=payload)
+        holds = -self._plan.weights.nbytes  # it takes the place of the global model
+        command = self._node.command(self._number, "mean.result", output=payload, holds=holds)
         return Work(command, (self._plan.average_part(self._members),), payload)

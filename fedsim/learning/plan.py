@@ -46,6 +46,20 @@ class BlockPlan:
         self.activations = cache(self._activations)
         self.gradients = cache(self._gradients)
 
+    @property
+    def warm_bytes(self) -> int:
+        """Bytes that training holds beside the weights: a gradient and the optimizer's state for each parameter."""
+        return self._value_bytes * (1 + self.training.optimizer.slots)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of optimizer state that outlive the weights, where the scenario keeps it."""
+        return self._value_bytes * self.training.optimizer.slots if self.training.keep_optimizer_state else 0
+
+    @property
+    def _value_bytes(self) -> int:
+        return self.trainable * ITEM_BYTES[self.model.dtype]
+
     def _activations(self, batch: int) -> TensorMeta:
         return TensorMeta(Purpose.ACTIVATIONS, (Shape("z", (batch, *self.units[-1].output), self.model.dtype),))
 

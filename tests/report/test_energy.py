@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from tests.report.hand_made_traces import Tape
 NS = 1e-9
 
 
-def taped(**radio: float) -> Tape:
+def taped(**radio: Any) -> Tape:
     """A device (2 W idle, 6 W busy) that computes 10 of 100 ns, and a server; the device's link as given."""
     tape = Tape(1, 100)
     tape.span(0, 0, 10)
