@@ -11,10 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from fedsim.quantities import Delay, Duration, Fraction, Rate, Size
-from fedsim.units import BYTES, FRACTION, RATE, SECONDS, SPEED, WATTS, Dimension, human_count, human_seconds
+from fedsim.quantities import Delay, Deviation, Duration, Fraction, Frequency, Rate, Reserve, Size
+from fedsim.units import (
+    BYTES,
+    ENERGY_PER_BYTE,
+    FRACTION,
+    FREQUENCY,
+    RATE,
+    SECONDS,
+    SPEED,
+    WATTS,
+    Dimension,
+    human_count,
+    human_seconds,
+)
 
-DIMENSIONS = (SECONDS, BYTES, RATE, SPEED, FRACTION, WATTS)
+DIMENSIONS = (SECONDS, BYTES, RATE, SPEED, FRACTION, FREQUENCY, ENERGY_PER_BYTE, WATTS)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +53,8 @@ DIMENSIONS = (SECONDS, BYTES, RATE, SPEED, FRACTION, WATTS)
         (FRACTION, 0.25, 0.25),
         (FRACTION, 1, 1.0),
         (WATTS, "2700 mW", 2.7),
+        (FREQUENCY, "1.8 GHz", 1.8e9),
+        (FREQUENCY, "918 MHz", 0.918e9),
         (SECONDS, "5e-324 s", 5e-324),
         (SECONDS, "1.7976931348623157e308 s", 1.7976931348623157e308),
     ],
@@ -137,6 +151,9 @@ class Quantities(BaseModel):
     size: Size = 1.0
     rate: Rate = 1.0
     part: Fraction = 0.5
+    clock: Frequency = 1.0
+    spare: Reserve = 0.0
+    off: Deviation = 0.0
 
 
 @pytest.mark.parametrize(
@@ -146,18 +163,25 @@ class Quantities(BaseModel):
         ("delay", "-1 s", "'-1 s' is out of range; a duration here is zero or more, like"),
         ("rate", "-1 B/s", "'-1 B/s' is out of range; a data rate here is greater than zero"),
         ("part", -0.5, "-0.5 is out of range; a fraction here is zero or more, like 25 % or 0.25"),
+        ("clock", "0 GHz", "'0 GHz' is out of range; a frequency here is greater than zero, like 1.8 GHz"),
+        ("clock", 1.8, "1.8 has no unit; a frequency is given in Hz, kHz, MHz, GHz, THz; write it like 1.8 GHz"),
+        ("spare", "-1 B", "'-1 B' is out of range; a size here is zero or more, like 4 GiB or 500 MB"),
+        ("off", "3 dB", "'3 dB' has the unit 'dB', but a fraction is given in %; write it like 25 % or 0.25"),
     ],
 )
 def test_fields_say_their_range(field: str, value: Any, message: str) -> None:
-    """Durations, sizes and rates are positive; delays and fractions may be zero."""
+    """Durations, sizes, rates and frequencies are positive; delays, reserves and fractions may be zero."""
     with pytest.raises(ValidationError, match=re.escape(message)):
         Quantities.model_validate({field: value})
 
 
 def test_fields_are_written_with_units() -> None:
     """A fraction is a plain number; all others carry their unit."""
-    written = Quantities.model_validate({"time": "2 min", "size": "1 KiB"}).model_dump(mode="json")
-    assert written == {"time": "120 s", "delay": "0 s", "size": "1024 B", "rate": "1 B/s", "part": 0.5}
+    given = {"time": "2 min", "size": "1 KiB", "clock": "1.8 GHz", "off": "-5 %"}
+    written = Quantities.model_validate(given).model_dump(mode="json")
+    assert (written["time"], written["delay"], written["part"]) == ("120 s", "0 s", 0.5)
+    assert (written["size"], written["spare"], written["rate"]) == ("1024 B", "0 B", "1 B/s")
+    assert (written["clock"], written["off"]) == ("1800000000 Hz", -0.05)
     assert Quantities.model_validate(written).model_dump(mode="json") == written
 
 
