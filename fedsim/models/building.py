@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import torch
 
 from fedsim import seeds
 from fedsim.errors import UserError, unknown
-from fedsim.models import zoo
 from fedsim.models.catalogue import ENTRIES
 from fedsim.models.units import UnitList
 
@@ -52,7 +52,8 @@ def build(
         if entry.inputs not in ("any", kind):
             fitting = ", ".join(n for n, e in ENTRIES.items() if e.inputs in ("any", kind))
             raise UserError(f"model {name} takes {entry.inputs} data, but this is {kind} data; choose {fitting}")
-        maker = getattr(zoo, entry.builder)
+        module, function = entry.builder.split(".")
+        maker = getattr(import_module(f"fedsim.models.zoo.{module}"), function)
     with seeded(seeds.derive(seed, -1, "model")), torch.device(device):
         model = maker(options=options, input=input, classes=classes, norm=norm)
     if not isinstance(model, UnitList):

@@ -16,16 +16,17 @@ from fedsim.models.building import build
 from fedsim.models.catalogue import ENTRIES
 from fedsim.models.counting import measure
 from fedsim.models.measure import ModelMeasure, backward_cost, forward_cost
-from fedsim.models.options import Plain, SmallCnn
+from fedsim.models.options import SmallCnn
 from fedsim.models.units import UnitList
-from tests.models.networks import batch_for, network
+from tests.models.networks import BOTH_NORMS, GROUPED, SLOW, batch_for, network
 
 CIFAR = (3, 32, 32)
 
 
 def counted(name: str, options: Any = None, *, shape: tuple[int, ...] = CIFAR, device: str = "cpu") -> ModelMeasure:
     """The measure of a model of the catalogue with ten classes."""
-    return measure(build(name, options or Plain(), input=shape, classes=10, kind="image", device=device))
+    options = options or ENTRIES[name].options()
+    return measure(build(name, options, input=shape, classes=10, kind="image", device=device))
 
 
 def own(*units: tuple[str, nn.Module], shape: tuple[int, ...] = (6,), classes: int = 4) -> UnitList:
@@ -77,8 +78,7 @@ def test_device_blocks_of_the_specification(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("norm", ["bn", "gn"])
-@pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.parametrize(("name", "norm"), [(name, norm) for name, norm in BOTH_NORMS if name not in GROUPED])
 def test_macs_are_those_of_pytorch(name: str, norm: str) -> None:
     """`torch.utils.flop_counter` counts two FLOPs a MAC, forward and backward, of the whole model and of blocks."""
     model = network(name, norm)
@@ -214,7 +214,7 @@ def test_buffers_travel_with_a_unit_and_are_not_trained() -> None:
 # ------------------------------------------------------------------------------------- what counting does
 
 
-LARGE = {"vgg11", "resnet20", "transformer"}
+LARGE = {"vgg11", "vgg16", "resnet20", "transformer", *SLOW}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in LARGE else []) for n in ENTRIES])

@@ -1,0 +1,74 @@
+"""What several families are made of: normalisation, convolution and dense units, and the rule of square images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fedsim.errors import UserError
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm that takes a batch of one value a channel too, and normalises it with the running statistics.
+
+    PyTorch refuses such a batch, and a device whose last batch holds one sample would stop the run where the maps have
+    shrunk to 1x1.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Maps `batch channels h w`, of the same shape afterwards."""
+        if self.training and input.numel() == input.shape[1]:
+            return functional.batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+            )
+        return super().forward(input)
+
+
+def normalisation(norm: str, *, eps: float = 1e-5) -> Callable[[int], nn.Module]:
+    """From a number of channels to a norm layer: `bn`, batch norm; `gn`, group norm in groups of 16 channels.
+
+    Where 16 does not divide the channels they form one group (Wu and He 2018).
+    """
+    return partial(BatchNorm, eps=eps) if norm == "bn" else partial(_group_norm, eps=eps)
+
+
+def _group_norm(channels: int, *, eps: float) -> nn.Module:
+    return nn.GroupNorm(channels // 16 if channels % 16 == 0 else 1, channels, eps=eps)
+
+
+class ConvUnit(nn.Sequential):
+    """A convolution, then norm, activation and pooling, as far as the network has them."""
+
+
+class DenseUnit(nn.Sequential):
+    """A linear layer and its activation; the first one of a network flattens its input before."""
+
+
+def dense_unit(inputs: int, outputs: int, *, flatten: bool = False, dropout: float = 0.0) -> DenseUnit:
+    """A linear layer with ReLU; `dropout` is the share of outputs that training sets to zero."""
+    layers: list[nn.Module] = [nn.Flatten()] if flatten else []
+    layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return DenseUnit(*layers, *([nn.Dropout(dropout)] if dropout else []))
+
+
+def square(name: str, input: tuple[int, ...], least: int) -> tuple[int, int]:
+    """Channels and side of a square image of at least `least` pixels a side.
+
+    Raises:
+        UserError: the images are not square, or too small.
+    """
+    channels, height, width = input
+    if height != width or height < least:
+        raise UserError(
+            f"model {name} takes square images of at least {least}x{least}, but these are {height}x{width}; "
+            f"set data.resize to {max(least, 32)}"
+        )
+    return channels, height
+
+
+def scaled(channels: int, ratio: float) -> int:
+    """A number of channels times `ratio`, at least one."""
+    return max(1, round(channels * ratio))

@@ -1,0 +1,212 @@
+"""Causal language models of Hugging Face's `transformers`, taken apart into units: Llama, Mistral, Qwen2 and Qwen3.
+
+The decoder blocks are those of transformers; what a whole model there shares between them, each gets here by itself.
+Nothing is ever downloaded: sizes come from the options or a local config.json, weights are drawn or come from local
+safetensors files. transformers is imported when such a model is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.errors import UserError
+from fedsim.models.options import Llama
+from fedsim.models.units import UnitList
+from fedsim.torchvision_shim import import_torchvision
+
+FAMILIES: Final = ("llama", "mistral", "qwen2", "qwen3")
+"""Those whose model is an embedding, decoder blocks alike, a norm and a linear head, with rotary positions."""
+
+_DERIVED: Final = ".rotary_emb.inv_freq"
+"""Old files hold the angles too, which follow from the configuration."""
+
+
+class CausalBlock(nn.Module):
+    """A decoder layer of transformers with its rotary table and, where attention is windowed, its mask.
+
+    Both are constants: attributes rather than buffers, which would travel with the weights.
+
+    Args:
+        layer: such as transformers' `LlamaDecoderLayer`.
+        table: cosines and sines, each `1 length head_size`.
+        mask: `1 1 length length`, true where a token attends; None is causal.
+    """
+
+    def __init__(self, layer: nn.Module, table: tuple[Tensor, Tensor], mask: Tensor | None) -> None:
+        super().__init__()
+        self.layer = layer
+        self.table = table
+        self.mask = mask
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Vectors `batch length width`, of the same shape afterwards."""
+        cos, sin = self.table
+        out: Tensor = self.layer(x, attention_mask=self.mask, position_embeddings=(cos.to(x), sin.to(x)))
+        return out
+
+
+def llama(*, options: Llama, input: tuple[int, ...], classes: int, norm: str) -> UnitList:
+    """A causal language model on windows of `input[0]` tokens, of which the data have `classes`.
+
+    Units: embedding, decoder blocks, and the head (norm and linear layer), which owns its weights. Norm layers: RMS.
+
+    Raises:
+        UserError: transformers is missing, the folder cannot be used, or the model does not fit the data.
+    """
+    del norm
+    length = input[0]
+    auto = _transformers()
+    path = options.path
+    config = _configured(auto, options, length, classes) if path is None else _read(auto, path, length)
+    if config.vocab_size < classes:
+        raise UserError(
+            f"model llama has a vocabulary of {config.vocab_size} tokens, but the data have {classes}; "
+            "give the model a larger vocabulary, or the data the model's own tokenizer"
+        )
+    device = torch.get_default_device()
+    with nullcontext() if path is None else torch.device("meta"):  # no use in drawing what will be read
+        whole = auto.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+    if path is not None:
+        _fill(whole, path, config, load=device.type != "meta")
+    table = _table(whole.model.rotary_emb, length, device)
+    windows = getattr(config, "sliding_window", None) or length
+    windowed = _window(length, windows).to(device) if windows < length else None
+    units: list[tuple[str, nn.Module]] = [("embedding", whole.model.embed_tokens)]
+    for index, layer in enumerate(whole.model.layers):
+        units.append((f"block{index + 1}", CausalBlock(layer, table, windowed if _slides(config, index) else None)))
+    head = whole.lm_head
+    if config.tie_word_embeddings:
+        head = nn.Linear(config.hidden_size, config.vocab_size, bias=False, device="meta")
+        head.weight = nn.Parameter(whole.model.embed_tokens.weight.detach().clone())
+    units.append(("head", nn.Sequential(whole.model.norm, head)))
+    return UnitList("llama", units, input=input, classes=config.vocab_size, tokens=True)
+
+
+def _transformers() -> Any:
+    """The package, after torchvision, which it imports by itself."""
+    import_torchvision()
+    try:
+        import transformers
+    except ImportError as error:
+        raise UserError(
+            'model llama needs the package transformers, which is not installed; pip install "fedsim-edge[llm]"'
+        ) from error
+    if int(transformers.__version__.split(".")[0]) < 5:
+        raise UserError(
+            f"model llama needs transformers 5, but {transformers.__version__} is installed; "
+            'pip install "fedsim-edge[llm]"'
+        )
+    return transformers
+
+
+def _configured(auto: Any, options: Llama, length: int, classes: int) -> Any:
+    """The configuration that the options describe."""
+    sizes: dict[str, Any] = {"sliding_window": options.sliding_window} if options.family == "mistral" else {}
+    return auto.AutoConfig.for_model(
+        options.family,
+        vocab_size=options.vocabulary or classes,
+        hidden_size=options.width,
+        intermediate_size=options.intermediate or -(-8 * options.width // 48) * 16,
+        num_hidden_layers=options.blocks,
+        num_attention_heads=options.heads,
+        num_key_value_heads=options.kv_heads or options.heads,
+        head_dim=options.width // options.heads,
+        max_position_embeddings=length,
+        tie_word_embeddings=options.tied,
+        rope_parameters={"rope_type": "default", "rope_theta": options.rope_theta},
+        **sizes,
+    )
+
+
+def _read(auto: Any, folder: Path, length: int) -> Any:
+    """The configuration in a folder."""
+    file = folder / "config.json"
+    if not file.is_file():
+        raise UserError(f"model llama: {folder} has no config.json; path is the folder of a downloaded model")
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"model llama: {file} is not JSON ({error}); download the model again") from error
+    family = said.get("model_type") if isinstance(said, dict) else None
+    if family not in FAMILIES:
+        raise UserError(f"model llama: {file} describes a model of type {family}; take one of {', '.join(FAMILIES)}")
+    try:
+        config = auto.AutoConfig.for_model(**said)
+    except Exception as error:  # the package's own checks raise errors of many types
+        raise UserError(f"model llama: transformers refuses {file}: {error}") from error
+    if length > config.max_position_embeddings:
+        raise UserError(
+            f"model llama of {folder} takes sequences of at most {config.max_position_embeddings} tokens, but the "
+            f"data's have {length}; set data.tokens.length to {config.max_position_embeddings} or less"
+        )
+    return config
+
+
+def _fill(whole: nn.Module, folder: Path, config: Any, *, load: bool) -> None:
+    """Compare the folder's tensors with the model's in name and shape, and put them there as float32."""
+    wanted = {name: tuple(tensor.shape) for name, tensor in whole.state_dict().items()}
+    if config.tie_word_embeddings:
+        del wanted["lm_head.weight"]
+    tensors: dict[str, Tensor] = {}
+    found = set()
+    for name, shape, read in _tensors(folder):
+        if name not in wanted:
+            if name.endswith(_DERIVED) or name == "lm_head.weight":
+                continue
+            raise UserError(f"model llama: {folder} holds weights {name}, which its config.json has no place for")
+        if shape != wanted[name]:
+            raise UserError(f"model llama: {folder} holds {name} of shape {shape}, but config.json says {wanted[name]}")
+        found.add(name)
+        if load:
+            tensors[name] = read().to(torch.float32, copy=True)
+    missing = sorted(wanted.keys() - found)
+    if missing:
+        raise UserError(f"model llama: {folder} lacks {len(missing)} weights, such as {missing[0]}; download it again")
+    whole.load_state_dict(tensors, strict=False, assign=True)
+
+
+def _tensors(folder: Path) -> Iterator[tuple[str, tuple[int, ...], Any]]:
+    """Every tensor of a folder: its name, its shape, and a function that reads it."""
+    from safetensors import SafetensorError, safe_open
+
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise UserError(
+            f"model llama: {folder} has no weights in safetensors format; download those, or convert the model by "
+            "save_pretrained of transformers"
+        )
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as opened:
+                for name in opened.keys():  # noqa: SIM118  # no mapping
+                    part = opened.get_slice(name)
+                    yield name, tuple(part.get_shape()), lambda part=part: part[...]
+        except SafetensorError as error:
+            raise UserError(f"model llama: {file} cannot be read ({error}); download it again") from error
+
+
+def _table(rotary: Any, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of all positions, by the model's own rule."""
+    with torch.device("cpu"), torch.no_grad():  # some rules look at the positions' values, which `meta` has not
+        cos, sin = type(rotary)(config=rotary.config)(torch.zeros(1), torch.arange(length)[None])
+    return cos.to(device), sin.to(device)
+
+
+def _window(length: int, window: int) -> Tensor:
+    """Whether a token (row) attends to another: to itself and the `window - 1` before it."""
+    with torch.device("cpu"):
+        behind = torch.arange(length)[:, None] - torch.arange(length)
+    return ((behind >= 0) & (behind < window))[None, None]
+
+
+def _slides(config: Any, index: int) -> bool:
+    """Whether a layer's attention is windowed where any is: all of them in Mistral, those that are listed in Qwen."""
+    kinds = getattr(config, "layer_types", None)
+    return kinds is None or kinds[index] == "sliding_attention"
