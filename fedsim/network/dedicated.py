@@ -33,7 +33,7 @@ class _Path:
 
 
 def _path(source: Link, target: Link) -> _Path:
-    return _Path(whole_nanoseconds(source.one_way + target.one_way), min(source.up_goodput, target.down_goodput))
+    return _Path(whole_nanoseconds(source.one_way + target.one_way), min(source.goodput_up(), target.goodput_down()))
 
 
 class _Busy:
