@@ -115,7 +115,7 @@ def check_mode(name: str, mode: Mode, processors: Mapping[str, Processor], use: 
             raise rule(f"there is no {processor}, only {there}", "modes", name, f"{processor}.{next(iter(changes))}")
         for key in ("cores", "clock"):
             if key in changes and getattr(processors[processor], key) is None:
-                sentence = f"the profile does not say how many or how fast; add processors.{processor}.{key}, too"
+                sentence = f"the profile does not give the {processor}'s {key}; add processors.{processor}.{key}, too"
                 raise rule(sentence, "modes", name, f"{processor}.{key}")
     if mode.use is not None and mode.use not in processors:
         raise rule(f"there is no {mode.use}, only {there}", "modes", name, "use")

@@ -155,7 +155,7 @@ class Profile(BaseModel):
         default=None, examples=["{cpu: {gemm: 28 GFLOP/s, bandwidth: 4.8 GB/s, overhead: 60 us}}"]
     )
     """What computes, for `roofline`."""
-    use: Text | None = None
+    use: Text | None = Field(default=None, validate_default=True)
     """The processor that trains; the only one there is, where the file does not say."""
     modes: dict[Identifier, Mode] = {}
     """What is different in each power mode, for `roofline`."""
