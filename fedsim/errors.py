@@ -30,6 +30,10 @@ class Deadlock(RunError):
     """Scripts wait and nothing is left that could wake them."""
 
 
+class SimulatedOutOfMemory(RunError):
+    """A simulated node needs more memory than it may use, and the scenario refuses that."""
+
+
 class AccountingError(RunError):
     """Times or bytes of a finished run do not add up: a mistake of ours, never of the user."""
 

@@ -1,7 +1,8 @@
 """The virtual clock: an engine that interprets scripts, and the workers that do the real work meanwhile."""
 
-from fedsim.simulation.conditions import Ending, Fault, Limits
+from fedsim.simulation.conditions import Ending, Fault, Limits, Shortage
 from fedsim.simulation.engine import Simulation
+from fedsim.simulation.memory import Ledger
 from fedsim.simulation.workers import Inline, TimingOnly, Workers
 
-__all__ = ["Ending", "Fault", "Inline", "Limits", "Simulation", "TimingOnly", "Workers"]
+__all__ = ["Ending", "Fault", "Inline", "Ledger", "Limits", "Shortage", "Simulation", "TimingOnly", "Workers"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Final
 
 from fedsim.errors import UserError
@@ -29,6 +29,17 @@ class Ending(Enum):
     TIME = "until.time was reached"
     QUALITY = "until's accuracy or loss was reached"
     INTERRUPTED = "interrupted"
+
+
+class Shortage(StrEnum):
+    """What happens where a node needs more memory than it may use."""
+
+    REFUSE = "refuse"
+    """The run fails."""
+    LEAVE = "leave"
+    """The device leaves for good; the server cannot, so the run fails."""
+    RECORD = "record"
+    """It is noted and goes on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Any, Final, Protocol
 
-from fedsim.errors import Deadlock, RunError, ScriptError
+from fedsim.errors import Deadlock, RunError, ScriptError, SimulatedOutOfMemory
 from fedsim.script import (
     SERVER,
     Command,
@@ -31,10 +31,11 @@ from fedsim.script import (
     Sleep,
     Timeout,
 )
-from fedsim.simulation.conditions import LAST, LONGEST, Ending, Fault, Limits, in_order, nanoseconds
-from fedsim.simulation.envelopes import Form, Parcel, roles
+from fedsim.simulation.conditions import LAST, LONGEST, Ending, Fault, Limits, Shortage, in_order, nanoseconds
+from fedsim.simulation.envelopes import ENVELOPE_BYTES, Form, Parcel, roles
 from fedsim.simulation.evaluation import Evaluation, Published
-from fedsim.simulation.scripts import ANY, SLEEP, Actor, closed, describe, foreign, name, place, started
+from fedsim.simulation.memory import Ledger
+from fedsim.simulation.scripts import ANY, SLEEP, Actor, closed, describe, foreign, name, out_of_memory, place, started
 from fedsim.simulation.spans import Price, Spans, append, cut, lay
 from fedsim.simulation.workers import Workers
 from fedsim.trace import Trace
@@ -106,6 +107,9 @@ class Simulation:
         workers: who does the real work.
         limits: when to end and when to evaluate.
         faults: devices that leave and return.
+        churn: for devices that come and go by a recording, what they do next, one after the other.
+        memory: what nodes hold; None does not account for it.
+        shortage: what happens where memory does not suffice.
         observe: called at every mark with its name and value; for progress bars.
     """
 
@@ -122,6 +126,9 @@ class Simulation:
         limits: Limits,
         lanes: Mapping[int, int] | None = None,
         faults: Sequence[Fault] = (),
+        churn: Mapping[int, Iterator[Fault]] | None = None,
+        memory: Ledger | None = None,
+        shortage: Shortage = Shortage.REFUSE,
         observe: Callable[[str, float], None] | None = None,
     ) -> None:
         self.trace = trace
@@ -136,6 +143,10 @@ class Simulation:
         self._workers = workers
         self._limits = limits
         self._lanes = lanes or {}
+        self._churn = churn or {}
+        self._ledger = memory
+        self._shortage = shortage
+        self._overdrawn = False  # a command that takes no time has asked for more memory than there is
         self._observe = observe
         self._evaluation = Evaluation(workers, self.mark, limits.reached)
         self._heap: list[tuple[int, int, Callable[[Any], None], Any]] = []
@@ -160,6 +171,8 @@ class Simulation:
             self._push(nanoseconds(fault.leave), self._leave, fault.device)
             if fault.back is not None:
                 self._push(nanoseconds(fault.back), self._return, fault.device)
+        for node in self._churn:
+            self._go_on(node)
         if limits.every is not None:
             self._tick_later(nanoseconds(limits.every))
 
@@ -176,6 +189,7 @@ class Simulation:
         Raises:
             Deadlock: scripts wait, and nothing is left that could wake them.
             ScriptError: a script broke a rule; the message says where.
+            SimulatedOutOfMemory: a node needs more memory than it may use, and the run is not to go on then.
         """
         assert self._actors[SERVER] is None, "a simulation runs once"
         failure: BaseException | None = None
@@ -239,6 +253,10 @@ class Simulation:
             except StopIteration:
                 self._ended(actor)
                 return
+            if self._overdrawn:
+                self._overdrawn = False
+                if self._short(actor):
+                    return
             try:
                 handle = effects.get(type(effect))
                 if handle is None:
@@ -257,7 +275,7 @@ class Simulation:
 
     # ------------------------------------------------- effects: they answer, or say that the script is suspended
 
-    def _send(self, actor: Actor, effect: Send) -> None:
+    def _send(self, actor: Actor, effect: Send) -> Any:
         message, node, now = effect.message, actor.node, self.now
         form = self._forms.get(type(message))
         if form is None:
@@ -265,6 +283,11 @@ class Simulation:
         if message.sender != node:
             message = form.stamped(message, node)
         parcel = form.empty or form.weighed(message)
+        ledger = self._ledger
+        if ledger is not None and parcel is not form.empty and effect.to:
+            fits = ledger.queued(node, message, parcel.nbytes, len(effect.to), now)
+            if not fits and self._short(actor):
+                return _SUSPENDED
         for target in effect.to:
             if not SERVER <= target < self._devices:
                 known = f"devices are numbered 0 to {self._devices - 1}, the server is {SERVER}"
@@ -285,11 +308,14 @@ class Simulation:
             heappush(self._heap, (arrived, self._sequence, self._deliver, flight))
         if self._flights:
             self._expect()
+        return None
 
     def _recv(self, actor: Actor, effect: Recv[Any]) -> Any:
         kinds, source = effect.kinds, effect.source
         message = actor.mailbox.take(kinds, source, effect.by)
         if message is not None:
+            if actor.inbox:
+                self.taken(actor, message)
             return message
         awaited = self._roles.get(kinds)
         if awaited is None:
@@ -326,6 +352,10 @@ class Simulation:
     def _compute(self, actor: Actor, effect: Compute[Any]) -> Any:
         works, node = effect.works, actor.node
         spans: Spans = []
+        if self._ledger is not None:
+            fits, actor.memory = self._ledger.computing(node, works, self.now)
+            if not fits and self._short(actor):
+                return _SUSPENDED
         if effect.single:
             end = append(spans, node, works[0], 0, self.now, self._price)
             actor.answer = works[0].result
@@ -372,8 +402,15 @@ class Simulation:
         self.trace.transfers.append(
             (number, sender.node, receiver.node, *parcel.columns, queued, flows, self.now, "delivered")
         )
+        ledger = self._ledger
+        if ledger is not None:
+            ledger.ended(sender.node, message, parcel.nbytes)
         if receiver.over:
             return
+        if ledger is not None and parcel.nbytes > ENVELOPE_BYTES:
+            receiver.inbox[id(message)] = parcel.nbytes
+            if not ledger.take(receiver.node, parcel.nbytes, self.now) and self._short(receiver):
+                return
         if receiver.script is not None:
             self._hand_over(receiver, message, number)
             return
@@ -384,7 +421,9 @@ class Simulation:
 
     def _lose(self, flight: Flight, now: int) -> None:
         """Record a message that has not arrived: lost when an end left, or else in flight at `now`."""
-        number, _, parcel, sender, receiver, queued, flows = flight
+        number, message, parcel, sender, receiver, queued, flows = flight
+        if self._ledger is not None:
+            self._ledger.ended(None if sender.left else sender.node, message, parcel.nbytes)
         reason = "sender left" if sender.left else "receiver left" if receiver.left else "in flight"
         ended = max(queued, min([now, *(end.since for end in (sender, receiver) if end.left)]))
         self.trace.transfers.append(
@@ -400,6 +439,8 @@ class Simulation:
             and (wanted.source is None or wanted.source == message.sender)
         ):
             self._end_wait(actor, number)
+            if actor.inbox:
+                self.taken(actor, message)
             self._resume(actor, message)
         else:
             actor.mailbox.put(message)
@@ -422,6 +463,8 @@ class Simulation:
         spans = actor.computing
         assert spans is not None
         actor.computing = None
+        if self._ledger is not None:
+            self._ledger.drop(actor.node, actor.memory)
         self.trace.spans.extend(spans)
         if actor.node != SERVER:
             for span in spans:
@@ -472,6 +515,8 @@ class Simulation:
         if self._flights:
             self._expect()  # the others may be faster now
         self._workers.forget(node)
+        if self._ledger is not None:
+            self._ledger.empty(node)
         self.absent.add(node)
         nobody = self._actors[node] = Actor(node, self, self.now)
         nobody.left = nobody.over = True  # what is sent to it meanwhile is lost at once
@@ -481,7 +526,17 @@ class Simulation:
         self._actors[node] = Actor(node, self, self.now)
         self.absent.discard(node)
         self.trace.marks.append((node, self.now, "return", 0.0, ""))
+        if node in self._churn:
+            self._go_on(node)
         self._notify(Connected(node, sender=node))
+
+    def _go_on(self, node: int) -> None:
+        """Put the next time that a recorded device is away into the heap."""
+        fault = next(self._churn[node], None)
+        if fault is not None:
+            self._push(nanoseconds(fault.leave), self._leave, node)
+            if fault.back is not None:
+                self._push(nanoseconds(fault.back), self._return, node)
 
     def _notify(self, notice: Message) -> None:
         server = self._actors[SERVER]
@@ -497,6 +552,19 @@ class Simulation:
             actor.computing = None
         closed(actor)
 
+    def _short(self, actor: Actor) -> bool:
+        """A node needs more memory than it may use: answers whether it has left because of it."""
+        assert self._ledger is not None
+        node = actor.node
+        needed, usable = self._ledger.held(node), self._ledger.usable(node)
+        self.mark(node, "out_of_memory", needed, {"usable": usable})
+        if self._shortage is Shortage.RECORD:
+            return False
+        if self._shortage is Shortage.LEAVE and node != SERVER:
+            self._leave(node)
+            return True
+        raise SimulatedOutOfMemory(out_of_memory(name(node), self.now / 1e9, needed, usable))
+
     # ----------------------------------------------------------------------- plain calls of the ports
 
     def publish(self, version: int, model: tuple[Payload, ...]) -> None:
@@ -507,7 +575,16 @@ class Simulation:
 
     def queue(self, command: Command) -> None:
         """A command that takes no time (called through a port)."""
+        if command.holds and self._ledger is not None and not self._ledger.take(command.node, command.holds, self.now):
+            self._overdrawn = True  # the script is running: it goes as far as its next effect
         self._workers.queue(command)
+
+    def taken(self, actor: Actor, message: Message) -> None:
+        """A script has taken a message out of its mailbox (also called through a port)."""
+        nbytes = actor.inbox.pop(id(message), None)
+        if nbytes is not None:
+            assert self._ledger is not None
+            self._ledger.drop(actor.node, nbytes)
 
     def mark(self, node: int, name: str, value: float, detail: Mapping[str, object] | None) -> None:
         """Record a moment (called through a port)."""
@@ -523,6 +600,8 @@ class Simulation:
         What goes wrong in that is raised at the end, or noted at the `failure` that ended the run.
         """
         self.trace.end = self.now
+        for peak in () if self._ledger is None else self._ledger.peaks():
+            self.trace.marks.append((peak.node, peak.time, "memory.peak", float(peak.nbytes), ""))
         problems: list[BaseException] = []
         for actor in self._actors:
             if actor is not None and not actor.over:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fedsim.errors import ScriptError
 from fedsim.mailbox import Mailbox
 from fedsim.script import SERVER, Command, Message, Payload, Recv, Role
+from fedsim.units import human_count
 
 if TYPE_CHECKING:
     from fedsim.simulation.engine import Simulation
@@ -33,8 +34,10 @@ class Actor:
         "answer",
         "awaited",
         "computing",
+        "inbox",
         "left",
         "mailbox",
+        "memory",
         "node",
         "over",
         "script",
@@ -60,9 +63,12 @@ class Actor:
         self.waiting: Recv[Any] | None = None
         self.timer: list[Actor] | None = None  # emptied when the wait ends before its time
 
-        # While it computes: the spans as they will stand in the trace, and what the script will get.
+        # While it computes: the spans as they will stand in the trace, what the script will get, bytes to let go of.
         self.computing: list[tuple[Any, ...]] | None = None
         self.answer: Any = None
+        self.memory = 0
+
+        self.inbox: dict[int, int] = {}  # bytes of the messages that wait in the mailbox, by identity
 
     @property
     def now(self) -> float:
@@ -76,7 +82,10 @@ class Actor:
 
     def poll(self, *kinds: type[Message]) -> Message | None:
         """Take the first waiting message of `kinds`, or nothing."""
-        return self.mailbox.take(kinds)
+        message = self.mailbox.take(kinds)
+        if message is not None and self.inbox:
+            self._engine.taken(self, message)
+        return message
 
     def command(self, command: Command) -> None:
         """Queue a command that takes no time."""
@@ -127,6 +136,15 @@ def foreign(awaited: object) -> ScriptError:
         f"the script awaited something that is not a fedsim effect ({type(awaited).__name__}); "
         "await only compute, send, recv, sleep, gather, broadcast or coroutines made of these "
         "(asyncio and other event loops do not run here)"
+    )
+
+
+def out_of_memory(who: str, moment: float, needed: int, usable: int) -> str:
+    """The sentence of a node whose memory does not suffice."""
+    return (
+        f"{who} is out of memory at {moment:g} s: it needs {human_count(needed, 'B')}, but may use "
+        f"{human_count(usable, 'B')}; give it a smaller batch, another cut, model or profile, or set on_oom: leave or "
+        "record to see what becomes of the run"
     )
 
 
