@@ -138,8 +138,8 @@ def test_a_clock_is_that_of_the_processor_in_use_and_comes_on_top_of_the_mode() 
             {"processors": {"cpu": {k: v for k, v in CPU.items() if k != "clock"}}, "use": "cpu", "modes": {}},
             None,
             1e9,
-            r"^clock 1000000000 Hz for board, but the profile does not say the clock of its cpu, so there is nothing to "
-            r"compare it with; add processors.cpu.clock to the profile, or remove clock$",
+            r"^clock 1000000000 Hz for board, but the profile does not say the clock of its cpu, so there is nothing "
+            r"to compare it with; add processors.cpu.clock to the profile, or remove clock$",
         ),
     ],
 )
