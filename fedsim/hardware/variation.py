@@ -40,16 +40,19 @@ def factor(seed: int, node: int, purpose: str, number: int, variation: float) ->
 class Heat:
     """The heat of one machine, in nanoseconds of computing, from 0 to `after`.
 
-    Works are told in the order of their starts. Those that run side by side heat it once; the one that is told later
-    finds the heat of the one told before. A work that is cut off heats it to the end that it would have had.
+    Works are told in the order of their starts; those that run side by side, in any order, and they heat it once. A
+    work that is cut off heats it to the end that it would have had.
     """
 
     factor: float
     after: int
     amount: int = 0
+    """At `end`."""
     hot: bool = False
+    since: int = 0
+    """When it became hot; while it is."""
     end: int = 0
-    """Until when works have been told."""
+    """Of the last work; what lies before it since the last pause is busy."""
 
     def slowed(self, start: int, duration: int) -> int:
         """Nanoseconds of a work that would take `duration` on a cold machine."""
@@ -57,11 +60,14 @@ class Heat:
             self.amount = max(0, self.amount - (start - self.end))
             self.end = start
             self.hot = self.hot and self.amount > 0
-        cold = 0 if self.hot else min(duration, self.after - self.amount)
+        left = max(0, self.since - start) if self.hot else self.after - self.amount + self.end - start
+        cold = min(duration, left)
         lasts = cold + math.ceil((duration - cold) / self.factor)
-        self.amount = min(self.after, self.amount + max(0, start + lasts - self.end))
-        self.end = max(self.end, start + lasts)
-        self.hot = self.hot or self.amount == self.after
+        if start + lasts > self.end:
+            if not self.hot and self.amount + start + lasts - self.end >= self.after:
+                self.hot, self.since = True, self.end + self.after - self.amount
+            self.amount = min(self.after, self.amount + start + lasts - self.end)
+            self.end = start + lasts
         return lasts
 
 
