@@ -26,6 +26,7 @@ from fedsim.data import DataSet, Iid, from_arrays
 from fedsim.experiment.assembly import Assembly
 from fedsim.experiment.fleet import Fleet, Group
 from fedsim.hardware.links import load_link
+from fedsim.hardware.machines import machine
 from fedsim.hardware.profiles import load_profile
 from fedsim.learning.host import Host
 from fedsim.learning.optimizers import Sgd, Training
@@ -56,8 +57,8 @@ def train(data: DataSet, devices: int, rounds: int) -> None:
     model = build("cnn", SmallCnn(hidden=128), input=SHAPE, classes=10, kind="image", device="cpu", seed=SEED)
     shards = Iid().deal(data.train.labels, None, devices, seeds.generator(SEED, SERVER, "partition"))
     fleet = Fleet(
-        (Group(load_profile("pi-tier-1"), load_link("wifi5"), devices),),
-        load_profile("cpu-60g"),
+        (Group(machine(load_profile("pi-tier-1")), load_link("wifi5"), devices),),
+        machine(load_profile("cpu-60g")),
         load_link("ethernet-1g"),
     )
     assembly = Assembly(

@@ -27,6 +27,7 @@ from fedsim.data import DataSet, Iid, Shards, from_arrays
 from fedsim.experiment.assembly import Assembly
 from fedsim.experiment.fleet import Fleet, Group
 from fedsim.hardware.links import load_link
+from fedsim.hardware.machines import machine
 from fedsim.hardware.profiles import load_profile
 from fedsim.learning.host import Host
 from fedsim.learning.optimizers import Sgd, Training
@@ -123,7 +124,11 @@ def fedsim_run(job: str, data: DataSet, shards: Shards, rounds: int) -> tuple[fl
         model=measure(model),
         cut=None,
         training=Training(batch=BATCH, optimizer=Sgd(lr=LR), channels_last=job == "cnn"),
-        fleet=Fleet((Group(profile, load_link("wifi5"), CLIENTS),), load_profile("cpu-60g"), load_link("ethernet-1g")),
+        fleet=Fleet(
+            (Group(machine(profile), load_link("wifi5"), CLIENTS),),
+            machine(load_profile("cpu-60g")),
+            load_link("ethernet-1g"),
+        ),
         samples=shards.sizes(),
         participants=JOBS[job][2],
         rounds=rounds,

@@ -24,6 +24,7 @@ from fedsim.errors import Deadlock
 from fedsim.experiment.assembly import Assembly
 from fedsim.experiment.fleet import Fleet, Group
 from fedsim.hardware.links import load_link
+from fedsim.hardware.machines import machine
 from fedsim.hardware.profiles import load_profile
 from fedsim.learning.context import Device, Job, Server
 from fedsim.learning.optimizers import Sgd, Training
@@ -148,11 +149,11 @@ def _measured() -> ModelMeasure:
 def _fleet(devices: int) -> Fleet:
     kinds = (("pi-tier-1", "wifi5"), ("pi-tier-4", "wifi4"), ("jetson-tier-4", "lte"))
     groups = (
-        Group(load_profile(profile), load_link(link), len(range(index, devices, len(kinds))))
+        Group(machine(load_profile(profile)), load_link(link), len(range(index, devices, len(kinds))))
         for index, (profile, link) in enumerate(kinds)
     )
     there = tuple(group for group in groups if group.count)
-    return Fleet(there, load_profile("cpu-60g"), load_link("ethernet-1g"))
+    return Fleet(there, machine(load_profile("cpu-60g")), load_link("ethernet-1g"))
 
 
 def toy(

@@ -12,7 +12,6 @@ from rich.table import Table
 from fedsim.experiment.building import holdings
 from fedsim.experiment.checking import Findings, check
 from fedsim.experiment.loading import load_scenario
-from fedsim.hardware.machines import machine
 from fedsim.scenario import dump
 from fedsim.units import human_count, human_seconds
 
@@ -72,13 +71,13 @@ def _fleet(findings: Findings) -> Table:
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("", "profile", "speed", "usable memory", "link", "up", "down", "one way"):
         grid.add_column(head, justify="left" if head in ("profile", "link") else "right")
-    rows = [*((f"{g.count} x", g.profile, g.link) for g in fleet.groups), ("server", fleet.server, fleet.server_link)]
-    for count, profile, link in rows:
+    rows = [*((f"{g.count} x", g.machine, g.link) for g in fleet.groups), ("server", fleet.server, fleet.server_link)]
+    for count, machine, link in rows:
         grid.add_row(
             count,
-            profile.id,
-            machine(profile).summary,
-            human_count(profile.memory.usable, "B"),
+            machine.id,
+            machine.summary,
+            human_count(machine.memory.usable, "B"),
             link.id,
             human_count(link.up * 8, "bit/s"),
             human_count(link.down * 8, "bit/s"),

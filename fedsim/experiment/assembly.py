@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.experiment.fleet import Fleet
+from fedsim.hardware.traces.attendance import Attendance
 from fedsim.learning.context import Device, Job, Server
 from fedsim.learning.optimizers import Training
 from fedsim.learning.plan import BlockPlan, plans
 from fedsim.models.measure import ModelMeasure
 from fedsim.network.dedicated import Dedicated
 from fedsim.script import Port
-from fedsim.simulation import Fault, Limits, Simulation, TimingOnly, Workers
+from fedsim.simulation import Fault, Limits, Shortage, Simulation, TimingOnly, Workers
 from fedsim.trace import Trace
 
 
@@ -38,6 +40,7 @@ class Assembly:
     limits: Limits
     seed: int = 0
     faults: Sequence[Fault] = ()
+    shortage: Shortage = Shortage.REFUSE
     scenario: Mapping[str, Any] = field(default_factory=dict)
 
     def blocks(self) -> dict[str, BlockPlan]:
@@ -78,11 +81,29 @@ class Assembly:
             server=server,
             device=device,
             devices=fleet.devices,
-            price=fleet.price(),
+            price=fleet.clockwork(self.seed).price,
             network=Dedicated([(group.link, group.count) for group in fleet.groups], fleet.server_link),
             workers=TimingOnly() if workers is None else workers,
             limits=self.limits,
             lanes=fleet.lanes(),
             faults=self.faults,
+            churn=self._churn(),
+            memory=fleet.ledger(),
+            shortage=self.shortage,
             observe=observe,
         )
+
+    def _churn(self) -> dict[int, Iterator[Fault]]:
+        """What devices with a recording of their availability do, up to the end of the run."""
+        until = math.inf if self.limits.time is None else self.limits.time
+        return {
+            device: _faults(group.attendance, self.seed, device, until)
+            for index, group in enumerate(self.fleet.groups)
+            if group.attendance is not None
+            for device in self.fleet.numbers(index)
+        }
+
+
+def _faults(attendance: Attendance, seed: int, device: int, until: float) -> Iterator[Fault]:
+    for leave, back in attendance.absences(seed, device, until):
+        yield Fault(device=device, leave=leave, back=back)

@@ -20,14 +20,16 @@ from fedsim.experiment.assembly import Assembly
 from fedsim.experiment.fleet import Fleet, Group
 from fedsim.experiment.networks import NOTHING, build_network
 from fedsim.hardware.links import Link, load_link
+from fedsim.hardware.machines import Machine, machine
 from fedsim.hardware.profiles import Profile, load_profile
+from fedsim.hardware.traces.loading import load_attendance
 from fedsim.learning.optimizers import Training
 from fedsim.models.units import check_cut
-from fedsim.scenario import Group as ScenarioGroup
 from fedsim.scenario import Churn, InlineLink, Scenario, resolved
+from fedsim.scenario import Group as ScenarioGroup
 from fedsim.scenario import Server as ScenarioServer
 from fedsim.script import SERVER, Quality
-from fedsim.simulation import Fault, Limits
+from fedsim.simulation import Fault, Limits, Shortage
 
 if TYPE_CHECKING:
     from fedsim.learning.host import Host
@@ -110,6 +112,7 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
         limits=_limits(scenario),
         seed=scenario.seed,
         faults=_faults(scenario),
+        shortage=Shortage(scenario.on_oom),
         scenario=resolved(scenario),
     )
     return Study(scenario, assembly, info, data, shards, validation, objects)
@@ -131,8 +134,7 @@ def build_fleet(scenario: Scenario) -> Fleet:
 
     def link(chosen: str | InlineLink | None, of: Profile) -> Link:
         if isinstance(chosen, InlineLink):
-            given = chosen.model_dump(exclude_none=True)
-            return load_link({key: value for key, value in given.items() if key in Link.model_fields})
+            return load_link(chosen.model_dump(exclude_none=True))
         name = chosen or of.default_link
         if name is None:
             raise UserError(
@@ -141,14 +143,34 @@ def build_fleet(scenario: Scenario) -> Fleet:
             )
         return named_link(name)
 
-    def member(section: ScenarioGroup | ScenarioServer, *place: str | int) -> tuple[Profile, Link]:
+    def member(section: ScenarioGroup | ScenarioServer, *place: str | int) -> tuple[Machine, Link]:
+        mode, clock = (section.power_mode, section.clock) if isinstance(section, ScenarioGroup) else (None, None)
         with _placed(scenario, *place, "profile"):
             of = profile(section.profile)
+        with _placed(scenario, *place, "power_mode" if clock is None else "clock"):
+            kind = machines(section.profile, mode, clock)
         with _placed(scenario, *place, "link"):
-            return of, link(section.link, of)
+            return kind, link(section.link, of)
 
-    groups = [Group(*member(group, "fleet", index), group.count) for index, group in enumerate(scenario.fleet)]
-    return Fleet(tuple(groups), *member(scenario.server, "server"))
+    def group(section: ScenarioGroup, index: int) -> Group:
+        kind, connection = member(section, "fleet", index)
+        if section.population and connection.population is None:
+            with _placed(scenario, "fleet", index, "population"):
+                connection.drawn_rates(scenario.seed, np.zeros(0, np.int64))
+        recorded = scenario.faults.availability if isinstance(scenario.faults, Churn) else section.availability
+        where = ("faults",) if isinstance(scenario.faults, Churn) else ("fleet", index)
+        with _placed(scenario, *where, "availability"):
+            attendance = (
+                None if recorded is None else load_attendance(recorded.path, recorded.reader, wrap=recorded.wrap)
+            )
+        return Group(kind, connection, section.count, section.access, section.population, attendance)
+
+    @cache
+    def machines(name: str, mode: str | None, clock: float | None) -> Machine:
+        return machine(profile(name), mode, clock)
+
+    groups = tuple(group(section, index) for index, section in enumerate(scenario.fleet))
+    return Fleet(groups, *member(scenario.server, "server"))
 
 
 def deal(
@@ -266,8 +288,6 @@ def _cut(scenario: Scenario, model: ModelMeasure) -> int | None:
 
 
 def _faults(scenario: Scenario) -> list[Fault]:
-    if isinstance(scenario.faults, Churn):
-        raise UserError("recorded availability is not in this version")
     return [Fault(device=fault.device, leave=fault.leave, back=fault.return_) for fault in scenario.listed_faults]
 
 

@@ -49,7 +49,7 @@ class Findings:
                 "test": study.info.test,
                 "devices": {"min": int(sizes.min()), "max": int(sizes.max()), "mean": float(sizes.mean())},
             },
-            "fleet": [{"profile": g.profile.id, "link": g.link.id, "count": g.count} for g in assembly.fleet.groups],
+            "fleet": [{"profile": g.machine.id, "link": g.link.id, "count": g.count} for g in assembly.fleet.groups],
             "assumptions": self.assumptions(),
         }
 
@@ -69,7 +69,7 @@ class Findings:
         """The figures of the fleet's profiles and links that nobody has checked against a source."""
         fleet = self.study.assembly.fleet
         found: dict[str, list[str]] = {}
-        for profile in [*(g.profile for g in fleet.groups), fleet.server]:
+        for profile in [*(g.machine.profile for g in fleet.groups), fleet.server.profile]:
             found[profile.id] = unverified(profile, profile.sources)
         for link in [*(g.link for g in fleet.groups), fleet.server_link]:
             if link.sources:

@@ -1,4 +1,4 @@
-"""The fleet: groups of devices with their profiles and links, and the server's."""
+"""The fleet: groups of devices with their machines and links, and the server's."""
 
 from __future__ import annotations
 
@@ -7,27 +7,37 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.costs import Cost
 from fedsim.hardware.links import Link
-from fedsim.hardware.machines import machine
-from fedsim.hardware.pricing import nanoseconds
-from fedsim.hardware.profiles import Profile
-from fedsim.hardware.sources import weakest
+from fedsim.hardware.machines import Machine
+from fedsim.hardware.sources import Confidence, origin
+from fedsim.hardware.traces.attendance import Attendance
+from fedsim.hardware.variation import Clockwork
 from fedsim.script import SERVER
+from fedsim.simulation import Ledger
 from fedsim.trace import Node
+
+_POWERS: Final = ("power.idle", "power.busy", "power.ready")
+_RADIOS: Final = ("radio.active", "radio.up", "radio.down")
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
     """Devices that are alike."""
 
-    profile: Profile
+    machine: Machine
     link: Link
     count: int
+    access: str | None = None
+    """The access point that they share, by its name in the scenario."""
+    population: bool = False
+    """Whether each device draws its rates from the link's population."""
+    attendance: Attendance | None = None
+    """When they are there, from a recording; None: always."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,7 @@ class Fleet:
     """Devices are numbered through the groups, in order."""
 
     groups: tuple[Group, ...]
-    server: Profile
+    server: Machine
     server_link: Link
 
     @cached_property
@@ -51,54 +61,77 @@ class Fleet:
         """Index of the group of a device."""
         return bisect_right(self._ends, device)
 
-    def profile(self, node: int) -> Profile:
-        """The profile of a device or of the server."""
-        return self.server if node == SERVER else self.groups[self.group_of(node)].profile
+    def numbers(self, group: int) -> range:
+        """The devices of a group."""
+        return range(self._ends[group] - self.groups[group].count, self._ends[group])
+
+    def machine(self, node: int) -> Machine:
+        """The machine of a device or of the server."""
+        return self.server if node == SERVER else self.groups[self.group_of(node)].machine
 
     def lanes(self) -> dict[int, int]:
         """Works a node runs at once, for the nodes that run more than one."""
-        several = {n: g.profile.lanes for n, g in self._members() if g.profile.lanes > 1}
+        several = {n: g.machine.lanes for n, g in self._members() if g.machine.lanes > 1}
         return several | ({SERVER: self.server.lanes} if self.server.lanes > 1 else {})
 
     def _members(self) -> Iterator[tuple[int, Group]]:
         return enumerate(group for group in self.groups for _ in range(group.count))
 
-    def price(self) -> Callable[[int, Cost, int], int]:
-        """Nanoseconds that a cost takes on a node; remembered by cost object, which works of one kind share."""
-        kinds: list[dict[Cost, int]] = [{} for _ in (*self.groups, self.server)]
-        machines = [machine(profile) for profile in (*(group.profile for group in self.groups), self.server)]
-        kind_of = [n for n, group in enumerate(self.groups) for _ in range(group.count)] + [-1]  # the server's is [-1]
+    def clockwork(self, seed: int) -> Clockwork:
+        """The time that works take on every node."""
+        return Clockwork([(group.machine, group.count) for group in self.groups], self.server, seed)
 
-        def price(node: int, cost: Cost, _start: int) -> int:
-            kind = kind_of[node]
-            known = kinds[kind]
-            if cost not in known:
-                known[cost] = nanoseconds(machines[kind], cost)
-            return known[cost]
+    def ledger(self) -> Ledger:
+        """Accounts of what nodes hold, from what their processes take and up to what they may use."""
 
-        return price
+        def budget(node: int) -> tuple[int, int]:
+            memory = self.machine(node).memory
+            return round(memory.runtime), round(memory.usable)
+
+        return Ledger(budget)
 
     def table(self, samples: Sequence[int] | NDArray[np.int64]) -> list[Node]:
         """The node table of a trace: the server, then the devices."""
-
-        def row(number: int, name: str, profile: Profile, group: int, held: int) -> Node:
-            return Node(
-                number=number,
-                name=name,
-                profile=profile.id,
-                group=group,
-                lanes=profile.lanes,
-                samples=held,
-                idle_watts=profile.power.idle,
-                busy_watts=profile.power.busy,
-                memory=profile.memory.usable,
-                power_confidence=confidence[group],
-            )
-
-        powers = ("power.idle", "power.busy")
-        profiles = [*(group.profile for group in self.groups), self.server]
-        confidence = [weakest(powers, profile.sources) for profile in profiles]  # the server's is the last, [-1]
-        rows = [row(SERVER, "server", self.server, -1, 0)]
-        for number, group in self._members():
-            rows.append(row(number, f"device {number}", group.profile, self.group_of(number), int(samples[number])))
+        server = _row_of(self.server, self.server_link, -1)
+        rows = [server(SERVER, "server", 0)]
+        for index, group in enumerate(self.groups):
+            row = _row_of(group.machine, group.link, index)
+            rows += [row(number, f"device {number}", int(samples[number])) for number in self.numbers(index)]
         return rows
+
+
+def _row_of(machine: Machine, link: Link, group: int) -> Callable[[int, str, int], Node]:
+    """Makes the rows of a node table for nodes that are alike."""
+    radio = link.radio
+    field, confidence = _least_known(machine, link)
+
+    def row(number: int, name: str, held: int) -> Node:
+        return Node(
+            number=number,
+            name=name,
+            profile=machine.id,
+            group=group,
+            lanes=machine.lanes,
+            samples=held,
+            idle_watts=machine.idle_watts,
+            busy_watts=machine.busy_watts,
+            memory=machine.memory.usable,
+            power_confidence=confidence,
+            power_field=field,
+            ready_watts=machine.ready_watts,
+            radio_watts=radio.active if radio is not None else 0.0,
+            radio_up=radio.up if radio is not None else 0.0,
+            radio_down=radio.down if radio is not None else 0.0,
+        )
+
+    return row
+
+
+def _least_known(machine: Machine, link: Link) -> tuple[str, str]:
+    """The figure of a node's energy that is known least, and how far it is to be trusted."""
+    sources = [(name, origin(name, machine.profile.sources)) for name in _POWERS]
+    if link.radio is not None and any((link.radio.active, link.radio.up, link.radio.down)):
+        sources += [(f"{name} of link {link.id}", origin(name, link.sources)) for name in _RADIOS]
+    found = [(name, Confidence.UNVERIFIED if source is None else source.confidence) for name, source in sources]
+    field, confidence = max(found, key=lambda entry: list(Confidence).index(entry[1]))
+    return field, confidence.value

@@ -503,6 +503,10 @@ class Simulation:
     # ------------------------------------------------------------------------------ devices come and go
 
     def _leave(self, node: int) -> None:
+        self._go_away(node)
+        self._notify(Disconnected(node, sender=node))
+
+    def _go_away(self, node: int) -> None:
         actor = self._actors[node] or self._join(node)
         self.trace.marks.append((node, self.now, "leave", 0.0, ""))
         if not actor.over:
@@ -520,7 +524,6 @@ class Simulation:
         self.absent.add(node)
         nobody = self._actors[node] = Actor(node, self, self.now)
         nobody.left = nobody.over = True  # what is sent to it meanwhile is lost at once
-        self._notify(Disconnected(node, sender=node))
 
     def _return(self, node: int) -> None:
         self._actors[node] = Actor(node, self, self.now)
@@ -531,10 +534,13 @@ class Simulation:
         self._notify(Connected(node, sender=node))
 
     def _go_on(self, node: int) -> None:
-        """Put the next time that a recorded device is away into the heap."""
+        """Put the next time that a recorded device is away into the heap; one that is away at the start has left."""
         fault = next(self._churn[node], None)
         if fault is not None:
-            self._push(nanoseconds(fault.leave), self._leave, node)
+            if fault.leave > 0:
+                self._push(nanoseconds(fault.leave), self._leave, node)
+            else:
+                self._go_away(node)
             if fault.back is not None:
                 self._push(nanoseconds(fault.back), self._return, node)
 

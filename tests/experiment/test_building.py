@@ -199,8 +199,8 @@ def test_a_scheduler_without_one_of_its_parts(part: str) -> None:
 def fleet() -> Fleet:
     """Three groups."""
     kinds = (("pi-tier-1", "wifi5", 2), ("jetson-tier-4", "lte", 1), ("pi-tier-4", "wifi4", 3))
-    groups = tuple(Group(load_profile(profile), load_link(link), count) for profile, link, count in kinds)
-    return Fleet(groups, load_profile("cpu-60g"), load_link("ethernet-1g"))
+    groups = tuple(Group(machine(load_profile(profile)), load_link(link), count) for profile, link, count in kinds)
+    return Fleet(groups, machine(load_profile("cpu-60g")), load_link("ethernet-1g"))
 
 
 def test_devices_are_numbered_through_the_groups() -> None:
@@ -208,7 +208,7 @@ def test_devices_are_numbered_through_the_groups() -> None:
     found = fleet()
     assert found.devices == 6
     assert [found.group_of(k) for k in range(6)] == [0, 0, 1, 2, 2, 2]
-    assert [found.profile(k).id for k in (1, 2, 5, SERVER)] == ["pi-tier-1", "jetson-tier-4", "pi-tier-4", "cpu-60g"]
+    assert [found.machine(k).id for k in (1, 2, 5, SERVER)] == ["pi-tier-1", "jetson-tier-4", "pi-tier-4", "cpu-60g"]
     table = found.table(np.arange(6))
     assert [node.number for node in table] == [-1, *range(6)]
     assert [node.samples for node in table] == [0, *range(6)]
@@ -221,8 +221,9 @@ def test_the_node_table_knows_the_hardware() -> None:
     power = Source(field="power", confidence=Confidence.MEASURED, ref="a meter at the plug")
     devices = load_profile("pi-tier-1").model_copy(update={"lanes": 2, "sources": (power,)})
     server = load_profile("cpu-60g").model_copy(update={"lanes": 3})
-    link = load_link("wifi5")
-    found = Fleet((Group(devices, link, 1), Group(load_profile("jetson-tier-4"), link, 1)), server, link)
+    link = load_link({"up": "1 MB/s", "down": "1 MB/s"})
+    groups = (Group(machine(devices), link, 1), Group(machine(load_profile("jetson-tier-4")), link, 1))
+    found = Fleet(groups, machine(server), link)
     assert found.lanes() == {SERVER: 3, 0: 2}
     rows = found.table([5, 6])
     assert [row.lanes for row in rows] == [3, 2, 1]
@@ -235,13 +236,24 @@ def test_the_node_table_knows_the_hardware() -> None:
     assert [row.power_confidence for row in rows] == ["unverified", "measured", "unverified"]
 
 
+def test_the_node_table_knows_the_radio() -> None:
+    """Its energy, and that it is the figure known least where the machine's power was measured."""
+    power = Source(field="power", confidence=Confidence.MEASURED, ref="a meter at the plug")
+    measured = machine(load_profile("pi-tier-1").model_copy(update={"sources": (power,)}))
+    link = load_link("wifi5")
+    assert link.radio is not None
+    row = Fleet((Group(measured, link, 1),), measured, load_link("ethernet-1g")).table([5])[1]
+    assert (row.radio_watts, row.radio_up, row.radio_down) == (link.radio.active, link.radio.up, link.radio.down)
+    assert (row.power_field, row.power_confidence) == ("radio.active of link wifi5", "unverified")
+
+
 def test_prices_are_those_of_the_profiles() -> None:
     """Each node pays by its own profile; the server is the last."""
     found = fleet()
     cost = forward_cost(built().assembly.model.units, 4)
-    price = found.price()
+    price = found.clockwork(1).price
     assert [price(k, cost, 0) for k in (*range(6), SERVER)] == [
-        nanoseconds(machine(found.profile(k)), cost) for k in (*range(6), SERVER)
+        nanoseconds(found.machine(k), cost) for k in (*range(6), SERVER)
     ]
 
 

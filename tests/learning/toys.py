@@ -15,6 +15,7 @@ from fedsim.data import DataSet, Shards, from_arrays
 from fedsim.experiment.assembly import Assembly
 from fedsim.experiment.fleet import Fleet, Group
 from fedsim.hardware.links import load_link
+from fedsim.hardware.machines import machine
 from fedsim.hardware.profiles import load_profile
 from fedsim.learning.host import Host
 from fedsim.learning.learners import Learner, Node
@@ -100,7 +101,9 @@ class Federation:
             model=measure(self.network()),
             cut=self.cut,
             training=self.training(),
-            fleet=Fleet((Group(profile, link, devices),), load_profile("cpu-60g"), load_link("ethernet-1g")),
+            fleet=Fleet(
+                (Group(machine(profile), link, devices),), machine(load_profile("cpu-60g")), load_link("ethernet-1g")
+            ),
             samples=self.shards().sizes(),
             participants=participants or devices,
             rounds=rounds,
