@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +17,22 @@ from fedsim.learning.plan import DEVICE, SERVER_BLOCK, plans
 from fedsim.models.building import build
 from fedsim.models.catalogue import ENTRIES
 from fedsim.models.counting import measure
-from fedsim.models.options import Mlp, Plain, SmallCnn, TextTransformer
+from fedsim.models.options import (
+    Llama,
+    Mlp,
+    MobileNet,
+    Plain,
+    ResNet,
+    SmallCnn,
+    Swin,
+    TextTransformer,
+    Vgg,
+    VisionTransformer,
+)
 from fedsim.models.units import UnitList, check_cut
 from fedsim.models.zoo.layers import BatchNorm
-from tests.models.networks import BOTH_NORMS, INPUTS, MODELS, OPTIONS, batch_for, network, sampled_cuts, sent
+from fedsim.models.zoo.swin import fitting_window
+from tests.models.networks import BOTH_NORMS, INPUTS, MODELS, OPTIONS, SLOW, batch_for, network, sampled_cuts, sent
 
 SMALLEST = [
     ("vgg11", 32),
@@ -129,16 +144,16 @@ def test_one_sample_is_enough_for_batch_norm(name: str, least: int) -> None:
 def test_a_single_value_is_normalised_with_the_running_statistics() -> None:
     """It has no variance of its own, and leaves the statistics as they are; two values are normalised as ever."""
     norm, other = BatchNorm(3), nn.BatchNorm2d(3)
+    mean = torch.tensor([1.0, 2.0, 3.0])
     for layer in (norm, other):
-        with torch.no_grad():
-            layer.running_mean.copy_(torch.tensor([1.0, 2.0, 3.0]))
+        layer.load_state_dict(layer.state_dict() | {"running_mean": mean})
     x = torch.randn(1, 3, 1, 1)
-    expected = (x - torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1)) / (1 + 1e-5) ** 0.5
-    torch.testing.assert_close(norm(x), expected)
-    assert norm.running_mean.tolist() == [1, 2, 3]
+    torch.testing.assert_close(norm(x), (x - mean.view(1, 3, 1, 1)) / (1 + 1e-5) ** 0.5)
+    assert norm.state_dict()["running_mean"].equal(mean)
+    assert norm.state_dict()["num_batches_tracked"] == 0
     x = torch.randn(2, 3, 1, 1)
     assert norm(x).equal(other(x))
-    assert norm.running_mean.equal(other.running_mean)
+    assert all(t.equal(other.state_dict()[n]) for n, t in norm.state_dict().items())
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -158,6 +173,55 @@ def test_group_norm_takes_groups_of_sixteen_channels_where_they_divide() -> None
     groups = [m.num_groups for m in network("vgg5", "gn").modules() if isinstance(m, nn.GroupNorm)]
     assert groups == [2, 4, 4]
     assert not any(isinstance(m, nn.BatchNorm2d) for m in network("resnet20", "gn").modules())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vgg16", "resnet18", "mobilenetv3_large", "vit_s", "swin_t"])
+def test_images_may_have_one_channel(name: str) -> None:
+    """Such as MNIST's, of 28 pixels, made 32."""
+    model = build(name, OPTIONS[name], input=(1, 32, 32), classes=4, kind="image", device="cpu")
+    assert model(torch.randn(2, 1, 32, 32)).shape == (2, 4)
+
+
+@pytest.mark.slow
+def test_dropout_is_off_unless_asked_for() -> None:
+    """Where it is on, training draws random numbers and evaluation does not."""
+    options = {
+        "vgg16": Vgg(width_ratio=0.0625, hidden=16, dropout=0.5),
+        "mobilenetv3_large": MobileNet(width_ratio=0.25, dropout=0.5),
+        "vit_s": VisionTransformer(width=24, heads=3, blocks=1, dropout=0.5),
+        "swin_t": Swin(width=12, blocks=[1, 1], heads=[1, 2], stochastic_depth=0.5),
+    }
+    for name, option in options.items():
+        for drops, chosen in ((False, OPTIONS[name]), (True, option)):
+            model = build(name, chosen, input=(3, 32, 32), classes=4, kind="image", device="cpu")
+            x = torch.randn(8, 3, 32, 32)
+            assert model(x).equal(model(x)) != drops, name
+            assert model.eval()(x).equal(model(x)), name
+
+
+def test_windows_of_swin_fit_the_grid() -> None:
+    """7 where it divides, as on 224 pixels; the whole of a small grid; else what needs no padding, if there is any."""
+    fitting = {7: 7, 14: 7, 28: 7, 56: 7, 8: 8, 4: 4, 2: 2, 1: 1, 16: 8, 64: 8, 12: 6, 10: 5, 9: 7, 11: 7, 20: 5}
+    assert {grid: fitting_window(grid) for grid in fitting} == fitting
+
+
+@pytest.mark.slow
+def test_small_models_import_neither_torchvision_nor_transformers() -> None:
+    """They take seconds; so is the catalogue free of torch."""
+    names = [name for name in ENTRIES if name not in SLOW]
+    program = f"""
+import sys
+from fedsim.models.catalogue import ENTRIES
+assert "torch" not in sys.modules
+from fedsim.models.building import build
+for name in {names}:
+    shape, kind = ((8,), "text") if ENTRIES[name].inputs == "text" else ((3, 32, 32), "image")
+    build(name, ENTRIES[name].options(), input=shape, classes=4, kind=kind)
+print(*sorted({{"torchvision", "transformers"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
 
 
 # ----------------------------------------------------------------------------------------------- errors
@@ -185,6 +249,25 @@ def test_group_norm_takes_groups_of_sixteen_channels_where_they_divide() -> None
             "takes square images of at least 8x8, but these are 8x9; set data.resize",
         ),
         ("lenet5", Plain(), (1, 8, 8), "image", "at least 16x16, but these are 8x8; set data.resize to 32"),
+        (
+            "resnet18",
+            ResNet(stem="imagenet"),
+            (3, 28, 28),
+            "image",
+            "at least 32x32, but these are 28x28; set data.res",
+        ),
+        ("mobilenetv3_large", MobileNet(), (1, 8, 8), "image", "at least 16x16, but these are 8x8; set data.resize to"),
+        (
+            "vit_s",
+            VisionTransformer(),
+            (3, 30, 30),
+            "image",
+            "patches of 4x4, but these are 30x30; choose patch 2 or 3 or 5 or 6 or 10 or 15, or set data.resize to 32",
+        ),
+        ("vit_s", VisionTransformer(), (3, 31, 31), "image", "choose another size of images, or set data.resize to 32"),
+        ("swin_t", Swin(), (3, 30, 30), "image", "patches of 4x4, but these are 30x30; set data.resize to 32$"),
+        ("swin_t", Swin(), (3, 4, 4), "image", "at least 8x8, but these are 4x4; set data.resize to 32"),
+        ("llama", Llama(), (3, 8, 8), "image", "takes text data, but this is image data; choose mlp, cnn"),
     ],
 )
 def test_a_model_that_does_not_fit_says_why(name: str, options: Any, shape: Any, kind: str, message: str) -> None:
@@ -203,6 +286,36 @@ def test_a_model_that_does_not_fit_says_why(name: str, options: Any, shape: Any,
         (SmallCnn, {"hidden": 0}, r"^hidden 0 must be 1 or more"),
         (TextTransformer, {"width": 10, "heads": 4}, "width 10 must be a multiple of heads 4"),
         (TextTransformer, {"blocks": 0}, "blocks 1 or more"),
+        (Vgg, {"width_ratio": 0.0}, "width_ratio 0.0 must be above 0 and at most 16, such as 0.5"),
+        (Vgg, {"dropout": 1.0}, "dropout 1.0 must be 0 or more and below 1, such as 0.1"),
+        (Vgg, {"hidden": 0}, "^hidden 0 must be 1 or more, such as 4096"),
+        (ResNet, {"width_ratio": 17.0}, "width_ratio 17.0 must be above 0"),
+        (MobileNet, {"width_ratio": -1.0}, "width_ratio -1.0 must be above 0"),
+        (MobileNet, {"dropout": -0.1}, "dropout -0.1 must be 0 or more"),
+        (VisionTransformer, {"patch": 0}, "patch 0 must be 1 or more, such as 4"),
+        (VisionTransformer, {"heads": 5}, "width 384 must be a multiple of heads 5, and blocks 1 or more"),
+        (VisionTransformer, {"dropout": 2.0}, "dropout 2.0 must be"),
+        (Swin, {"window": 0}, "patch 4, width 96 and window 0 must be 1 or more"),
+        (Swin, {"blocks": [2, 2]}, r"blocks: \[2, 2\] and heads: \[3, 6, 12, 24\] need a number each for every stage"),
+        (
+            Swin,
+            {"heads": [3, 6, 12, 25]},
+            r"heads: \[3, 6, 12, 25\] must divide the channels, and 25 does not divide 768",
+        ),
+        (Swin, {"dropout": 1.0}, "dropout 1.0 must be"),
+        (Swin, {"stochastic_depth": 1.0}, "stochastic_depth 1.0 must be 0 or more and below 1"),
+        (
+            Llama,
+            {"path": Path("x"), "width": 8, "tied": False},
+            r"with path, width and tied would contradict its config",
+        ),
+        (Llama, {"width": 20, "heads": 4}, "width 20 over heads 4 must be even: rotary positions turn pairs"),
+        (Llama, {"kv_heads": 3}, "heads 4 must be a multiple of kv_heads 3"),
+        (Llama, {"blocks": 0}, "blocks 1 or more"),
+        (Llama, {"intermediate": 0}, "intermediate 0 must be 1 or more"),
+        (Llama, {"vocabulary": 0}, "vocabulary 0 must be 1 or more"),
+        (Llama, {"rope_theta": 0.0}, "rope_theta 0.0 must be above 0, such as 10000"),
+        (Llama, {"sliding_window": 4}, "sliding_window is an option of family mistral, not of llama; leave it out"),
     ],
 )
 def test_options_that_make_no_network_are_refused(kind: Any, keywords: dict[str, Any], message: str) -> None:

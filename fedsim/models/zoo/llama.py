@@ -140,7 +140,8 @@ def _read(auto: Any, folder: Path, length: int) -> Any:
     try:
         config = auto.AutoConfig.for_model(**said)
     except Exception as error:  # the package's own checks raise errors of many types
-        raise UserError(f"model llama: transformers refuses {file}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"model llama: transformers refuses {file}: {reason}") from error
     if length > config.max_position_embeddings:
         raise UserError(
             f"model llama of {folder} takes sequences of at most {config.max_position_embeddings} tokens, but the "

@@ -18,7 +18,7 @@ EPS = 1e-6
 class PatchEmbedding(nn.Module):
     """Patches as tokens behind a class token, with learned positions: `batch c side side` -> `batch 1+n width`."""
 
-    def __init__(self, channels: int, side: int, patch: int, width: int) -> None:
+    def __init__(self, channels: int, side: int, patch: int, width: int, dropout: float) -> None:
         super().__init__()
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
         self.positions = nn.Parameter(torch.empty(1, 1 + (side // patch) ** 2, width).normal_(std=0.02))
@@ -26,12 +26,14 @@ class PatchEmbedding(nn.Module):
         nn.init.trunc_normal_(self.projection.weight, std=(channels * patch * patch) ** -0.5)
         assert self.projection.bias is not None
         nn.init.zeros_(self.projection.bias)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images to tokens."""
         patches = self.projection(x).flatten(2).transpose(1, 2)  # batch n width
         tokens = torch.cat([self.class_token.expand(len(x), -1, -1), patches], dim=1)
-        return tokens + self.positions
+        out: Tensor = self.dropout(tokens + self.positions)
+        return out
 
 
 class ClassToken(nn.Module):
@@ -62,7 +64,7 @@ def vit_s(*, options: VisionTransformer, input: tuple[int, ...], classes: int, n
             f"choose {choice}, or set data.resize to {-(-side // patch) * patch}"
         )
     width, rate = options.width, options.dropout
-    units: list[tuple[str, nn.Module]] = [("embedding", PatchEmbedding(channels, side, patch, width))]
+    units: list[tuple[str, nn.Module]] = [("embedding", PatchEmbedding(channels, side, patch, width, rate))]
     for index in range(options.blocks):
         units.append((f"block{index + 1}", EncoderBlock(options.heads, width, 4 * width, rate, rate)))
     last = nn.Linear(width, classes)
