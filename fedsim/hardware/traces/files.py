@@ -139,7 +139,7 @@ def rows(file: TraceFile, needed: Iterable[str]) -> Iterator[Row]:
         UserError: a `needed` column is missing, a row has too few cells, or there is no row.
     """
     with file.reading(), file.path.open(encoding="utf-8-sig", newline="") as stream:
-        table = csv.reader(stream)
+        table = csv.reader(stream, strict=True)
         try:
             names = [name.strip() for name in next(table, [])]
             columns = {name: position for position, name in enumerate(names)}

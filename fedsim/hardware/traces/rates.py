@@ -8,12 +8,11 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fedsim.seeds import uniforms
 
@@ -30,15 +29,16 @@ class Series:
     length: float
 
     @classmethod
-    def sampled(cls, times: Sequence[float], rates: Sequence[float]) -> Series:
+    def sampled(cls, times: ArrayLike, rates: ArrayLike) -> Series:
         """From samples at ascending times: each holds until the next, the last as long as the one before it.
 
         Raises:
             ValueError: there is no sample.
         """
-        if not len(times):
+        moments = np.asarray(times, np.float64)
+        if not len(moments):
             raise ValueError("there is no sample")
-        moments = np.asarray(times, np.float64) - times[0]
+        moments = moments - moments[0]
         last = moments[-1] - moments[-2] if len(moments) > 1 else 1.0
         return cls(moments, np.asarray(rates, np.float64), float(moments[-1] + last))
 

@@ -68,7 +68,10 @@ def _attendance(file: TraceFile, wrap: bool) -> Attendance:
         if len(starts) != len(ends):
             wrong = f"{len(starts)} times in active, but {len(ends)} in inactive"
             raise file.error(f"{wrong}; each coming needs its going", f"client {name}")
-        member = Availability.of(np.array([starts, ends], np.float64).T.reshape(-1, 2), length, wrap=wrap)
+        intervals = np.array([starts, ends], np.float64).T
+        if not np.isfinite(intervals).all():
+            raise file.error("active or inactive holds a time that is not finite; correct it", f"client {name}")
+        member = Availability.of(intervals, length, wrap=wrap)
         if member is not None:
             found.append(member)
     return Attendance(tuple(found))
@@ -96,15 +99,15 @@ def _number(file: TraceFile, name: str, entry: Mapping[str, Any], key: str) -> f
 
 def _moments(file: TraceFile, name: str, entry: Mapping[str, Any], key: str) -> list[float]:
     values = entry.get(key)
-    if not isinstance(values, list | tuple) or not all(type(v) in (int, float) and math.isfinite(v) for v in values):
+    if not isinstance(values, list | tuple) or not {*map(type, values)} <= {int, float}:
         raise file.error(f"{key}: no list of seconds; correct it", f"client {name}")
-    return [float(value) for value in values]
+    return [*values]
 
 
 FORMAT: Final = Format(
     name="fedscale",
     holds="rates of devices, or when they are online",
-    recognises=lambda head: head.startswith((b"\x80", b"(dp")),
+    recognises=lambda head: head.startswith((b"\x80", b"}q", b"(dp")),
     speeds=_speeds,
     attendance=_attendance,
 )

@@ -11,6 +11,9 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fedsim.errors import shown
 from fedsim.hardware.traces.files import Row, TraceFile, rows
 from fedsim.hardware.traces.formats.reading import Choice, Directions, Format, columns
@@ -22,17 +25,17 @@ _MISSING: Final = ("", "nan", "NaN")
 
 
 def _rates(file: TraceFile, choice: Choice) -> Directions:
-    measurements = list(_measurements(file))
-    down = [(time, rate) for time, rate, _ in measurements if not math.isnan(rate)]
-    up = [(time, rate) for time, _, rate in measurements if not math.isnan(rate)]
-    if not down:
+    times, down, up = np.array(list(_measurements(file))).T
+    if np.isnan(down).all():
         raise file.error("there is no download in it; give a file with measurements")
-    return Directions(_series(down), _series(up) if up else None)
+    return Directions(_series(times, down), None if np.isnan(up).all() else _series(times, up))
 
 
-def _series(samples: list[tuple[float, float]]) -> Series:
-    times, rates = zip(*samples, strict=True)
-    return Series.sampled(times, rates).scaled(1 / _BITS)
+def _series(times: NDArray[np.float64], rates: NDArray[np.float64]) -> Series:
+    """Where a measurement lacks the direction, the one before it holds on; before the first, the first."""
+    measured = np.flatnonzero(~np.isnan(rates))
+    latest = np.searchsorted(measured, np.arange(len(rates)), "right") - 1
+    return Series.sampled(times, rates[measured[np.maximum(latest, 0)]]).scaled(1 / _BITS)
 
 
 def _measurements(file: TraceFile) -> Iterator[tuple[float, float, float]]:
