@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedsim.errors import UserError, shown, unknown
-from fedsim.hardware.modes import Watts, clock_ratio, clocked, drawn
+from fedsim.hardware.modes import Mode, Watts, clock_ratio, clocked, drawn
 from fedsim.hardware.processors import Processor
 from fedsim.hardware.profiles import CostModel, Memory, Profile, Thermal, Variation
+from fedsim.hardware.sources import Confidence, weakest
 from fedsim.units import FREQUENCY, human_count, human_seconds
 
 
@@ -26,6 +27,8 @@ class Machine:
     """What trains, as mode and clock set it; None where the cost model knows no processor."""
     watts: Watts
     """What it draws, as mode and clock set it."""
+    mode: str | None = None
+    """The power mode; None is the profile as it stands."""
 
     @property
     def cost_model(self) -> CostModel:
@@ -66,6 +69,26 @@ class Machine:
     def ready_watts(self) -> float:
         """Watts between two works."""
         return self.watts.ready
+
+    @property
+    def power_origins(self) -> list[tuple[str, Confidence]]:
+        """The fields that its idle, busy and ready watts come from, and how far each is to be trusted.
+
+        Watts that were scaled to a clock or to another idle are unverified, whatever they were scaled from.
+        """
+        return [self._origin(level) for level in ("idle", "busy", "ready")]
+
+    def _origin(self, level: str) -> tuple[str, Confidence]:
+        power, mode = self.profile.power, Mode() if self.mode is None else self.profile.modes[self.mode]
+        said = getattr(mode, f"power_{level}")
+        if said is None:
+            said = getattr(power, level)
+            field = f"power.{level if level in power.model_fields_set else 'idle'}"
+        else:
+            field = f"modes.{self.mode}.power.{level}"
+        if getattr(self.watts, level) != said:
+            return f"{field}, scaled", Confidence.UNVERIFIED
+        return field, weakest([field], self.profile.sources)
 
     @property
     def summary(self) -> str:
@@ -115,7 +138,7 @@ def machine(profile: Profile, mode: str | None = None, clock: float | None = Non
     if clock is not None:
         name += f"@{clock / 1e9:g}GHz"
         processor, watts = _at_clock(profile, use, processor, watts, clock)
-    return Machine(name, profile, processor, watts)
+    return Machine(name, profile, processor, watts, mode)
 
 
 def _at_clock(profile: Profile, use: str, processor: Processor, watts: Watts, clock: float) -> tuple[Processor, Watts]:

@@ -191,6 +191,53 @@ def test_machines_are_compared_by_identity() -> None:
     assert len({machine(profile), machine(profile)}) == 2
 
 
+POWER_SOURCES = [
+    {"field": "power.idle", "confidence": "measured", "ref": "a meter"},
+    {"field": "power.busy", "confidence": "specification", "ref": "a data sheet"},
+    {"field": "modes.stated", "confidence": "derived", "ref": "a data sheet"},
+]
+
+
+@pytest.mark.parametrize(
+    ("mode", "clock", "origins"),
+    [
+        (None, None, [("power.idle", "measured"), ("power.busy", "specification"), ("power.idle", "measured")]),
+        (
+            "low",
+            None,
+            [("power.idle", "measured"), ("power.busy, scaled", "unverified"), ("power.idle", "measured")],
+        ),
+        (
+            "stated",
+            None,
+            [("power.idle", "measured"), ("modes.stated.power.busy", "derived"), ("power.idle", "measured")],
+        ),
+        (
+            "stated",
+            1e8,
+            [
+                ("power.idle", "measured"),
+                ("modes.stated.power.busy, scaled", "unverified"),
+                ("power.idle", "measured"),
+            ],
+        ),
+        (
+            "warm",
+            None,
+            [
+                ("modes.warm.power.idle", "unverified"),
+                ("power.busy, scaled", "unverified"),
+                ("power.idle, scaled", "unverified"),
+            ],
+        ),
+    ],
+)
+def test_watts_know_where_they_come_from(mode: str | None, clock: float | None, origins: list[tuple[str, str]]) -> None:
+    """Idle, busy and ready: a mode's own figure, the profile's, or one that was computed from it and is unverified."""
+    profile = board(power={"idle": "2 W", "busy": "10 W"}, sources=POWER_SOURCES)
+    assert machine(profile, mode, clock).power_origins == origins
+
+
 @given(st.floats(1e8, 1e10), st.floats(1e8, 1e10))
 def test_a_higher_clock_is_never_slower_and_never_thriftier(one: float, other: float) -> None:
     """In gemm, overhead, price and watts."""
