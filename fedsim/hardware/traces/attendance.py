@@ -85,7 +85,7 @@ class Availability:
                     yield max(left + moved, 0.0), back + moved
 
     def intervals(self, offset: float, until: float) -> list[Absence]:
-        """The absences that begin before `until` (s)."""
+        """The absences that begin before `until` (s, finite)."""
         return list(takewhile(lambda absence: absence[0] < until, self.absences(offset)))
 
     def _gaps(self) -> list[Absence]:
@@ -109,14 +109,15 @@ class Attendance:
         """The recording that device `node` follows: its number modulo the number of recordings."""
         return self.members[node % len(self.members)]
 
-    def absences(self, seed: int, node: int, until: float) -> list[Absence]:
-        """When device `node` leaves and returns, up to `until` (s); it begins at a moment drawn from (seed, node).
+    def absences(self, seed: int, node: int, until: float = math.inf) -> Iterator[Absence]:
+        """When device `node` leaves and returns, as long as it leaves before `until` (s); made as they are asked for.
 
-        In a recording that does not wrap, every device begins at its start.
+        It begins at a moment of its recording drawn from (seed, node); in one that does not wrap, at its start.
         """
         member = self.of(node)
         share = float(uniforms(seed, np.array([node]), "availability")[0])
-        return member.intervals(share * member.length if member.wrap else 0.0, until)
+        absences = member.absences(share * member.length if member.wrap else 0.0)
+        return takewhile(lambda absence: absence[0] < until, absences)
 
     @property
     def share(self) -> float:

@@ -108,10 +108,10 @@ def test_devices_follow_the_recordings_in_turn() -> None:
     fleet = Attendance((online((0, 5), length=10), online((0, 50), length=100)))
     assert [fleet.of(node).length for node in range(3)] == [10, 100, 10]
     assert fleet.share == 0.5
-    away = [fleet.absences(7, node, 1000) for node in range(4)]
-    assert away == [fleet.absences(7, node, 1000) for node in range(4)]
+    away = [list(fleet.absences(7, node, 1000)) for node in range(4)]
+    assert away == [list(fleet.absences(7, node, 1000)) for node in range(4)]
     assert away[0] != away[2]
-    assert fleet.absences(8, 0, 1000) != away[0]
+    assert list(fleet.absences(8, 0, 1000)) != away[0]
     assert len(away[0]) == pytest.approx(100, abs=1)
     assert len(away[1]) == pytest.approx(10, abs=1)
 
@@ -119,4 +119,10 @@ def test_devices_follow_the_recordings_in_turn() -> None:
 def test_a_fleet_begins_at_the_start_of_what_does_not_wrap() -> None:
     """Where a later beginning would only lose some of it."""
     fleet = Attendance((online((2, 4), length=10, wrap=False),))
-    assert fleet.absences(7, 3, 1000) == [(0, 2), (4, None)]
+    assert list(fleet.absences(7, 3, 1000)) == [(0, 2), (4, None)]
+
+
+def test_a_fleet_may_run_without_a_known_end() -> None:
+    """Absences are made one by one, so that a run without a limit of time can have them, too."""
+    fleet = Attendance((online((0, 5), length=10),))
+    assert list(islice(fleet.absences(7, 0), 3)) == list(fleet.absences(7, 0, 30))[:3]
