@@ -172,6 +172,14 @@ def test_a_recording_replaces_the_rates(tmp_path: Path) -> None:
     assert (goodput.up[0], goodput.down[0]) == (1e6, 1e6)
 
 
+def test_wrapping_is_switched_in_the_words_of_a_scenario() -> None:
+    """On and off, as well as true and false."""
+    for said, wrap in (("off", False), ("on", True), (False, False)):
+        link = load_link({"up": "1 MB/s", "down": "1 MB/s", "trace": {"path": "x.csv", "wrap": said}})
+        assert link.trace is not None
+        assert link.trace.wrap is wrap
+
+
 def test_a_link_without_a_recording_has_no_trace() -> None:
     """None, not a constant one."""
     assert load_link("wifi5").rate_trace() is None
