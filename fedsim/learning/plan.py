@@ -10,7 +10,7 @@ from typing import Final
 
 from fedsim.costs import Cost, OpClass, Operator, Phase, total
 from fedsim.learning.optimizers import Training
-from fedsim.models.measure import ModelMeasure, backward_cost, forward_cost
+from fedsim.models.measure import ModelMeasure, backward_cost, forward_cost, retained_bytes
 from fedsim.payload.meta import ITEM_BYTES, Shape, TensorMeta
 from fedsim.script import Part, Purpose
 
@@ -70,25 +70,48 @@ class BlockPlan:
         """The labels of `batch` samples; one a sample, or one a position for text."""
         return TensorMeta(Purpose.LABELS, (Shape("y", (batch, *self.model.units[-1].output[:-1]), "int64"),))
 
-    def _step(self) -> Cost:
-        moved = self.trainable * ITEM_BYTES[self.model.dtype] * self.training.optimizer.passes
-        return Cost((Operator(OpClass.OPTIMIZER, Phase.OPTIMIZER, 0, moved),))
+    def input_bytes(self, batch: int) -> int:
+        """Bytes of `batch` inputs: of raw data, or of activations."""
+        return self.model.input_bytes(batch) if self.raw_input else self.gradients(batch).nbytes
+
+    def _forward(self, batch: int) -> Cost:
+        return forward_cost(self.units, batch, self.model.name)
+
+    def _backward(self, batch: int) -> Cost:
+        return backward_cost(self.units, batch, to_input=not self.raw_input, model=self.model.name)
+
+    def _step(self, batch: int) -> Cost:
+        moved = self._value_bytes * self.training.optimizer.passes
+        return Cost((Operator(OpClass.OPTIMIZER, Phase.OPTIMIZER, 0, moved),), batch, self.model.name)
 
     def _train_part(self, batch: int) -> Part:
-        """Forward, loss, backward and optimizer step of a block that holds the loss."""
+        """Forward, loss, backward and optimizer step of a block that holds the loss.
+
+        In memory meanwhile: the inputs, the labels, and what the backward needs of the forward.
+        """
         assert self.has_loss
-        loss = Cost(tuple(op.at(batch) for op in (*self.model.loss_forward, *self.model.loss_backward)))
-        forward = forward_cost(self.units, batch)
-        backward = backward_cost(self.units, batch, to_input=not self.raw_input)
-        return Part("step", total((forward, loss, backward, self._step())), batch)
+        loss = tuple(op.at(batch) for op in (*self.model.loss_forward, *self.model.loss_backward))
+        steps = (self._forward(batch), Cost(loss, batch, self.model.name), self._backward(batch), self._step(batch))
+        kept = retained_bytes(self.units, batch, to_input=not self.raw_input, loss=self.model.loss_retained)
+        memory = self.input_bytes(batch) + self.labels(batch).nbytes + kept
+        return Part("step", total(steps), batch, memory)
+
+    def _kept(self, batch: int, *, input_bytes: int = 0) -> int:
+        """Bytes that lie between a forward and its backward; the output is held for it to begin at."""
+        to_input = not self.raw_input
+        return retained_bytes(self.units, batch, to_input=to_input, input_bytes=input_bytes, output_held=True)
 
     def _forward_part(self, batch: int) -> Part:
-        return Part("forward", forward_cost(self.units, batch))
+        """Forward alone. What its backward will need stays, the inputs with it where they are needed."""
+        arrived = self.input_bytes(batch)
+        memory = arrived + self._kept(batch)
+        return Part("forward", self._forward(batch), memory=memory, keeps=self._kept(batch, input_bytes=arrived))
 
     def _backward_part(self, batch: int) -> Part:
-        """Backward from a given output gradient, and the optimizer step."""
-        backward = backward_cost(self.units, batch, to_input=not self.raw_input)
-        return Part("backward", backward + self._step(), batch)
+        """Backward from a given output gradient, and the optimizer step; frees what the forward left."""
+        kept = self._kept(batch, input_bytes=self.input_bytes(batch))
+        cost = self._backward(batch) + self._step(batch)
+        return Part("backward", cost, batch, memory=self.activations(batch).nbytes, keeps=-kept)
 
     def average_part(self, members: int) -> Part:
         """Averaging `members` models of this block: one MAC a parameter and member."""

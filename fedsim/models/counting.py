@@ -1,18 +1,17 @@
-"""Counting a model's operators by running it once, forward and backward, under autograd.
+"""Measuring a model: every unit is run forward and backward under autograd, and what happens is counted.
 
 What is counted is what PyTorch would execute: grouped convolutions, shared inputs, and no input gradient where
-nobody needs one. MACs come from our own closed forms (`torch.utils.flop_counter` ignores groups in the weight
-gradient). Everything is linear in the batch, so two batch sizes give the coefficients. A model is counted on the
-device it was built on: the CPU takes milliseconds; `meta` takes no memory, but a second of imports that PyTorch's
-shape functions need. Both give the same.
+nobody needs one; MACs come from the closed forms of `forms` (`torch.utils.flop_counter` ignores groups in the weight
+gradient), memory from `retaining`. Everything is linear in the batch, so two batch sizes give the coefficients. A model
+is counted on the device it was built on: the CPU takes milliseconds for small ones; `meta` takes no memory and hardly
+any time, but a second of imports that PyTorch's shape functions need. Both give the same.
 """
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -20,83 +19,28 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fedsim.costs import OpClass, Phase
+from fedsim.costs import Phase
 from fedsim.errors import UserError
+from fedsim.models import forms
 from fedsim.models.building import seeded
-from fedsim.models.measure import LinearOperator, ModelMeasure, UnitMeasure
+from fedsim.models.forms import Counted
+from fedsim.models.measure import Line, LinearOperator, ModelMeasure, Retained, UnitMeasure
+from fedsim.models.recall import Recall
+from fedsim.models.retaining import Kept, kept
 from fedsim.models.units import UnitList
 from fedsim.payload.meta import ITEM_BYTES, Shape
 
 _BATCHES: Final = (2, 4)  # two points of a line; 1 would not do, batch norm refuses it on 1x1 maps
 
-_Counted = tuple[OpClass, int, int]  # class, MACs, bytes
-
-
-def _convolution_class(weight: Tensor, groups: int) -> OpClass:
-    if groups > 1 and weight.shape[1] == 1:
-        return OpClass.DEPTHWISE
-    return OpClass.POINTWISE if math.prod(weight.shape[2:]) == 1 else OpClass.CONV
-
-
-def _convolution(args: Sequence[Any], out: Any) -> tuple[OpClass, int]:
-    weight, transposed, groups = args[1], args[6], args[8]
-    return _convolution_class(weight, groups), _touched(args[0], out, transposed) * math.prod(weight.shape[1:])
-
-
-def _touched(source: Tensor, target: Tensor, transposed: bool) -> int:
-    """Elements that meet the kernel: the outputs, or the inputs of a transposed convolution."""
-    return source.numel() if transposed else target.numel()
-
-
-def _convolution_backward(args: Sequence[Any], _out: Any) -> tuple[OpClass, int]:
-    grad, source, weight, transposed, groups, wanted = args[0], args[1], args[2], args[7], args[9], args[10]
-    each = _touched(source, grad, transposed) * math.prod(weight.shape[1:])
-    return _convolution_class(weight, groups), (wanted[0] + wanted[1]) * each
-
-
-def _mm(args: Sequence[Any], out: Any) -> tuple[OpClass, int]:
-    return OpClass.LINEAR, args[0].shape[1] * out.numel()
-
-
-def _addmm(args: Sequence[Any], out: Any) -> tuple[OpClass, int]:
-    return OpClass.LINEAR, args[1].shape[1] * out.numel()
-
-
-def _bmm(args: Sequence[Any], out: Any) -> tuple[OpClass, int]:
-    return OpClass.ATTENTION, args[0].shape[2] * out.numel()
-
-
-_aten = torch.ops.aten
-_MATRIX: Final[dict[Any, Callable[[Sequence[Any], Any], tuple[OpClass, int]]]] = {
-    _aten.convolution.default: _convolution,
-    _aten.convolution_backward.default: _convolution_backward,
-    _aten.mm.default: _mm,
-    _aten.addmm.default: _addmm,
-    _aten.bmm.default: _bmm,
-}
-_UNCOUNTED: Final = re.compile(
-    r"(linear|bilinear|matmul|baddbmm|addbmm|dot|vdot|inner|mv|addmv|addr|einsum|_?trilinear|_?cdist|lstm|gru|rnn_\w+"
-    r"|mkldnn_rnn\w*|_fft\w*|fft\w*|linalg\w*|_linalg\w*|_scaled_dot_product\w*|_conv\w*|conv\w*"
-    r"|_thnn_differentiable\w*|grid_sampler\w*|_weight_int\w*|_sparse\w*)(_backward)?"
-)
-"""Operators that multiply, but have no closed form here: refused, since they would count as free."""
-_FREE: Final = {"_unsafe_view", "detach", "empty", "empty_like", "alias"}
-
-
-def _tensors(values: Any) -> list[Tensor]:
-    if isinstance(values, Tensor):
-        return [values]
-    if isinstance(values, list | tuple):
-        return [t for value in values for t in _tensors(value)]
-    return []
+Function = Callable[..., Tensor]
 
 
 class _Counter(TorchDispatchMode):
-    """Records every operator that moves or computes data; views cost nothing."""
+    """Records every operator that moves or computes data."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch has no types for it
-        self.counted: list[_Counted] = []
+        self.counted: list[Counted] = []
         self.draws = False
 
     @classmethod
@@ -106,38 +50,50 @@ class _Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         self.draws = self.draws or torch.Tag.nondeterministic_seeded in func.tags
-        if func.is_view or func._schema.name.removeprefix("aten::") in _FREE:
-            return out
-        if func not in _MATRIX and _UNCOUNTED.fullmatch(func._schema.name.removeprefix("aten::")):
-            raise UserError(
-                f"the model runs {func._schema.name}, whose multiplications fedsim cannot count, so its time would be "
-                "too short; write it with convolutions, linear layers or matrix products (nn.GRU rather than nn.LSTM)"
-            )
-        moved = sum(t.nbytes for t in (*_tensors(args), *_tensors(out)))
-        rule = _MATRIX.get(func)
-        if rule is not None:
-            kind, macs = rule(args, out)
-            self.counted.append((kind, macs, moved))
-        elif any(t.dim() for t in (*_tensors(args), *_tensors(out))):  # counters and scalars are free
-            self.counted.append((OpClass.ELEMENTWISE, 0, moved))
+        counted = forms.count(func, args, out)
+        if counted is not None:
+            self.counted.append(counted)
         return out
 
 
-def _line(small: _Counted, large: _Counted, phase: Phase) -> LinearOperator:
-    (kind, macs_small, bytes_small), (_, macs_large, bytes_large) = small, large
-    step = _BATCHES[1] - _BATCHES[0]
-    bytes_each, odd = divmod(bytes_large - bytes_small, step)
-    assert not odd and macs_small * _BATCHES[1] == macs_large * _BATCHES[0], "costs are not linear in the batch"
-    return LinearOperator(kind, phase, macs_small // _BATCHES[0], bytes_small - bytes_each * _BATCHES[0], bytes_each)
+def _line(small: int, large: int, what: str) -> Line:
+    """The line through the values at the two batch sizes."""
+    each, odd = divmod(large - small, _BATCHES[1] - _BATCHES[0])
+    line = Line(small - each * _BATCHES[0], each)
+    if odd or line.fixed < 0 or line.each < 0:
+        raise UserError(
+            f"{what}: {small} for a batch of {_BATCHES[0]}, but {large} for a batch of {_BATCHES[1]}, which is not a "
+            "fixed amount and as much again for every sample; let samples not see one another, batch norm aside"
+        )
+    return line
+
+
+def _operators(what: str, unit: str, phase: Phase, passes: Sequence[list[Counted]]) -> list[LinearOperator]:
+    small, large = passes
+    if [c.kind for c in small] != [c.kind for c in large]:
+        raise UserError(f"{what} runs other operators for another batch size; let what it does not depend on that")
+    lines = []
+    for s, g in zip(small, large, strict=True):
+        macs, moved = _line(s.macs, g.macs, f"MACs of {what}"), _line(s.bytes, g.bytes, f"bytes moved by {what}")
+        line = LinearOperator(s.kind, phase, macs.each, moved.fixed, moved.each, unit=unit, macs_fixed=macs.fixed)
+        lines.append(line)
+    return lines
 
 
 def _with_forward(backward: list[LinearOperator], forward: Sequence[LinearOperator]) -> tuple[LinearOperator, ...]:
     """Give the first backward operator the forward MACs that a scalar cost model goes by."""
     if backward:
-        op = backward[0]
-        macs = sum(f.macs_each for f in forward)
-        backward[0] = LinearOperator(op.kind, op.phase, op.macs_each, op.bytes_fixed, op.bytes_each, macs)
+        backward[0] = replace(backward[0], forward_macs_each=sum(f.macs_each for f in forward))
     return tuple(backward)
+
+
+def _retained(what: str, small: Kept, large: Kept) -> Retained:
+    return Retained(
+        _line(small.between, large.between, f"bytes kept by {what}"),
+        small.keeps_input,
+        small.keeps_output,
+        _line(small.output, large.output, f"output of {what}") if small.output else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +101,12 @@ class _Passes:
     """One forward, and the backward that gives the gradients of what was wanted."""
 
     out: Tensor
-    forward: list[_Counted]
-    backward: list[_Counted]
+    forward: list[Counted]
+    backward: list[Counted]
     draws: bool
 
 
-def _run(function: Callable[..., Tensor], inputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> _Passes:
+def _run(function: Function, inputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> _Passes:
     with _Counter() as forward, sdpa_kernel(SDPBackend.MATH):  # attention as its two products, on any device
         out = function(*inputs)
     backward = _Counter()
@@ -172,19 +128,27 @@ class _Lines:
     forward: tuple[LinearOperator, ...]
     backward: tuple[LinearOperator, ...]
     draws: bool
+    retained: Retained
 
 
 def _measure(
-    function: Callable[..., Tensor], inputs: Callable[[int], Sequence[Tensor]], wanted: Sequence[Tensor]
+    what: str,
+    unit: str,
+    function: Function,
+    inputs: Callable[[int], Sequence[Tensor]],
+    wanted: Sequence[Tensor],
+    resident: Sequence[Tensor],
 ) -> _Lines:
-    passes = []
+    passes, held = [], []
     for batch in _BATCHES:
         made = inputs(batch)
         passes.append(_run(function, made, [t for t in (*made, *wanted) if t.requires_grad]))
-    small, large = passes
-    forward = [_line(s, g, Phase.FORWARD) for s, g in zip(small.forward, large.forward, strict=True)]
-    backward = [_line(s, g, Phase.BACKWARD) for s, g in zip(small.backward, large.backward, strict=True)]
-    return _Lines(small.out, tuple(forward), _with_forward(backward, forward), small.draws)
+        held.append(kept(function, inputs(batch), resident))
+    forward = _operators(what, unit, Phase.FORWARD, [p.forward for p in passes])
+    backward = _operators(what, unit, Phase.BACKWARD, [p.backward for p in passes])
+    return _Lines(
+        passes[0].out, tuple(forward), _with_forward(backward, forward), passes[0].draws, _retained(what, *held)
+    )
 
 
 def _shape(name: str, tensor: Tensor) -> Shape:
@@ -195,7 +159,14 @@ def _shape(name: str, tensor: Tensor) -> Shape:
 
 
 def _unit(
-    name: str, module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, *, raw: bool
+    model: str,
+    name: str,
+    module: nn.Module,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    raw: bool,
 ) -> UnitMeasure:
     def inputs(requires_grad: bool) -> Callable[[int], Sequence[Tensor]]:
         def make(batch: int) -> Sequence[Tensor]:
@@ -204,19 +175,29 @@ def _unit(
 
         return make
 
+    what = f"unit {name} of model {model}"
     wanted = list(module.parameters())
-    first = _measure(module, inputs(requires_grad=False), wanted)
-    backward = first if raw else _measure(module, inputs(requires_grad=True), wanted)
+    resident = _held(module)
+    first = _measure(what, name, module, inputs(requires_grad=False), wanted, resident)
+    full = first if raw else _measure(what, name, module, inputs(requires_grad=True), wanted, resident)
     return UnitMeasure(
         name,
         tuple(first.out.shape[1:]),
         tuple(_shape(f"{name}.{n}", p) for n, p in module.named_parameters()),
         tuple(_shape(f"{name}.{n}", b) for n, b in module.named_buffers()),
         first.forward,
-        backward.backward,
+        full.backward,
         first.backward,
         first.draws,
+        full.retained,
+        first.retained,
     )
+
+
+def _held(module: nn.Module) -> list[Tensor]:
+    """All tensors that a module has anyway: parameters, buffers, and constants among its attributes."""
+    constants = [tensor for part in module.modules() for tensor in forms.tensors(list(vars(part).values()))]
+    return [*module.parameters(), *module.buffers(), *constants]
 
 
 def _check(model: UnitList) -> None:
@@ -256,20 +237,29 @@ def _said(x: Tensor) -> str:
     return f"shape {tuple(x.shape)} (the batch first), {str(x.dtype).removeprefix('torch.')}"
 
 
-def measure(model: UnitList) -> ModelMeasure:
+def measure(
+    model: UnitList, *, raw_input: bool = True, loss: Function | None = None, beside: Sequence[Tensor] = ()
+) -> ModelMeasure:
     """Count every unit of a model, on the device it was built on; its weights and buffers stay as they are.
 
+    Args:
+        raw_input: whether its input is data, for which nobody wants a gradient, rather than activations.
+        loss: from the last unit's output and the labels, a scalar; without it, the model's own on logits.
+        beside: tensors of others that the loss uses, and that are in memory anyway.
+
     Raises:
-        UserError: units that do not fit together, or break a rule of units.
-        AssertionError: an operator with multiplications for which no closed form is known.
+        UserError: units that do not fit together, or break a rule of units; an operator with multiplications for
+            which no closed form is known; costs that are not linear in the batch size.
     """
     _check(model)
     state = {name: buffer.clone() for name, buffer in model.named_buffers()}  # batch norm counts what it sees
     training = model.training
+    device = next(model.parameters()).device
+    remembered: AbstractContextManager[Any] = Recall() if device.type == "meta" else nullcontext()
     model.train()
     try:
-        with seeded(0):
-            return _measured(model)
+        with seeded(0), remembered:
+            return _measured(model, device, raw_input, loss, beside)
     finally:
         model.train(training)
         with torch.no_grad():
@@ -277,25 +267,36 @@ def measure(model: UnitList) -> ModelMeasure:
                 buffer.copy_(state[name])
 
 
-def _measured(model: UnitList) -> ModelMeasure:
-    device = next(model.parameters()).device
+def _measured(
+    model: UnitList, device: torch.device, raw_input: bool, loss: Function | None, beside: Sequence[Tensor]
+) -> ModelMeasure:
     dtype = getattr(torch, model.dtype)
     shape, kind = model.input, torch.int64 if model.tokens else dtype
     units: list[UnitMeasure] = []
     for index, (name, module) in enumerate(model.named_children()):
         _try(model, name, module, torch.zeros((_BATCHES[0], *shape), device=device, dtype=kind))
-        unit = _unit(name, module, shape, kind, device, raw=index == 0)
+        unit = _unit(model.name, name, module, shape, kind, device, raw=raw_input and index == 0)
         units.append(unit)
         shape, kind = unit.output, dtype
     wanted = (*model.input, model.classes) if model.tokens else (model.classes,)
-    if shape != wanted:
+    if loss is None and shape != wanted:
         raise UserError(
             f"model {model.name} gives {shape} a sample, but {wanted} is needed for {model.classes} classes"
         )
 
-    def logits(batch: int) -> Sequence[Tensor]:
+    def outputs(batch: int) -> Sequence[Tensor]:
         made = torch.zeros((batch, *shape), device=device, dtype=dtype, requires_grad=True)
         return [made, torch.zeros((batch, *shape[:-1]), device=device, dtype=torch.int64)]
 
-    loss = _measure(model.loss, logits, ())
-    return ModelMeasure(model.name, model.input, model.classes, model.dtype, tuple(units), loss.forward, loss.backward)
+    end = _measure(f"the loss of model {model.name}", "loss", loss or model.loss, outputs, (), beside)
+    return ModelMeasure(
+        model.name,
+        model.input,
+        model.classes,
+        model.dtype,
+        tuple(units),
+        end.forward,
+        end.backward,
+        end.retained,
+        "int64" if model.tokens else model.dtype,
+    )

@@ -74,3 +74,47 @@ def test_only_the_block_with_the_loss_trains_alone() -> None:
     plan: BlockPlan = plans(linear(), 1, TRAINING)[DEVICE]
     with pytest.raises(AssertionError):
         plan.train_part(3)
+
+
+def test_costs_say_what_they_belong_to() -> None:
+    """Batch size, model and unit; the loss counts as a unit, an optimizer step and an average belong to none."""
+    plan = plans(linear(), None, TRAINING)[MODEL]
+    cost = plan.train_part(3).cost
+    assert (cost.batch, cost.model) == (3, "two")
+    by_phase = {phase: {op.unit for op in cost.operators if op.phase is phase} for phase in Phase}
+    assert by_phase[Phase.FORWARD] == by_phase[Phase.BACKWARD] == {"a", "b", "loss"}
+    assert by_phase[Phase.OPTIMIZER] == {""}
+    device = plans(linear(), 1, TRAINING)[DEVICE]
+    for part in (device.forward_part(5), device.backward_part(5)):
+        assert (part.cost.batch, part.cost.model) == (5, "two")
+    average = plan.average_part(4).cost
+    assert (average.batch, average.model, average.operators[0].unit) == (0, "", "")
+
+
+def test_memory_of_a_step_by_hand() -> None:
+    """Inputs, labels, what lies between the layers, and the probabilities that the loss keeps with one number more."""
+    step = plans(linear(), None, TRAINING)[MODEL].train_part(3)
+    assert step.memory == 3 * (7 * 4 + 8 + 6 * 4 + 4 * 4) + 4
+    assert step.keeps == 0
+
+
+def test_a_forward_leaves_behind_what_its_backward_frees() -> None:
+    """The inputs, which the first layer needs again, and the activations that are waited for; the server's are sent."""
+    device = plans(linear(), 1, TRAINING)[DEVICE]
+    forward, backward = device.forward_part(3), device.backward_part(3)
+    assert forward.memory == forward.keeps == 3 * (7 + 6) * 4
+    assert backward.keeps == -forward.keeps
+    assert backward.memory == 3 * 6 * 4, "the gradient that has come"
+    server = plans(linear(), 1, TRAINING)[SERVER_BLOCK].train_part(3)
+    assert server.memory == 3 * (6 * 4 + 8 + 4 * 4) + 4
+
+
+def test_inputs_that_nobody_needs_again_are_not_kept() -> None:
+    """Token numbers are; images behind an activation that keeps its output are not."""
+    units: list[tuple[str, nn.Module]] = [("a", nn.Sigmoid()), ("b", nn.Linear(7, 4, bias=False)), ("c", nn.ReLU())]
+    device = plans(measure(UnitList("odd", units, input=(7,), classes=4)), 2, TRAINING)[DEVICE]
+    assert device.forward_part(3).keeps == 3 * (7 + 4) * 4, "the sigmoid's output and the layer's"
+    assert device.forward_part(3).memory == 3 * (7 + 7 + 4) * 4
+    options = TextTransformer(blocks=1, width=8, heads=2)
+    text = measure(build("transformer", options, input=(10,), classes=7, kind="text", device="cpu"))
+    assert plans(text, 1, TRAINING)[DEVICE].forward_part(3).keeps == 3 * 10 * 8 + 3 * 10 * 8 * 4

@@ -181,6 +181,37 @@ def test_backward_operators_know_their_forward_macs() -> None:
         assert {op.phase for op in cost.operators} == {Phase.BACKWARD}
 
 
+def test_operators_know_their_unit() -> None:
+    """So that a table of measured times can be looked up."""
+    found = measure(own(("a", nn.Linear(6, 5)), ("h", nn.Linear(5, 4))))
+    for unit in found.units:
+        for op in (*unit.forward, *unit.backward, *unit.backward_first):
+            assert op.unit == op.at(3).unit == unit.name
+    assert {op.at(3).unit for op in (*found.loss_forward, *found.loss_backward)} == {"loss"}
+    cost = backward_cost(found.units, 3, to_input=False, model="own")
+    assert (cost.batch, cost.model, cost.operators[0].unit) == (3, "own", "a")
+    assert (forward_cost(found.units, 3).batch, forward_cost(found.units, 3).model) == (3, "")
+
+
+def test_a_look_into_a_table_reads_what_it_takes() -> None:
+    """Not the whole table, which is large for a language model; its gradient is as large as the table."""
+    embedding = measure(network("transformer")).units[0]
+    read = 10 * 16 * 4
+    assert (embedding.forward[0].bytes_fixed, embedding.forward[0].bytes_each) == (0, 10 * 8 + 2 * read)
+    assert 7 * 16 * 4 in [op.bytes_fixed for op in embedding.backward_first]
+
+
+def test_an_expanded_tensor_is_read_once() -> None:
+    """A bias that is added to every position is as large as it is."""
+
+    class Spread(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[:, :1].expand(-1, 5).contiguous()
+
+    unit = measure(own(("a", nn.Linear(6, 2)), ("spread", Spread()), ("h", nn.Linear(5, 4)))).units[1]
+    assert [op.bytes_each for op in unit.forward] == [4 + 5 * 4]
+
+
 def test_bytes_by_hand() -> None:
     """Every operator reads what it is given and writes what it makes, in float32; views and counters are free.
 
