@@ -1,4 +1,4 @@
-"""The scenario's file, and the files that it names: profiles, links, the folder of the data.
+"""The scenario's file, and the files that it names: profiles, links, the folders of the data and of a model.
 
 Knows where files are, not what is in profiles and links.
 """
@@ -56,8 +56,11 @@ def _named(data: dict[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any], str,
 
 
 def _paths(data: dict[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any], str]]:
-    """Every path of data or of a recording: where it is, the mapping whose last key it is, what it should lead to."""
+    """Every path of a model, data or a recording: where it is, the mapping whose last key it is, where it should lead."""
     yield from _path_in(data.get("data"), ("data", "path"), "a folder")
+    model = data.get("model")
+    if isinstance(model, dict) and ":" not in str(model.get("name")):  # the user's own may mean something else by it
+        yield from _path_in(model, ("model", "path"), "a folder")
     yield from _path_in(data.get("faults"), ("faults", "availability"), "a file")
     fleet = data.get("fleet")
     sections = [(("fleet", index), group) for index, group in enumerate(fleet if isinstance(fleet, list) else [])]
@@ -65,6 +68,8 @@ def _paths(data: dict[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any], str]
         yield from _path_in(section, (*place, "availability"), "a file")
         if isinstance(section, dict):
             yield from _path_in(section.get("link"), (*place, "link", "trace"), "a file")
+            if isinstance(section.get("link"), dict) and isinstance(section["link"].get("trace"), dict):
+                yield from _path_in(section["link"]["trace"], (*place, "link", "trace", "up_path"), "a file")
 
 
 def _path_in(section: object, place: KeyPath, what: str) -> Iterator[tuple[KeyPath, dict[str, Any], str]]:

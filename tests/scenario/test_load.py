@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -98,6 +99,23 @@ def test_paths_given_on_the_command_line_start_at_the_current_folder(folder: Pat
     scenario = load(path, overrides=["data.path=./here"], registry=REGISTRY)
     assert scenario.data.path == folder / "here"
     assert scenario.fleet[1].profile == str(folder / "deep" / "my-board.yaml")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A model with weights in a folder."""
+
+    path: Path
+
+
+def test_a_models_folder_is_found_from_the_scenario(folder: Path) -> None:
+    """As the data's is; one of the user's own keeps its `path` as written."""
+    registry = replace(REGISTRY, models={**REGISTRY.models, "stored": Stored})
+    given = FULL.replace("model: {name: vgg11, cut: 2}", "model: {name: stored, path: ../weights}")
+    (folder / "x.yaml").write_text(given)
+    assert load(folder / "x.yaml", registry=registry).model.options == Stored(folder.parent / "weights")
+    (folder / "x.yaml").write_text(given.replace("stored", f"{__name__}:Stored"))
+    assert load(folder / "x.yaml", registry=registry).model.options.path == Path("../weights")
 
 
 def test_a_scenario_knows_where_its_values_are(folder: Path) -> None:
