@@ -16,7 +16,8 @@ from fedsim.learning.context import Device, Job, Server
 from fedsim.learning.optimizers import Training
 from fedsim.learning.plan import BlockPlan, plans
 from fedsim.models.measure import ModelMeasure
-from fedsim.network.dedicated import Dedicated
+from fedsim.network.fluid import FluidNetwork
+from fedsim.network.topology import AccessPoint, DeviceGroup, NetworkOptions
 from fedsim.script import Port
 from fedsim.simulation import Fault, Limits, Shortage, Simulation, TimingOnly, Workers
 from fedsim.trace import Trace
@@ -39,6 +40,8 @@ class Assembly:
     rounds: int | None
     limits: Limits
     seed: int = 0
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+    access: Mapping[str, AccessPoint] = field(default_factory=dict)
     faults: Sequence[Fault] = ()
     shortage: Shortage = Shortage.REFUSE
     scenario: Mapping[str, Any] = field(default_factory=dict)
@@ -82,7 +85,7 @@ class Assembly:
             device=device,
             devices=fleet.devices,
             price=fleet.clockwork(self.seed).price,
-            network=Dedicated([(group.link, group.count) for group in fleet.groups], fleet.server_link),
+            network=self._flows(),
             workers=TimingOnly() if workers is None else workers,
             limits=self.limits,
             lanes=fleet.lanes(),
@@ -92,6 +95,16 @@ class Assembly:
             shortage=self.shortage,
             observe=observe,
         )
+
+    def _flows(self) -> FluidNetwork:
+        groups = []
+        for index, group in enumerate(self.fleet.groups):
+            nodes = np.asarray(self.fleet.numbers(index), np.int64)
+            rates = group.link.drawn_rates(self.seed, nodes) if group.population else None
+            trace = group.link.rate_trace(self.network.efficiency)
+            offsets = None if trace is None else trace.offsets(self.seed, nodes)
+            groups.append(DeviceGroup(group.count, group.link, group.access, rates, trace, offsets))
+        return FluidNetwork(groups, self.fleet.server_link, self.access, self.network, self.seed)
 
     def _churn(self) -> dict[int, Iterator[Fault]]:
         """What devices with a recording of their availability do, up to the end of the run."""

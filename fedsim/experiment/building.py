@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedsim import data as data_sets
 from fedsim import seeds
-from fedsim.data import DataInfo, DataSet, Shards, TokenOptions
+from fedsim.data import DataInfo, DataSet, Shards
 from fedsim.errors import UserError
 from fedsim.experiment.assembly import Assembly
-from fedsim.experiment.fleet import Fleet, Group
+from fedsim.experiment.cutting import choose_cut
+from fedsim.experiment.dealing import deal
+from fedsim.experiment.fleets import build_fleet
+from fedsim.experiment.forecast import Need, needs
 from fedsim.experiment.networks import NOTHING, build_network
-from fedsim.hardware.links import Link, load_link
-from fedsim.hardware.machines import Machine, machine
-from fedsim.hardware.profiles import Profile, load_profile
-from fedsim.hardware.traces.loading import load_attendance
+from fedsim.experiment.placing import placed
 from fedsim.learning.optimizers import Training
-from fedsim.models.units import check_cut
-from fedsim.scenario import Churn, InlineLink, Scenario, resolved
-from fedsim.scenario import Group as ScenarioGroup
-from fedsim.scenario import Server as ScenarioServer
+from fedsim.scenario import Scenario, resolved
 from fedsim.script import SERVER, Quality
 from fedsim.simulation import Fault, Limits, Shortage
 
@@ -36,14 +31,8 @@ if TYPE_CHECKING:
     from fedsim.models.measure import ModelMeasure
     from fedsim.models.units import UnitList
 
-TICKS = 50
+TICKS: Final = 50
 """Evaluations of a run with `until.time` and no `evaluate.every`."""
-
-VALIDATION = 0.1
-"""Share of the training samples that is held out for schedulers that validate."""
-
-NEED_LABELS = ("dirichlet", "shards", "natural")
-"""Partitions whose shard sizes depend on more than the number of samples."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +46,12 @@ class Study:
     shards: Shards
     validation: NDArray[np.int64] | None
     objects: Mapping[str, Any]
+
+    def needs(self) -> tuple[Need, ...]:
+        """The least memory that each group's devices and the server need."""
+        assembly = self.assembly
+        copies = assembly.participants if assembly.scheduler.splits else 0
+        return needs(assembly.fleet, assembly.blocks(), assembly.samples, assembly.training.batch, copies)
 
     def host(self) -> Host:
         """Whoever trains, with the network's initial weights; each call gives an independent one."""
@@ -89,24 +84,28 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
     Raises:
         UserError: parts that do not fit one another, such as a cut that the model does not have.
     """
+    check_scheduler(scenario)
     fleet = build_fleet(scenario)
     info, data, shards, validation = deal(scenario, objects)
     network = _network(scenario, info, objects)
     model = _measured(network)
-    cut = _cut(scenario, model)
     training = Training(
         batch=scenario.training.batch,
         optimizer=scenario.training.optimizer.options,
         keep_optimizer_state=scenario.training.optimizer_state == "keep",
         channels_last=scenario.workers.memory_format == "channels_last",
     )
+    samples = shards.sizes()
+    cut = choose_cut(scenario, model, fleet, training, samples)
+    if scenario.model.cut == "auto" and cut is not None:  # from here on as if it had been given
+        scenario = scenario.model_copy(update={"model": scenario.model.model_copy(update={"cut": cut})})
     assembly = Assembly(
         scheduler=scenario.scheduler.options,
         model=model,
         cut=cut,
         training=training,
         fleet=fleet,
-        samples=shards.sizes(),
+        samples=samples,
         participants=_participants(scenario),
         rounds=scenario.until.rounds,
         limits=_limits(scenario),
@@ -124,113 +123,9 @@ def _measured(network: UnitList) -> ModelMeasure:
     return measure(network)
 
 
-def build_fleet(scenario: Scenario) -> Fleet:
-    """The fleet of a scenario, profiles and links read.
-
-    Raises:
-        UserError: a profile or link is wrong, or a link is missing.
-    """
-    profile, named_link = cache(load_profile), cache(load_link)
-
-    def link(chosen: str | InlineLink | None, of: Profile) -> Link:
-        if isinstance(chosen, InlineLink):
-            return load_link(chosen.model_dump(exclude_none=True))
-        name = chosen or of.default_link
-        if name is None:
-            raise UserError(
-                f"profile {of.id} has no default link, and none is given; add link: wifi5, "
-                "or another of `fedsim list links`"
-            )
-        return named_link(name)
-
-    def member(section: ScenarioGroup | ScenarioServer, *place: str | int) -> tuple[Machine, Link]:
-        mode, clock = (section.power_mode, section.clock) if isinstance(section, ScenarioGroup) else (None, None)
-        with _placed(scenario, *place, "profile"):
-            of = profile(section.profile)
-        with _placed(scenario, *place, "power_mode" if clock is None else "clock"):
-            kind = machines(section.profile, mode, clock)
-        with _placed(scenario, *place, "link"):
-            return kind, link(section.link, of)
-
-    def group(section: ScenarioGroup, index: int) -> Group:
-        kind, connection = member(section, "fleet", index)
-        if section.population and connection.population is None:
-            with _placed(scenario, "fleet", index, "population"):
-                connection.drawn_rates(scenario.seed, np.zeros(0, np.int64))
-        recorded = scenario.faults.availability if isinstance(scenario.faults, Churn) else section.availability
-        where = ("faults",) if isinstance(scenario.faults, Churn) else ("fleet", index)
-        with _placed(scenario, *where, "availability"):
-            attendance = (
-                None if recorded is None else load_attendance(recorded.path, recorded.reader, wrap=recorded.wrap)
-            )
-        return Group(kind, connection, section.count, section.access, section.population, attendance)
-
-    @cache
-    def machines(name: str, mode: str | None, clock: float | None) -> Machine:
-        return machine(profile(name), mode, clock)
-
-    groups = tuple(group(section, index) for index, section in enumerate(scenario.fleet))
-    return Fleet(groups, *member(scenario.server, "server"))
-
-
-def deal(
-    scenario: Scenario, objects: Mapping[str, Any] = NOTHING
-) -> tuple[DataInfo, DataSet | None, Shards, NDArray[np.int64] | None]:
-    """The data, who holds what, and the training samples held out for validation, for schedulers that ask for it.
-
-    Without learning, data are opened only where the shards depend on labels.
-    """
-    wanted = scenario.data
-    name = objects.get(wanted.name, wanted.name)
-    with _placed(scenario, "data"):
-        return _deal(scenario, name)
-
-
-def _deal(scenario: Scenario, name: Any) -> tuple[DataInfo, DataSet | None, Shards, NDArray[np.int64] | None]:
-    wanted = scenario.data
-    arguments: dict[str, Any] = {
-        "path": wanted.path,
-        "samples": wanted.samples,
-        "resize": wanted.resize,
-        "tokens": None if wanted.tokens is None else TokenOptions(**wanted.tokens.model_dump()),
-        "seed": scenario.seed,
-    }
-    rng = seeds.generator(scenario.seed, SERVER, "partition")
-    partition = wanted.partition.options
-    if not scenario.learning and wanted.partition.kind not in NEED_LABELS:
-        info = data_sets.describe(name, **arguments)
-        kept, validation = _hold_out(scenario, info.train)
-        shards = partition.deal(np.zeros(len(kept), np.int64), None, scenario.devices, rng)
-        return info, None, Shards(kept[shards.indices], shards.offsets), validation
-    data = data_sets.load(name, **arguments)
-    kept, validation = _hold_out(scenario, data.info.train)
-    owners = None if data.train.owners is None else data.train.owners[kept]
-    shards = partition.deal(data.train.labels[kept], owners, scenario.devices, rng)
-    return (
-        data.info,
-        data if scenario.learning else None,
-        Shards(kept[shards.indices], shards.offsets),
-        validation,
-    )
-
-
-def _hold_out(scenario: Scenario, samples: int) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
-    """Training samples to deal, and those to validate on where the scheduler says `validates`."""
-    if not getattr(scenario.scheduler.options, "validates", False):
-        return np.arange(samples), None
-    if not scenario.learning:
-        raise UserError(
-            f"scheduler {scenario.scheduler.name} decides by validation results, which learning: off does not have; "
-            f"give it fixed counts instead, or set learning: on {scenario.where('learning')}"
-        )
-    drawn = seeds.generator(scenario.seed, SERVER, "validation").permutation(samples)
-    size = max(1, round(VALIDATION * samples))
-    return np.sort(drawn[size:]), np.sort(drawn[:size])
-
-
 def _network(scenario: Scenario, info: DataInfo, objects: Mapping[str, Any]) -> UnitList:
     """The scenario's network on the CPU, with its initial weights."""
-    with _placed(scenario, "model"):
+    with placed(scenario, "model"):
         return build_network(
             scenario.model.name,
             scenario.model.options,
@@ -244,47 +139,18 @@ def _network(scenario: Scenario, info: DataInfo, objects: Mapping[str, Any]) -> 
         )
 
 
-@contextmanager
-def _placed(scenario: Scenario, *path: str | int) -> Iterator[None]:
-    """Errors of the parts below, which know nothing of scenarios, with the line that named them."""
-    try:
-        yield
-    except UserError as error:
-        where = scenario.where(*path)
-        text = str(error)
-        raise UserError(text if text.endswith(where) else f"{text} {where}") from error
+def check_scheduler(scenario: Scenario) -> None:
+    """Refuse a scheduler that lacks one of its parts.
 
-
-def _cut(scenario: Scenario, model: ModelMeasure) -> int | None:
-    cut = scenario.model.cut
-    units = [unit.name for unit in model.units]
-    if cut == "auto":
-        raise UserError("an automatic cut is not in this version")
-    if cut is not None:
-        with _placed(scenario, "model", "cut"):
-            check_cut(scenario.model.name, units, cut)
-    scheduler = scenario.scheduler.options
+    Raises:
+        UserError: naming the part.
+    """
     for part in ("device", "server", "splits", "messages"):
-        if not hasattr(scheduler, part):
+        if not hasattr(scenario.scheduler.options, part):
             raise UserError(
                 f"scheduler {scenario.scheduler.name} has no {part}; a scheduler has the scripts device(me) and "
                 f"server(me), and says splits and messages {scenario.where('scheduler')}"
             )
-    if not scheduler.splits:
-        return None  # one scenario serves systems that cut the model and systems that do not
-    if cut is None:
-        raise UserError(
-            f"scheduler {scenario.scheduler.name} cuts the model, but model.cut is not given; "
-            f"add cut: 1 to {len(units) - 1} (units of {scenario.model.name}: {', '.join(units)}) "
-            f"{scenario.where('model')}"
-        )
-    if not any(unit.macs for unit in model.units[:cut]):
-        first = next((index for index, unit in enumerate(model.units, 1) if unit.macs), len(units))
-        raise UserError(
-            f"with cut: {cut} the devices of {scenario.model.name} multiply nothing ({', '.join(units[:cut])}), which "
-            f"no cost model can charge for; choose cut: {first} or more {scenario.where('model', 'cut')}"
-        )
-    return cut
 
 
 def _faults(scenario: Scenario) -> list[Fault]:

@@ -10,8 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedsim.errors import UserError
 from fedsim.experiment.artifacts import save_model
 from fedsim.experiment.building import Study, build
+from fedsim.experiment.forecast import shortage
 from fedsim.experiment.loading import load_scenario, named
 from fedsim.experiment.output import Output, writing
 from fedsim.report import Measures, check_identity, measure, summarise, write_run
@@ -116,10 +118,12 @@ def run_scenario(
     if output is not None:
         output.check()
     study = build(scenario, objects or {})
+    refuse_shortage(study)
     host = study.host() if scenario.learning else None
     watch = watcher or Watcher()
     simulation = study.assembly.simulation(None if host is None else Inline(host), observe=watch.mark)
     trace = simulation.trace
+    scenario = study.scenario  # with what was chosen automatically
     folder = None if output is None else output.claim(scenario)
     try:
         with _threads(scenario):
@@ -145,6 +149,22 @@ def run_scenario(
                 save_model(folder, study, weights)
             write_run(folder, trace, summary, measures)
     return Run(scenario, summary, trace, measures, weights, folder, interrupted)
+
+
+def refuse_shortage(study: Study) -> None:
+    """Refuse a run in which a node is sure to need more memory than it may use, unless the scenario wants to see it.
+
+    Raises:
+        UserError: naming the nodes and what they need.
+    """
+    if study.scenario.on_oom != "refuse":
+        return
+    short = [shortage(need) for need in study.needs() if not need.fits]
+    if short:
+        raise UserError(
+            f"{'; '.join(short)}; give a smaller training.batch, another cut, model or profile, or on_oom: leave or "
+            f"record to see what becomes of the run {study.scenario.where('fleet')}"
+        )
 
 
 def _note_failure(error: Exception, folder: Path | None, trace: Trace, wall_seconds: float) -> None:

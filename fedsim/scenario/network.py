@@ -5,13 +5,33 @@ Knows keys, types and defaults; what they do is for the network model to say.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from fedsim.documents.translate import rule, wanted
-from fedsim.quantities import Delay, Fraction, Rate, Size
-from fedsim.scenario.section import Name, Recorded, Section, Switch
+from fedsim.quantities import Delay, Duration, Fraction, Rate, Size
+from fedsim.scenario.section import Name, Section, Switch, written_out
+
+
+class RatesFile(Section):
+    """A recording of a link's rates. Short form: its path."""
+
+    path: Path = Field(examples=["drive.csv"])
+    """The file, relative to the scenario's; of a format with one direction a file, the downlink."""
+    up_path: Path | None = None
+    """The uplink, in a format with one direction a file."""
+    reader: Name | None = None
+    """How it is written; null guesses from the file."""
+    wrap: Switch = True
+    """Whether it begins again when it ends; otherwise the last rates stay."""
+    unit: Name | None = None
+    """Which device of a file with several."""
+    step: Duration | None = None
+    """Time over which single packets are counted together; null: 500 ms."""
+    up_over_down: Fraction | None = Field(default=None, gt=0)
+    """The uplink as a multiple of the recorded downlink; null: where none is recorded, the link's `up`."""
 
 
 class InlineLink(Section):
@@ -33,7 +53,7 @@ class InlineLink(Section):
     """Share of the packets that is lost."""
     duplex: Literal["full", "half"] = "full"
     """Half: both directions share the greater of the two rates."""
-    trace: Recorded | None = None
+    trace: Annotated[RatesFile, BeforeValidator(written_out)] | None = None
     """A recording of how the rates change with time."""
 
     @model_validator(mode="after")

@@ -41,7 +41,8 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-def _written_out(value: object) -> object:
+def written_out(value: object) -> object:
+    """A path as the mapping that it is short for."""
     return {"path": value} if isinstance(value, str | Path) else value
 
 
@@ -56,4 +57,4 @@ class File(Section):
     """Whether it begins again when it ends."""
 
 
-Recorded = Annotated[File, BeforeValidator(_written_out)]
+Recorded = Annotated[File, BeforeValidator(written_out)]

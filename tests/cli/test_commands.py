@@ -186,7 +186,7 @@ CUT = TOY.replace("scheduler: fedavg", "scheduler: splitfed")
         (
             CUT.replace(", cut: 1", ""),
             [],
-            "scheduler splitfed cuts the model, but model.cut is not given; add cut: 1 to 2",
+            "scheduler splitfed cuts the model, but model.cut is not given; add cut: auto, or 1 to 2",
         ),
         (TOY, ["mode=emulate"], "emulation is not in this version; use mode: simulate (--set mode)"),
         (TOY + "pruning: {method: reconvene}\n", [], "pruning: not in this version of fedsim; remove the key"),

@@ -191,7 +191,7 @@ CASES: list[tuple[str, str, str]] = [
     ("mode: simulate", "access: [lab]", "access: a list does not fit; give a mapping of keys"),
     ("latency: 25 ms", "latency: 1 s, rtt: 2 s", "fleet.1.link.latency: rtt is given, too; keep one (latency is one"),
     ("latency: 25 ms", "loss: 100 %", "fleet.1.link.loss: 1.0 does not fit; give less than 1"),
-    ("latency: 25 ms", "trace: {reader: ucc}", "fleet.1.link.trace.path: missing; add it, as in 'path: trace.csv'"),
+    ("latency: 25 ms", "trace: {reader: ucc}", "fleet.1.link.trace.path: missing; add it, as in 'path: drive.csv'"),
     ("mode: simulate", "network: {loss: some}", "network.loss: 'some' does not fit; give delay, mathis or off"),
     ("mode: simulate", "network: {window: 0 B}", "network.window: '0 B' is out of range"),
     ("mode: simulate", "network: {efficiency: 0}", "network.efficiency: 0.0 does not fit; give more than 0"),

@@ -1,0 +1,65 @@
+"""Where the model of a scenario is cut: as it says, or where it suits the fleet best."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.errors import UserError
+from fedsim.experiment.fleet import Fleet
+from fedsim.experiment.forecast import best, candidates, steps_of
+from fedsim.experiment.placing import placed
+from fedsim.learning.optimizers import Training
+from fedsim.models.measure import ModelMeasure, UnitMeasure
+from fedsim.models.units import check_cut
+from fedsim.scenario import Scenario
+
+
+def choose_cut(
+    scenario: Scenario, model: ModelMeasure, fleet: Fleet, training: Training, samples: NDArray[np.int64]
+) -> int | None:
+    """The number of units on the devices; None where the scheduler trains whole models.
+
+    A cut is checked even then, since one scenario serves systems that cut the model and systems that do not.
+
+    Raises:
+        UserError: there is no such cut, none is given, or it leaves one side nothing to multiply.
+    """
+    cut = scenario.model.cut
+    units = [unit.name for unit in model.units]
+    if isinstance(cut, int):
+        with placed(scenario, "model", "cut"):
+            check_cut(scenario.model.name, units, cut)
+    if not scenario.scheduler.options.splits:
+        return None
+    if cut is None:
+        raise UserError(
+            f"scheduler {scenario.scheduler.name} cuts the model, but model.cut is not given; "
+            f"add cut: auto, or 1 to {len(units) - 1} (units of {scenario.model.name}: {', '.join(units)}) "
+            f"{scenario.where('model')}"
+        )
+    with placed(scenario, "model", "cut"):
+        if cut == "auto":
+            steps = steps_of(scenario.scheduler.options)
+            found = candidates(fleet, model, training, samples, steps)
+            return best(found, scenario.model.objective, scenario.model.name).cut
+        _check_work(scenario.model.name, model.units, cut)
+    return cut
+
+
+def _check_work(name: str, units: tuple[UnitMeasure, ...], cut: int) -> None:
+    """Refuse a cut with nothing to multiply on one side, which no cost model could charge for."""
+    working = [index for index, unit in enumerate(units, 1) if unit.macs]
+    first, last = (working[0], working[-1] - 1) if working else (1, 0)
+    other = "choose a model that multiplies in two units or more"
+    for who, block, way_out in (
+        ("devices", units[:cut], f"choose cut: {first} or more"),
+        ("server", units[cut:], f"choose cut: {last} or less"),
+    ):
+        if any(unit.macs for unit in block):
+            continue
+        listed = ", ".join(unit.name for unit in block)
+        raise UserError(
+            f"with cut: {cut} the {who} of {name} would multiply nothing ({listed}), "
+            f"which no cost model can charge for; {way_out if first <= last else other}"
+        )

@@ -1,0 +1,79 @@
+"""The data of a scenario and who holds which of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim import data as data_sets
+from fedsim import seeds
+from fedsim.data import DataInfo, DataSet, Shards, TokenOptions
+from fedsim.errors import UserError
+from fedsim.experiment.networks import NOTHING
+from fedsim.experiment.placing import placed
+from fedsim.scenario import Scenario
+from fedsim.script import SERVER
+
+VALIDATION: Final = 0.1
+"""Share of the training samples that is held out for schedulers that validate."""
+
+NEED_LABELS: Final = ("dirichlet", "shards", "natural")
+"""Partitions whose shard sizes depend on more than the number of samples."""
+
+
+def deal(
+    scenario: Scenario, objects: Mapping[str, Any] = NOTHING
+) -> tuple[DataInfo, DataSet | None, Shards, NDArray[np.int64] | None]:
+    """The data, who holds what, and the training samples held out for validation, for schedulers that ask for it.
+
+    Without learning, data are opened only where the shards depend on labels.
+    """
+    wanted = scenario.data
+    name = objects.get(wanted.name, wanted.name)
+    with placed(scenario, "data"):
+        return _deal(scenario, name)
+
+
+def _deal(scenario: Scenario, name: Any) -> tuple[DataInfo, DataSet | None, Shards, NDArray[np.int64] | None]:
+    wanted = scenario.data
+    arguments: dict[str, Any] = {
+        "path": wanted.path,
+        "samples": wanted.samples,
+        "resize": wanted.resize,
+        "tokens": None if wanted.tokens is None else TokenOptions(**wanted.tokens.model_dump()),
+        "seed": scenario.seed,
+    }
+    rng = seeds.generator(scenario.seed, SERVER, "partition")
+    partition = wanted.partition.options
+    if not scenario.learning and wanted.partition.kind not in NEED_LABELS:
+        info = data_sets.describe(name, **arguments)
+        kept, validation = _hold_out(scenario, info.train)
+        shards = partition.deal(np.zeros(len(kept), np.int64), None, scenario.devices, rng)
+        return info, None, Shards(kept[shards.indices], shards.offsets), validation
+    data = data_sets.load(name, **arguments)
+    kept, validation = _hold_out(scenario, data.info.train)
+    owners = None if data.train.owners is None else data.train.owners[kept]
+    shards = partition.deal(data.train.labels[kept], owners, scenario.devices, rng)
+    return (
+        data.info,
+        data if scenario.learning else None,
+        Shards(kept[shards.indices], shards.offsets),
+        validation,
+    )
+
+
+def _hold_out(scenario: Scenario, samples: int) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    """Training samples to deal, and those to validate on where the scheduler says `validates`."""
+    if not getattr(scenario.scheduler.options, "validates", False):
+        return np.arange(samples), None
+    if not scenario.learning:
+        raise UserError(
+            f"scheduler {scenario.scheduler.name} decides by validation results, which learning: off does not have; "
+            f"give it fixed counts instead, or set learning: on {scenario.where('learning')}"
+        )
+    drawn = seeds.generator(scenario.seed, SERVER, "validation").permutation(samples)
+    size = max(1, round(VALIDATION * samples))
+    return np.sort(drawn[size:]), np.sort(drawn[:size])

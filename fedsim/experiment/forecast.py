@@ -1,0 +1,211 @@
+"""What a scenario comes to before it runs: memory of every node, and the cut that suits a fleet best.
+
+Everything here is arithmetic on the same costs, prices and bytes as the run's own, for a round of split training in
+which each device trains all its samples once, unless the scheduler says how many steps it takes. Contention is counted
+at the server only: its compute, its ingress and its egress serve all devices one after the other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.errors import UserError
+from fedsim.experiment.fleet import Fleet
+from fedsim.hardware.links import Link
+from fedsim.hardware.machines import Machine
+from fedsim.hardware.pricing import seconds
+from fedsim.learning.optimizers import Training
+from fedsim.learning.plan import DEVICE, MODEL, SERVER_BLOCK, BlockPlan, plans
+from fedsim.models.measure import ModelMeasure
+from fedsim.units import human_count
+
+Objective = Literal["time", "device_memory", "bytes"]
+_NAMES: Final = {"time": "time of a round", "device_memory": "memory on the devices", "bytes": "bytes of a round"}
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """The least memory that a kind of node needs, in bytes."""
+
+    name: str
+    process: int
+    """What the process takes before any model."""
+    model: int
+    """Weights, gradients and optimizer state; on the server, of all copies and of the global model."""
+    step: int
+    """What a step of training needs beside these: the batch, and what its backward needs of the forward."""
+    usable: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.process + self.model + self.step
+
+    @property
+    def fits(self) -> bool:
+        """Whether the node may use as much."""
+        return self.total <= self.usable
+
+
+def device_need(machine: Machine, plan: BlockPlan, batch: int) -> Need:
+    """The memory of a device that trains a block, or the whole model, at a batch size."""
+    if plan.has_loss:
+        step = plan.train_part(batch).memory
+    else:  # the forward leaves something for the backward, which gets a gradient beside it
+        forward, backward = plan.forward_part(batch), plan.backward_part(batch)
+        step = max(forward.memory, forward.keeps + backward.memory)
+    memory = machine.memory
+    held = plan.weights.nbytes + plan.warm_bytes
+    return Need(machine.id, round(memory.runtime), held, step, round(memory.usable))
+
+
+def server_need(machine: Machine, blocks: Mapping[str, BlockPlan], batch: int, copies: int) -> Need:
+    """The memory of a server that holds the global model and trains `copies` of its block, one batch at a time."""
+    held = sum(plan.weights.nbytes for plan in blocks.values())
+    step = 0
+    if SERVER_BLOCK in blocks:
+        block = blocks[SERVER_BLOCK]
+        held += copies * (block.weights.nbytes + block.warm_bytes)
+        step = block.train_part(batch).memory
+    memory = machine.memory
+    return Need("server", round(memory.runtime), held, step, round(memory.usable))
+
+
+def needs(
+    fleet: Fleet, blocks: Mapping[str, BlockPlan], samples: NDArray[np.int64], batch: int, copies: int
+) -> tuple[Need, ...]:
+    """The memory of each group's devices, of the one with the largest batch, and of the server, which comes last."""
+    plan = blocks[DEVICE] if DEVICE in blocks else blocks[MODEL]
+    found = []
+    for index, group in enumerate(fleet.groups):
+        numbers = fleet.numbers(index)
+        largest = int(samples[numbers.start : numbers.stop].max())
+        found.append(device_need(group.machine, plan, min(batch, largest)))
+    return (*found, server_need(fleet.server, blocks, min(batch, int(samples.max())), copies))
+
+
+def shortage(need: Need) -> str:
+    """The sentence of a node whose memory does not suffice."""
+    parts = {"process": need.process, "weights and training state": need.model, "a step's activations": need.step}
+    listed = ", ".join(f"{name} {human_count(nbytes, 'B')}" for name, nbytes in parts.items())
+    return (
+        f"{need.name} needs at least {human_count(need.total, 'B')} ({listed}), but may use "
+        f"{human_count(need.usable, 'B')}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What a round of split training comes to with the model cut after `cut` units."""
+
+    cut: int
+    seconds: float
+    """Of the slowest device, or of the server or its link where these are busy longer."""
+    memory: float
+    """Of the device that is nearest to its limit, as a share of what it may use."""
+    nbytes: int
+    """Both ways, all devices."""
+    fits: bool
+    """Whether every device has the memory."""
+
+    def value(self, objective: Objective) -> float:
+        """What is to be least."""
+        match objective:
+            case "time":
+                return self.seconds
+            case "device_memory":
+                return self.memory
+            case "bytes":
+                return float(self.nbytes)
+
+
+def candidates(
+    fleet: Fleet, model: ModelMeasure, training: Training, samples: NDArray[np.int64], steps: int | None
+) -> list[Candidate]:
+    """Every cut that leaves work on both sides; `steps` is the number of batches a round, None for a pass over all."""
+    found = []
+    for cut in range(1, len(model.units)):
+        blocks = plans(model, cut, training)
+        if _works(blocks[DEVICE]) and _works(blocks[SERVER_BLOCK]):
+            found.append(_candidate(cut, fleet, blocks, training.batch, samples, steps))
+    return found
+
+
+def _works(plan: BlockPlan) -> bool:
+    return any(unit.macs for unit in plan.units)
+
+
+def _candidate(
+    cut: int,
+    fleet: Fleet,
+    blocks: Mapping[str, BlockPlan],
+    batch: int,
+    samples: NDArray[np.int64],
+    steps: int | None,
+) -> Candidate:
+    device, server = blocks[DEVICE], blocks[SERVER_BLOCK]
+    slowest = busy = up = down = memory = 0.0
+    fits = True
+    for index, group in enumerate(fleet.groups):
+        numbers = fleet.numbers(index)
+        held = samples[numbers.start : numbers.stop]
+        size = min(batch, int(held.max()))
+        count = [steps or math.ceil(int(each) / batch) for each in held]
+        sent = device.activations(size).nbytes + device.labels(size).nbytes
+        back = server.gradients(size).nbytes
+        served = seconds(fleet.server, server.train_part(size).cost)
+        computed = sum(
+            seconds(group.machine, part.cost) for part in (device.forward_part(size), device.backward_part(size))
+        )
+        flown = _flight(group.link, fleet.server_link, sent, back)
+        model = _flight(group.link, fleet.server_link, device.weights.nbytes, device.weights.nbytes)
+        slowest = max(slowest, max(count) * (computed + served + flown) + model)
+        busy += sum(count) * served
+        up += sum(count) * sent + len(count) * device.weights.nbytes
+        down += sum(count) * back + len(count) * device.weights.nbytes
+        need = device_need(group.machine, device, size)
+        memory, fits = max(memory, need.total / need.usable), fits and need.fits
+    link = fleet.server_link
+    shared = max(busy / fleet.server.lanes, up / link.goodput_down(), down / link.goodput_up())
+    return Candidate(cut, max(slowest, shared), memory, int(up + down), fits)
+
+
+def _flight(device: Link, server: Link, up: int, down: int) -> float:
+    """Seconds of a message each way, with nobody else on the links."""
+    rates = min(device.goodput_up(), server.goodput_down()), min(device.goodput_down(), server.goodput_up())
+    return 2 * (device.one_way + server.one_way) + up / rates[0] + down / rates[1]
+
+
+def best(found: Sequence[Candidate], objective: Objective, model: str) -> Candidate:
+    """The candidate that is best by an objective, the smallest cut of several.
+
+    Raises:
+        UserError: there is none, or none that fits into the memory of all devices.
+    """
+    if not found:
+        raise UserError(f"cut: auto finds no cut of {model} with work on both sides; choose another model")
+    fitting = [candidate for candidate in found if candidate.fits]
+    if not fitting:
+        least = min(found, key=lambda candidate: candidate.memory)
+        raise UserError(
+            f"cut: auto finds no cut of {model} that fits into the memory of all devices; the nearest, {least.cut}, "
+            f"needs {least.memory:.2g} times what one may use; choose a smaller batch or model, or other devices"
+        )
+    return min(fitting, key=lambda candidate: (candidate.value(objective), candidate.cut))
+
+
+def said(objective: Objective) -> str:
+    """An objective in words."""
+    return _NAMES[objective]
+
+
+def steps_of(scheduler: Any) -> int | None:
+    """The batches of a round that a scheduler asks of a device; None where it does not say."""
+    steps = getattr(scheduler, "local_steps", None)
+    return steps if isinstance(steps, int) else None
