@@ -56,7 +56,7 @@ def _named(data: dict[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any], str,
 
 
 def _paths(data: dict[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any], str]]:
-    """Every path of a model, data or a recording: where it is, the mapping whose last key it is, where it should lead."""
+    """Every path of a model, data or a recording: where it is, the mapping of its last key, where it should lead."""
     yield from _path_in(data.get("data"), ("data", "path"), "a folder")
     model = data.get("model")
     if isinstance(model, dict) and ":" not in str(model.get("name")):  # the user's own may mean something else by it
