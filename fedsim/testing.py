@@ -29,6 +29,7 @@ from fedsim.hardware.profiles import load_profile
 from fedsim.learning.context import Device, Job, Server
 from fedsim.learning.optimizers import Sgd, Training
 from fedsim.mailbox import Mailbox
+from fedsim.network.topology import NetworkOptions
 from fedsim.report import check_identity
 from fedsim.script import SERVER, Command, Effect, Message, Payload, Role
 from fedsim.simulation import Ending, Fault, Inline, Limits, Simulation
@@ -177,6 +178,7 @@ def toy(
         rounds=rounds,
         limits=Limits(time=time),
         seed=_SEED,
+        network=NetworkOptions(jitter=False, loss="off"),
         faults=faults,
         scenario={"name": "toy", "seed": _SEED},
     )

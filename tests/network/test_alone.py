@@ -1,4 +1,4 @@
-"""Dedicated links: each connection by itself is right, and nothing is shared."""
+"""Connections that share nothing: every message has its times when it is sent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from fedsim.errors import ScriptError
 from fedsim.hardware.links import Link
-from fedsim.network.dedicated import Dedicated
+from fedsim.network.fluid import FluidNetwork
+from fedsim.network.topology import DeviceGroup, NetworkOptions
 from fedsim.script import SERVER
 
 SECOND = 1_000_000_000
@@ -24,9 +25,23 @@ def link(up: str = "8 Mbit/s", down: str = "16 Mbit/s", latency: str = "10 ms", 
 FAST = link(up="1 Gbit/s", down="1 Gbit/s", latency="0 s")
 
 
-def one_device(device: Link, server: Link = FAST) -> Dedicated:
+class Network(FluidNetwork):
+    """Groups of devices, from which `submit` always has an answer."""
+
+    def __init__(self, groups: list[tuple[Link, int]], server: Link = FAST) -> None:
+        super().__init__([DeviceGroup(n, one) for one, n in groups], server, options=NetworkOptions(window=None))
+
+    def send(self, now: int, source: int, target: int, nbytes: int) -> tuple[int, int]:
+        """Start and arrival."""
+        times = self.submit(now, source, target, nbytes, 0)
+        assert times is not None
+        assert (self.next(), self.step(now), self.under_way()) == (None, [], [])
+        return times
+
+
+def one_device(device: Link, server: Link = FAST) -> Network:
     """A network of one device and the server."""
-    return Dedicated([(device, 1)], server)
+    return Network([(device, 1)], server)
 
 
 rates = st.floats(1e2, 1e9)
@@ -36,87 +51,81 @@ messages = st.lists(st.tuples(st.integers(0, 5 * SECOND), sizes), min_size=1, ma
 
 def test_a_message_takes_latency_and_bytes_over_the_senders_rate() -> None:
     """1 MB at 1 MB/s with 10 ms of latency starts flowing at 10 ms and is there at 1.01 s."""
-    assert one_device(link()).submit(0, 0, SERVER, 1_000_000) == (10_000_000, 1_010_000_000)
+    assert one_device(link()).send(0, 0, SERVER, 1_000_000) == (10_000_000, 1_010_000_000)
 
 
 def test_down_is_the_other_direction() -> None:
     """The same bytes from the server come at the device's down rate, 2 MB/s."""
-    assert one_device(link()).submit(0, SERVER, 0, 1_000_000) == (10_000_000, 510_000_000)
+    assert one_device(link()).send(0, SERVER, 0, 1_000_000) == (10_000_000, 510_000_000)
 
 
 def test_the_slower_end_sets_the_rate_and_both_ends_latencies_add() -> None:
     """A server that receives at 0.5 MB/s behind 5 ms slows a device of 1 MB/s behind 10 ms."""
     network = one_device(link(), server=link(down="4 Mbit/s", latency="5 ms"))
-    assert network.submit(0, 0, SERVER, 1_000_000) == (15_000_000, 2_015_000_000)
+    assert network.send(0, 0, SERVER, 1_000_000) == (15_000_000, 2_015_000_000)
 
 
 def test_line_rates_carry_97_percent() -> None:
     """A rate on the wire is multiplied by 0.97; one measured above TCP is not."""
-    _, arrived = one_device(link(latency="0 s", rate="line")).submit(0, 0, SERVER, 970_000)
+    _, arrived = one_device(link(latency="0 s", rate="line")).send(0, 0, SERVER, 970_000)
     assert arrived == SECOND
 
 
 def test_messages_sent_back_to_back_pay_latency_once() -> None:
     """Three messages of 1 s each, sent together, arrive 1, 2 and 3 s after one latency."""
     network = one_device(link())
-    arrivals = [network.submit(0, 0, SERVER, 1_000_000)[1] for _ in range(3)]
+    arrivals = [network.send(0, 0, SERVER, 1_000_000)[1] for _ in range(3)]
     assert arrivals == [1_010_000_000, 2_010_000_000, 3_010_000_000]
 
 
 def test_directions_do_not_wait_for_each_other() -> None:
     """A message down is not behind a message up."""
     network = one_device(link())
-    network.submit(0, 0, SERVER, 1_000_000)
-    assert network.submit(0, SERVER, 0, 1_000_000) == (10_000_000, 510_000_000)
-
-
-def test_the_server_is_not_shared() -> None:
-    """Ten devices as fast as the server all get its full rate: the limit of this model, stated."""
-    network = Dedicated([(FAST, 10)], FAST)
-    assert {network.submit(0, device, SERVER, 125_000_000) for device in range(10)} == {(0, SECOND)}
+    network.send(0, 0, SERVER, 1_000_000)
+    assert network.send(0, SERVER, 0, 1_000_000) == (10_000_000, 510_000_000)
 
 
 def test_devices_are_numbered_group_by_group() -> None:
     """Two groups of two: devices 0 and 1 have the first link, 2 and 3 the second."""
-    network = Dedicated([(link(latency="0 s"), 2), (link(up="4 Mbit/s", latency="0 s"), 2)], FAST)
-    assert [network.submit(0, device, SERVER, 1_000_000)[1] // SECOND for device in range(4)] == [1, 1, 2, 2]
+    network = Network([(link(latency="0 s"), 2), (link(up="4 Mbit/s", latency="0 s"), 2)])
+    assert [network.send(0, device, SERVER, 1_000_000)[1] // SECOND for device in range(4)] == [1, 1, 2, 2]
 
 
 def test_a_device_that_left_waits_behind_nothing_old() -> None:
     """After `reset` a connection is as new, in both directions."""
     network = one_device(link())
-    network.submit(0, 0, SERVER, 10**9)
-    network.submit(0, SERVER, 0, 10**9)
+    network.send(0, 0, SERVER, 10**9)
+    network.send(0, SERVER, 0, 10**9)
     network.reset(SECOND, 0)
-    assert network.submit(SECOND, 0, SERVER, 1) == (1_010_000_000, 1_010_001_000)
-    assert network.submit(SECOND, SERVER, 0, 1) == (1_010_000_000, 1_010_000_500)
+    assert network.send(SECOND, 0, SERVER, 1) == (1_010_000_000, 1_010_001_000)
+    assert network.send(SECOND, SERVER, 0, 1) == (1_010_000_000, 1_010_000_500)
 
 
 def test_silent_connections_are_forgotten() -> None:
     """100,000 devices that speak one after the other never leave more than a few thousand entries."""
-    network = Dedicated([(FAST, 100_000)], FAST)
+    network = Network([(link(up="8 kbit/s", down="8 kbit/s", latency="0 s"), 100_000)])
     for device in range(100_000):
-        network.submit(device * 1000, device, SERVER, 1)
-    assert len(network._up.ends) < 10_000
+        network.send(device * 100_000, device, SERVER, 1)
+    assert len(network._alone[0].ends) < 10_000
 
 
 @pytest.mark.parametrize(("source", "target"), [(0, 1), (SERVER, SERVER), (1, 1)])
 def test_messages_go_between_the_server_and_a_device(source: int, target: int) -> None:
     """Two devices, or a node and itself, have no connection."""
     with pytest.raises(ScriptError, match="a message goes from a device to the server or back"):
-        Dedicated([(FAST, 2)], FAST).submit(0, source, target, 1)
+        Network([(FAST, 2)]).send(0, source, target, 1)
 
 
 def test_no_message_is_empty() -> None:
     """Zero bytes would arrive in no time; every message has at least an envelope."""
     with pytest.raises(AssertionError, match="a message of 0 bytes"):
-        one_device(link()).submit(0, 0, SERVER, 0)
+        one_device(link()).send(0, 0, SERVER, 0)
 
 
 def test_unknown_devices_are_refused() -> None:
     """A device beyond the last group has no link."""
     with pytest.raises(AssertionError, match="device 1 is not in this network"):
-        one_device(link()).submit(0, 1, SERVER, 1)
+        one_device(link()).send(0, 1, SERVER, 1)
 
 
 @given(messages)
@@ -124,7 +133,7 @@ def test_order_is_kept_and_nothing_overlaps(sent: list[tuple[int, int]]) -> None
     """On one connection a message starts flowing no earlier than the one before it has arrived."""
     network, last = one_device(link()), 0
     for now, nbytes in sorted(sent):
-        started, arrived = network.submit(now, 0, SERVER, nbytes)
+        started, arrived = network.send(now, 0, SERVER, nbytes)
         assert started >= max(last, now + 10_000_000)
         assert started == last or started == now + 10_000_000
         assert arrived > started
@@ -134,7 +143,7 @@ def test_order_is_kept_and_nothing_overlaps(sent: list[tuple[int, int]]) -> None
 @given(rates, st.floats(0, 2), sizes)
 def test_one_message_follows_the_closed_form(rate: float, latency: float, nbytes: int) -> None:
     """latency + bytes / rate, late by at most two nanoseconds of rounding up."""
-    _, arrived = one_device(link(up=f"{rate!r} B/s", latency=f"{latency!r} s")).submit(0, 0, SERVER, nbytes)
+    _, arrived = one_device(link(up=f"{rate!r} B/s", latency=f"{latency!r} s")).send(0, 0, SERVER, nbytes)
     exact = (latency + nbytes / min(rate, 125e6)) * 1e9
     assert math.isclose(arrived, exact, rel_tol=1e-12, abs_tol=2)
 
@@ -143,7 +152,7 @@ def test_one_message_follows_the_closed_form(rate: float, latency: float, nbytes
 def test_a_backlog_follows_the_closed_form(rate: float, backlog: list[int]) -> None:
     """Messages sent together end after latency + all their bytes / rate, but for a nanosecond each."""
     network = one_device(link(up=f"{rate!r} B/s"))
-    arrived = [network.submit(0, 0, SERVER, nbytes)[1] for nbytes in backlog][-1]
+    arrived = [network.send(0, 0, SERVER, nbytes)[1] for nbytes in backlog][-1]
     exact = (0.01 + sum(backlog) / min(rate, 125e6)) * 1e9
     assert math.isclose(arrived, exact, rel_tol=1e-12, abs_tol=len(backlog) + 1)
 
@@ -154,11 +163,11 @@ def test_a_faster_link_is_never_slower(sent: list[tuple[int, int]], rate: float,
     slow = one_device(link(up=f"{rate!r} B/s", latency="1 s"))
     fast = one_device(link(up=f"{rate * faster!r} B/s", latency=f"{shorter!r} s"))
     for now, nbytes in sorted(sent):
-        assert fast.submit(now, 0, SERVER, nbytes)[1] <= slow.submit(now, 0, SERVER, nbytes)[1]
+        assert fast.send(now, 0, SERVER, nbytes)[1] <= slow.send(now, 0, SERVER, nbytes)[1]
 
 
 @given(st.permutations(range(4)), sizes)
 def test_connections_do_not_disturb_each_other(order: list[int], nbytes: int) -> None:
     """Whoever sends first, equal devices take equal times."""
-    network = Dedicated([(link(), 4)], FAST)
-    assert len({network.submit(0, device, SERVER, nbytes) for device in order}) == 1
+    network = Network([(link(), 4)])
+    assert len({network.send(0, device, SERVER, nbytes) for device in order}) == 1
