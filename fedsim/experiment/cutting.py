@@ -9,6 +9,7 @@ from fedsim.errors import UserError
 from fedsim.experiment.fleet import Fleet
 from fedsim.experiment.forecast import best, candidates, steps_of
 from fedsim.experiment.placing import placed
+from fedsim.hardware.profiles import CostModel
 from fedsim.learning.optimizers import Training
 from fedsim.models.measure import ModelMeasure, UnitMeasure
 from fedsim.models.units import check_cut
@@ -32,6 +33,7 @@ def choose_cut(
             check_cut(scenario.model.name, units, cut)
     if not scenario.scheduler.options.splits:
         return None
+    _check_layers(scenario, fleet)
     if cut is None:
         raise UserError(
             f"scheduler {scenario.scheduler.name} cuts the model, but model.cut is not given; "
@@ -45,6 +47,18 @@ def choose_cut(
             return best(found, scenario.model.objective, scenario.model.name).cut
         _check_work(scenario.model.name, model.units, cut)
     return cut
+
+
+def _check_layers(scenario: Scenario, fleet: Fleet) -> None:
+    """Refuse profiles that know whole training steps only, where the model is cut."""
+    machines = [*(group.machine for group in fleet.groups), fleet.server]
+    for machine in machines:
+        if machine.cost_model is CostModel.FEDSCALE:
+            raise UserError(
+                f"scheduler {scenario.scheduler.name} cuts the model, but profile {machine.profile.id} knows a time for "
+                "whole training steps only (cost_model: fedscale_scalar); choose a scheduler that trains whole models, "
+                f"or other profiles {scenario.where('scheduler')}"
+            )
 
 
 def _check_work(name: str, units: tuple[UnitMeasure, ...], cut: int) -> None:

@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 
 from fedsim.hardware.links import Link
 from fedsim.hardware.machines import Machine
-from fedsim.hardware.sources import Confidence, origin
+from fedsim.hardware.sources import Confidence, weakest
 from fedsim.hardware.traces.attendance import Attendance
 from fedsim.hardware.variation import Clockwork
 from fedsim.script import SERVER
 from fedsim.simulation import Ledger
 from fedsim.trace import Node
 
-_POWERS: Final = ("power.idle", "power.busy", "power.ready")
 _RADIOS: Final = ("radio.active", "radio.up", "radio.down")
 
 
@@ -129,9 +128,8 @@ def _row_of(machine: Machine, link: Link, group: int) -> Callable[[int, str, int
 
 def _least_known(machine: Machine, link: Link) -> tuple[str, str]:
     """The figure of a node's energy that is known least, and how far it is to be trusted."""
-    sources = [(name, origin(name, machine.profile.sources)) for name in _POWERS]
+    found = machine.power_origins
     if link.radio is not None and any((link.radio.active, link.radio.up, link.radio.down)):
-        sources += [(f"{name} of link {link.id}", origin(name, link.sources)) for name in _RADIOS]
-    found = [(name, Confidence.UNVERIFIED if source is None else source.confidence) for name, source in sources]
+        found += [(f"{name} of link {link.id}", weakest([name], link.sources)) for name in _RADIOS]
     field, confidence = max(found, key=lambda entry: list(Confidence).index(entry[1]))
     return field, confidence.value

@@ -11,7 +11,7 @@ from fedsim.experiment.fleet import Fleet, Group
 from fedsim.experiment.placing import placed
 from fedsim.hardware.links import Link, load_link
 from fedsim.hardware.machines import Machine, machine
-from fedsim.hardware.profiles import Profile, load_profile
+from fedsim.hardware.profiles import CostModel, Profile, load_profile
 from fedsim.hardware.traces.loading import load_attendance
 from fedsim.scenario import Churn, InlineLink, Scenario
 from fedsim.scenario import Group as ScenarioGroup
@@ -64,4 +64,10 @@ def build_fleet(scenario: Scenario) -> Fleet:
         return machine(profile(name), mode, clock)
 
     groups = tuple(group(section, index) for index, section in enumerate(scenario.fleet))
-    return Fleet(groups, *member(scenario.server, "server"))
+    server, server_link = member(scenario.server, "server")
+    if server.cost_model is CostModel.FEDSCALE:
+        raise UserError(
+            f"profile {server.profile.id} knows a time for whole training steps only (cost_model: fedscale_scalar), but "
+            f"a server averages models; choose another profile for it {scenario.where('server', 'profile')}"
+        )
+    return Fleet(groups, server, server_link)

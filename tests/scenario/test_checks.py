@@ -55,7 +55,7 @@ def test_a_goal_of_quality_needs_learning(goal: dict[str, float]) -> None:
 def test_an_access_point_is_named_and_used() -> None:
     """A group names one that there is, and one that nobody is behind is a mistake."""
     lab = {"lab": {"up": "3 MB/s", "down": "3 MB/s"}}
-    fleet = [{"profile": "pi-4", "count": 4, "access": "lab"}]
+    fleet = [{"profile": "pi-tier-1", "count": 4, "access": "lab"}]
     assert read(fleet=fleet, access=lab).fleet[0].access == "lab"
     with pytest.raises(ScenarioError, match=r"fleet\.0\.access: unknown access point 'lab'; did you mean lab2\?"):
         read(fleet=fleet, access={"lab2": lab["lab"]})
@@ -65,13 +65,13 @@ def test_an_access_point_is_named_and_used() -> None:
 
 def test_devices_that_come_and_go_for_ever_need_an_end() -> None:
     """A recording that begins again wants until.time; one that ends does not."""
-    fleet = [{"profile": "pi-4", "count": 4, "availability": "a.csv"}]
+    fleet = [{"profile": "pi-tier-1", "count": 4, "availability": "a.csv"}]
     endless = r"devices come and go for ever, so the run may never end; add until\.time, or wrap: off"
     for given in ({"fleet": fleet}, {"faults": {"availability": "a.csv"}}):
         with pytest.raises(ScenarioError, match=endless):
             read(**given)
         assert read(**given, until={"rounds": 3, "time": "1 h"}).until.rounds == 3
-    once = [{"profile": "pi-4", "availability": {"path": "a.csv", "wrap": False}}]
+    once = [{"profile": "pi-tier-1", "availability": {"path": "a.csv", "wrap": False}}]
     recorded = read(fleet=once).fleet[0].availability
     assert recorded is not None
     assert recorded.path.is_absolute()

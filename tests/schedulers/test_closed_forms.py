@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fedsim.hardware.machines import Machine, machine
 from fedsim.report import summarise
 from fedsim.schedulers.fedavg import FedAvg
 from fedsim.schedulers.splitfed import SplitFed
@@ -93,6 +94,13 @@ def test_idle_times_by_cause(scheduler: Any) -> None:
     assert summary["devices"]["idle_by_cause"]["straggler"] > 0, "both have a barrier, and the devices are unequal"
 
 
+def faster(kind: Machine) -> Machine:
+    """The same at three times the speed."""
+    speed = kind.profile.speed
+    assert speed is not None
+    return machine(kind.profile.model_copy(update={"speed": speed * 3}))
+
+
 @pytest.mark.parametrize("scheduler", [FedAvg(), SplitFed()], ids=lambda s: type(s).__name__)
 def test_better_hardware_is_never_slower(scheduler: Any) -> None:
     """Oracle 11: more bandwidth or more speed, for anyone, does not lengthen a run of fixed steps."""
@@ -100,11 +108,9 @@ def test_better_hardware_is_never_slower(scheduler: Any) -> None:
     length = simulate(base, learning=False).simulation.trace.end
     for index, group in enumerate(base.fleet.groups):
         link = group.link.model_copy(update={"up": group.link.up * 3, "down": group.link.down * 3})
-        fast = group.profile.model_copy(update={"speed": group.profile.speed * 3})
-        for better in (replace(group, link=link), replace(group, profile=fast)):
+        for better in (replace(group, link=link), replace(group, machine=faster(group.machine))):
             groups = (*base.fleet.groups[:index], better, *base.fleet.groups[index + 1 :])
             changed = replace(base, fleet=replace(base.fleet, groups=groups))
             assert simulate(changed, learning=False).simulation.trace.end <= length
-    quick = base.fleet.server.model_copy(update={"speed": base.fleet.server.speed * 3})
-    changed = replace(base, fleet=replace(base.fleet, server=quick))
+    changed = replace(base, fleet=replace(base.fleet, server=faster(base.fleet.server)))
     assert simulate(changed, learning=False).simulation.trace.end <= length
