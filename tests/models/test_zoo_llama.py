@@ -247,6 +247,16 @@ def test_a_folder_that_cannot_be_used_says_why(folder: Path, spoil: Any, message
         read(folder)
 
 
+def test_a_configuration_in_the_older_form_is_read(folder: Path) -> None:
+    """As most published folders have it: the base of the angles beside their scaling, and another word for the type."""
+    file = folder / "config.json"
+    said = {k: v for k, v in json.loads(file.read_text()).items() if k not in ("rope_parameters", "dtype")}
+    said |= {"rope_theta": 500.0, "rope_scaling": None, "torch_dtype": "bfloat16", "transformers_version": "4.40.1"}
+    file.write_text(json.dumps(said))
+    theirs = whole("llama", tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 500.0})
+    torch.testing.assert_close(read(folder)(tokens()), theirs(tokens()).logits, rtol=1e-6, atol=1e-6)
+
+
 def test_angles_and_a_tied_head_in_a_file_are_passed_over(folder: Path) -> None:
     """Old files hold both; they follow from the configuration and the embedding."""
     before = read(folder)(tokens())
