@@ -22,6 +22,7 @@ from fedsim.experiment.forecast import Need, needs
 from fedsim.experiment.networks import NOTHING, build_network
 from fedsim.experiment.placing import placed
 from fedsim.learning.optimizers import Training
+from fedsim.network.topology import AccessPoint, NetworkOptions
 from fedsim.scenario import Scenario, resolved
 from fedsim.script import SERVER, Quality
 from fedsim.simulation import Fault, Limits, Shortage
@@ -112,6 +113,11 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
         seed=scenario.seed,
         faults=_faults(scenario),
         shortage=Shortage(scenario.on_oom),
+        network=_network_options(scenario),
+        access={
+            name: AccessPoint(point.up, point.down, point.duplex == "half", point.rate)
+            for name, point in scenario.access.items()
+        },
         scenario=resolved(scenario),
     )
     return Study(scenario, assembly, info, data, shards, validation, objects)
@@ -151,6 +157,11 @@ def check_scheduler(scenario: Scenario) -> None:
                 f"scheduler {scenario.scheduler.name} has no {part}; a scheduler has the scripts device(me) and "
                 f"server(me), and says splits and messages {scenario.where('scheduler')}"
             )
+
+
+def _network_options(scenario: Scenario) -> NetworkOptions:
+    given = {name: getattr(scenario.network, name) for name in type(scenario.network).model_fields}
+    return NetworkOptions(**given | {"window": None if given["window"] == "off" else given["window"]})
 
 
 def _faults(scenario: Scenario) -> list[Fault]:

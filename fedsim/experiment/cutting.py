@@ -55,7 +55,7 @@ def _check_layers(scenario: Scenario, fleet: Fleet) -> None:
     for machine in machines:
         if machine.cost_model is CostModel.FEDSCALE:
             raise UserError(
-                f"scheduler {scenario.scheduler.name} cuts the model, but profile {machine.profile.id} knows a time for "
+                f"scheduler {scenario.scheduler.name} cuts the model, but profile {machine.profile.id} knows times of "
                 "whole training steps only (cost_model: fedscale_scalar); choose a scheduler that trains whole models, "
                 f"or other profiles {scenario.where('scheduler')}"
             )

@@ -67,7 +67,7 @@ def build_fleet(scenario: Scenario) -> Fleet:
     server, server_link = member(scenario.server, "server")
     if server.cost_model is CostModel.FEDSCALE:
         raise UserError(
-            f"profile {server.profile.id} knows a time for whole training steps only (cost_model: fedscale_scalar), but "
+            f"profile {server.profile.id} knows times of whole training steps only (cost_model: fedscale_scalar), but "
             f"a server averages models; choose another profile for it {scenario.where('server', 'profile')}"
         )
     return Fleet(groups, server, server_link)
