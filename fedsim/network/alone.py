@@ -34,7 +34,9 @@ class Alone:
         back to back pay the latency once. Its bytes take their time at the connection's rate, rounded up.
         """
         started = max(now + lag, self.ends.get(device, 0))
-        if route.trace is None:
+        if route.pace:
+            arrived = started + max(1, whole_nanoseconds(nbytes / route.pace))
+        elif route.trace is None:
             arrived = started + max(1, whole_nanoseconds(nbytes / min(route.rate(device, now), route.limit)))
         else:
             course = self._courses.get(route)

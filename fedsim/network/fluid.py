@@ -24,7 +24,7 @@ from fedsim.network.alone import Alone
 from fedsim.network.delays import Delays
 from fedsim.network.flow import FOREVER, Allocator, Capacity, Flow, moment
 from fedsim.network.general import General
-from fedsim.network.routes import Route, routes
+from fedsim.network.routes import Route
 from fedsim.network.sharing import ACKNOWLEDGING, Ends, share
 from fedsim.network.single import Single
 from fedsim.network.solved import Solved
@@ -95,15 +95,19 @@ class FluidNetwork:
         self._acks = options.ack_traffic
         self._weighted = options.rtt_bias
         self._slow_start = options.slow_start
-        self._routes = routes(groups, server, options)
         counts = [group.count for group in groups]
-        share(self._routes, counts, access or {}, server, options)
         self._bounds = list(accumulate(counts))  # the number of the first device after each group
+        firsts = [bound - count for bound, count in zip(self._bounds, counts, strict=True)]
+        self._routes = tuple(  # up, down; by group
+            [Route(group, first, up, server, options) for group, first in zip(groups, firsts, strict=True)]
+            for up in (True, False)
+        )
+        share(list(zip(*self._routes, strict=True)), counts, access or {}, server, options)
         memory = _SILENCE if self._slow_start else 0
         self._alone = (Alone(memory), Alone(memory))  # up, down
         self._delays = tuple(
             Delays(seed, self._bounds[-1], way == 0)
-            if any(pair[way].jitter or pair[way].loss for pair in self._routes)
+            if any(route.jitter or route.loss for route in self._routes[way])
             else None
             for way in (0, 1)
         )
@@ -135,15 +139,9 @@ class FluidNetwork:
         assert nbytes > 0, f"a message of {nbytes} bytes from {source} to {target}; its envelope alone has some"
         way, device = (0, source) if target == SERVER else (1, target)
         assert 0 <= device < self._bounds[-1], f"device {device} is not in this network"
-        route = self._routes[bisect_right(self._bounds, device)][way]
-        lag = route.lag
-        if self._slow_start and self._is_silent(now, way, device):
-            lag += round(_SLOW * lag)
-        if route.jitter or route.loss:
-            delays = self._delays[way]
-            assert delays is not None
-            lag += delays.draw(route, device)
-        if route.allocator is None and not (route.half_duplex or self._fair or self._acks):
+        route = self._routes[way][bisect_right(self._bounds, device)]
+        lag = route.lag if route.steady else self._lag(now, way, route, device)
+        if route.alone:
             return self._alone[way].submit(now, lag, route, device, nbytes)
         connection = self._connections[way].get(device) or self._open(way, device)
         flow = Flow(float(nbytes), FOREVER, connection.crosses, route.weight, number)
@@ -153,6 +151,14 @@ class FluidNetwork:
             self._push(flow.ready, _START, flow)
         connection.flows[number] = flow
         return None
+
+    def _lag(self, now: int, way: int, route: Route, device: int) -> int:
+        """Nanoseconds from the send of a message to the moment at which it could flow."""
+        lag = route.lag
+        if self._slow_start and self._is_silent(now, way, device):
+            lag += round(_SLOW * lag)
+        delays = self._delays[way]
+        return lag if delays is None else lag + delays.draw(route, device)
 
     def next(self) -> int | None:
         """The earliest moment at which `step` may have something to announce."""
@@ -308,8 +314,7 @@ class FluidNetwork:
     # -------------------------------------------------------------------------------------- connections
 
     def _open(self, way: int, device: int) -> _Connection:
-        pair = self._routes[bisect_right(self._bounds, device)]
-        route = pair[way]
+        route = self._route(way, device)
         connection = self._connections[way][device] = _Connection(device, route)
         allocator = route.allocator
         now = _floor(self._time)
@@ -317,7 +322,7 @@ class FluidNetwork:
             connection.capacity = Capacity(min(route.rate(device, now), route.limit))
             connection.crosses = ((connection.capacity, 1.0),)
         if route.half_duplex or self._acks:
-            terminal = connection.terminal = self._terminal(device, pair, allocator is None)
+            terminal = connection.terminal = self._terminal(device, allocator is None)
             back = terminal.ends.on(not route.up) if self._acks else []
             connection.crosses += (*((one, 1.0) for one in terminal.ends.on(route.up)),)
             connection.crosses += (*((one, ACKNOWLEDGING) for one in back),)
@@ -329,11 +334,14 @@ class FluidNetwork:
         connection.allocator = allocator
         return connection
 
-    def _terminal(self, device: int, pair: tuple[Route, Route], on_its_own: bool) -> _Terminal:
+    def _route(self, way: int, device: int) -> Route:
+        return self._routes[way][bisect_right(self._bounds, device)]
+
+    def _terminal(self, device: int, on_its_own: bool) -> _Terminal:
         terminal = self._terminals.get(device)
         if terminal is None:
-            up, down = (Capacity(route.rate(device, _floor(self._time))) for route in pair)
-            both = Capacity(max(up.rate, down.rate)) if pair[0].half_duplex else None
+            up, down = (Capacity(self._route(way, device).rate(device, _floor(self._time))) for way in (0, 1))
+            both = Capacity(max(up.rate, down.rate)) if self._route(0, device).half_duplex else None
             ends = Ends(up, down, both) if self._acks else Ends(None, None, both)  # a flow's own cap is in the flow
             allocator: Allocator | None = None
             if on_its_own:
@@ -344,7 +352,7 @@ class FluidNetwork:
         return terminal
 
     def _terminal_rates(self, device: int, terminal: _Terminal, now: int) -> list[tuple[Capacity, float]]:
-        up, down = (route.rate(device, now) for route in self._routes[bisect_right(self._bounds, device)])
+        up, down = (self._route(way, device).rate(device, now) for way in (0, 1))
         rates = (up, down, max(up, down))
         return [(one, rate) for one, rate in zip(terminal.ends, rates, strict=True) if one is not None]
 

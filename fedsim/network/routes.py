@@ -6,7 +6,6 @@ Latency, rates, limits and disturbances; what is shared with other devices is `s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -31,6 +30,7 @@ class Route:
     __slots__ = (
         "access",
         "allocator",
+        "alone",
         "crosses",
         "first",
         "half_duplex",
@@ -40,8 +40,10 @@ class Route:
         "limit",
         "loss",
         "offsets",
+        "pace",
         "penalty",
         "rates",
+        "steady",
         "trace",
         "up",
         "weight",
@@ -79,8 +81,11 @@ class Route:
         own: NDArray[np.float64] | float = goodput if group.rates is None else group.rates[:, 0 if up else 1]
         self.rates = own * self.kept  # bytes/s, of all or of each
         self.trace, self.offsets = group.trace, group.offsets
-        self.crosses: tuple[tuple[Capacity, float], ...] = ()  # these two are set by whoever knows what is shared
+        self.steady = not (options.slow_start or self.jitter or self.loss)  # whether all messages have one delay
+        self.crosses: tuple[tuple[Capacity, float], ...] = ()  # these are set by whoever knows what is shared
         self.allocator: Allocator | None = None
+        self.alone = True
+        self.pace = 0.0  # bytes/s, of a route alone; 0 where they depend on the device or the moment
 
     def rate(self, device: int, now: int) -> float:
         """Bytes per second of the device's own link at `now` (ns)."""
@@ -105,16 +110,3 @@ class Route:
         if isinstance(self.rates, float):
             return count * min(self.limit, self.rates)
         return float(np.minimum(self.rates, self.limit).sum())
-
-
-def routes(groups: Sequence[DeviceGroup], server: Link, options: NetworkOptions) -> list[tuple[Route, Route]]:
-    """(up, down) of each group.
-
-    Raises:
-        UserError: as `Route`.
-    """
-    first, found = 0, []
-    for group in groups:
-        found.append((Route(group, first, True, server, options), Route(group, first, False, server, options)))
-        first += group.count
-    return found

@@ -53,7 +53,7 @@ def share(
     server: Link,
     options: NetworkOptions,
 ) -> None:
-    """Set the capacities and the allocator of every route; a route without allocator shares nothing with other devices.
+    """Set on every route (up, down) what it shares: nothing where it has no allocator, but for what a device has alone.
 
     Raises:
         UserError: a group names an access point that there is not.
@@ -81,6 +81,12 @@ def share(
         for route in pair:
             route.crosses = tuple(crossing for crossing in route.crosses if crossing[0] in full)
     _solve(routes, options)
+    for pair in routes:
+        for route in pair:
+            own = route.half_duplex or options.discipline == "fair" or options.ack_traffic
+            route.alone = route.allocator is None and not own
+            if route.alone and route.trace is None and isinstance(route.rates, float):
+                route.pace = min(route.rates, route.limit)
 
 
 def _access_ends(point: AccessPoint, options: NetworkOptions) -> Ends:

@@ -23,18 +23,26 @@ def level(caps: Floats, weights: Floats | None, rate: float) -> float:
         return FOREVER
     if weights is None:
         limits = np.sort(caps)
-        taken = limits.cumsum() - limits  # by the flows before, at their caps
+        taken = _before(limits)
         sharing = np.arange(len(caps), 0, -1.0)
     else:
         order = np.argsort(caps / weights, kind="stable")
         limits, weights = caps[order], weights[order]
-        taken = limits.cumsum() - limits
+        taken = _before(limits)
         sharing = weights[::-1].cumsum()[::-1]
         limits = limits / weights
     levels = (rate - taken) / sharing
     full = limits >= levels
     at = full.argmax()  # the first flow that is not at its cap
     return float(levels[at]) if full[at] else FOREVER
+
+
+def _before(limits: Floats) -> Floats:
+    """What the flows before each take, at their caps."""
+    taken = np.empty(len(limits))
+    taken[0] = 0.0
+    limits[:-1].cumsum(out=taken[1:])
+    return taken
 
 
 class Tree:

@@ -168,6 +168,7 @@ def traffic(draw: st.DrawFn, /, world: World) -> list[Message]:
     return draw(st.lists(one, min_size=1, max_size=12))
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_any_network_does_what_brute_force_does(data: st.DataObject) -> None:
