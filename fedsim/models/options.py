@@ -228,3 +228,31 @@ def _check_share(name: str, share: float) -> None:
 def _check_transformer(blocks: int, width: int, heads: int) -> None:
     if blocks < 1 or heads < 1 or width < 1 or width % heads:
         raise ValueError(f"width {width} must be a multiple of heads {heads}, and blocks 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Auxiliary:
+    """The auxiliary head: a small network behind the device block that gives the device a loss of its own."""
+
+    kind: Literal["scaled_layer", "linear", "flat_linear", "mlp", "mirror"] = "scaled_layer"
+    """`scaled_layer` is the first server unit with `ratio` times its width, `mirror` the first `units` ones, each in
+    front of pooling and a linear layer; `linear` is these two alone, `mlp` has a hidden layer between them, and
+    `flat_linear` does not pool. A language model predicts through its own embedding in place of the linear layer."""
+    ratio: float = 0.1  # r
+    """Width of the scaled units as a share of the server's; of the hidden layer of `mlp`, as a share of its inputs."""
+    units: int = 1  # n of mirror_n
+    """Server units that `mirror` repeats."""
+    vocabulary: Literal["sampled", "full"] = "sampled"
+    """The tokens that a language model's head tells apart: 1,024 of them and the right one, or all."""
+    warn: float = 0.5
+    """The head's share of the device block in MACs above which there is a warning."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio <= 1:
+            raise ValueError(f"ratio {self.ratio} must be above 0 and at most 1, such as 0.1")
+        if self.units < 1:
+            raise ValueError(f"units {self.units} must be 1 or more")
+        if self.units > 1 and self.kind != "mirror":
+            raise ValueError(f"units: {self.units} is for kind mirror, not for {self.kind}; leave it out")
+        if not self.warn > 0:
+            raise ValueError(f"warn {self.warn} must be above 0, such as 0.5")

@@ -36,10 +36,10 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Vectors `batch length width`, of the same shape afterwards."""
-        batch, length, width = x.shape
+        batch, length, _ = x.shape
         q, k, v = self.qkv(self.norm1(x)).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         attended = functional.scaled_dot_product_attention(q, k, v, is_causal=True)  # batch heads length size
-        x = x + self.out(attended.transpose(1, 2).reshape(batch, length, width))
+        x = x + self.out(attended.transpose(1, 2).reshape(batch, length, -1))
         out: Tensor = x + self.down(functional.gelu(self.up(self.norm2(x))))
         return out
 
