@@ -60,6 +60,10 @@ def _bmm(args: Sequence[Any], out: Any) -> tuple[OpClass, int]:
     return OpClass.ATTENTION, args[0].shape[2] * out.numel()
 
 
+def _baddbmm(args: Sequence[Any], out: Any) -> tuple[OpClass, int]:
+    return OpClass.ATTENTION, args[1].shape[2] * out.numel()
+
+
 _aten = torch.ops.aten
 _MATRIX: Final[Mapping[Any, Callable[[Sequence[Any], Any], tuple[OpClass, int]]]] = {
     _aten.convolution.default: _convolution,
@@ -67,9 +71,10 @@ _MATRIX: Final[Mapping[Any, Callable[[Sequence[Any], Any], tuple[OpClass, int]]]
     _aten.mm.default: _mm,
     _aten.addmm.default: _addmm,
     _aten.bmm.default: _bmm,
+    _aten.baddbmm.default: _baddbmm,
 }
 _UNCOUNTED: Final = re.compile(
-    r"(linear|bilinear|matmul|baddbmm|addbmm|dot|vdot|inner|mv|addmv|addr|einsum|_?trilinear|_?cdist|lstm|gru|rnn_\w+"
+    r"(linear|bilinear|matmul|addbmm|dot|vdot|inner|mv|addmv|addr|einsum|_?trilinear|_?cdist|lstm|gru|rnn_\w+"
     r"|mkldnn_rnn\w*|_fft\w*|fft\w*|linalg\w*|_linalg\w*|_scaled_dot_product\w*|_conv\w*|conv\w*"
     r"|_thnn_differentiable\w*|grid_sampler\w*|_weight_int\w*|_sparse\w*)(_backward)?"
 )

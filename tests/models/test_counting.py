@@ -137,6 +137,24 @@ def test_a_transposed_convolution_by_hand() -> None:
     assert sum(op.macs_each for op in up.backward) == 2 * up.macs
 
 
+def test_attention_with_a_mask_is_counted_where_it_adds_and_multiplies_at_once() -> None:
+    """`nn.MultiheadAttention` that gives its weights too runs `baddbmm`: positions x positions x width all the same."""
+
+    class Weighing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            mask = torch.zeros(5, 5, device=x.device, dtype=x.dtype)
+            out: Tensor = self.attention(x, x, x, attn_mask=mask)[0]
+            return out
+
+    head = nn.Sequential(nn.Flatten(), nn.Linear(40, 4))
+    unit = measure(own(("a", nn.Linear(8, 8)), ("weighing", Weighing()), ("head", head), shape=(5, 8))).units[1]
+    assert unit.macs == 5 * (4 * 8 * 8) + 2 * 5 * 5 * 8
+
+
 class _Last(nn.Module):
     """The last step of a recurrent layer."""
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fedsim.models.building import build
+from fedsim.models.counting import measure
+from fedsim.models.options import TextTransformer
 from fedsim.models.recall import Recall
+
+pytestmark = pytest.mark.slow  # what `meta` imports takes a second
 
 
 class Watch(TorchDispatchMode):
@@ -91,3 +97,15 @@ def test_other_devices_compute_as_ever() -> None:
     with Recall():
         assert (x * 2).tolist() == [2.0, 4.0]
         assert (x * 2).tolist() == [2.0, 4.0]
+
+
+def test_a_deeper_network_asks_for_no_more_shapes() -> None:
+    """Equal blocks are worked out once, so that counting a deep transformer takes hardly longer than a shallow one."""
+    asked = []
+    for blocks in (2, 6):
+        options = TextTransformer(blocks=blocks, width=16, heads=2)
+        model = build("transformer", options, input=(10,), classes=7, kind="text")
+        with Watch() as watch:
+            measure(model)
+        asked.append([watch.names.count(name) for name in ("addmm", "native_layer_norm", "gelu", "gelu_backward")])
+    assert asked[0] == asked[1]
