@@ -60,7 +60,11 @@ class Flow:
 
 
 class Allocator(Protocol):
-    """Max-min fair rates: no flow can get more without taking from one that has, for its weight, no more than it."""
+    """Max-min fair rates: no flow can get more without taking from one that has, for its weight, no more than it.
+
+    Whoever changes a cap or a rate asks first what has `finished`: what is left by rounding only would go on for ever
+    at a rate of 0.
+    """
 
     ticket: int
     """The caller's, to know an announcement of `settle` that has been overtaken."""

@@ -243,8 +243,12 @@ class FluidNetwork:
                     for flow in what.finished(time):
                         self._finish(flow)
                 else:
-                    self._vary(what, what.change)
+                    at, what.change = what.change, None
                     touched[what.allocator] = None
+                    for flow in what.allocator.finished(time):  # at the rates that were
+                        self._finish(flow)
+                    if what.flows and what.change is None:
+                        self._vary(what, at)
             for allocator in touched:
                 self._settle(allocator)
         self._time = max(self._time, now / 1e9)

@@ -5,41 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim.hardware.links import Link
+from fedsim.hardware.traces.rates import RateTrace
 from fedsim.network.fluid import FluidNetwork
 from fedsim.network.topology import AccessPoint, DeviceGroup, NetworkOptions
-from fedsim.script import SERVER
 from tests.network.brute import Sent, play
-
-UNIT = 1e5  # bytes per second
-S = 1_000_000_000
-
-
-class Message(NamedTuple):
-    """What is sent: moment (ns), device, whether towards the server, bytes."""
-
-    now: int
-    device: int
-    up: bool
-    nbytes: int
-
-
-def link(up: float, down: float, *, latency: float = 0.0, half: bool = False, **more: Any) -> Link:
-    """A link of so many units, as goodput."""
-    duplex = "half" if half else "full"
-    rates = {"up": f"{up * UNIT!r} B/s", "down": f"{down * UNIT!r} B/s", "rate": "goodput"}
-    return Link.model_validate({**rates, "latency": f"{latency!r} s", "duplex": duplex, **more})
+from tests.network.networks import WIDE, Message, S, link, run
 
 
 @dataclass(frozen=True)
 class World:
-    """A network in plain numbers, from which both sides of the comparison are built."""
+    """A network in plain numbers (MB/s, s), from which both sides of the comparison are built."""
 
     groups: tuple[tuple[int, float, float, float, bool, str | None], ...]  # count, up, down, latency, half, access
     server: tuple[float, float, bool]  # up, down, half
@@ -58,7 +40,7 @@ class World:
             for count, up, down, latency, half, at in self.groups
         ]
         up, down, half = self.server
-        access = {name: AccessPoint(u * UNIT, d * UNIT, h, "goodput") for name, u, d, h in self.access}
+        access = {name: AccessPoint(u * 1e6, d * 1e6, h, "goodput") for name, u, d, h in self.access}
         return FluidNetwork(groups, link(up, down, half=half), access, self.options)
 
     def scaled(self, factor: float) -> World:
@@ -77,10 +59,10 @@ class World:
         acks = 0.05 if self.options.ack_traffic else 0.0
 
         def ends(name: str, up: float, down: float, half: bool) -> dict[bool, list[str]]:
-            rates.update({f"{name} up": up * UNIT, f"{name} down": down * UNIT})
+            rates.update({f"{name} up": up * 1e6, f"{name} down": down * 1e6})
             if not half:
                 return {True: [f"{name} up"], False: [f"{name} down"]}
-            rates[f"{name} both"] = max(up, down) * UNIT
+            rates[f"{name} both"] = max(up, down) * 1e6
             return {True: [f"{name} up", f"{name} both"], False: [f"{name} down", f"{name} both"]}
 
         up, down, half = self.server
@@ -107,35 +89,9 @@ class World:
         return sent, rates
 
 
-def run(network: FluidNetwork, messages: Sequence[Message], *, late: bool = False) -> list[tuple[int, int]]:
-    """(start, arrival) in ns of every message; the network is driven as the engine does it.
-
-    `late`: at a moment at which both can happen, what is sent comes before the network's step.
-    """
-    found: dict[int, tuple[int, int]] = {}
-    queue = sorted(range(len(messages)), key=lambda number: messages[number].now)
-    while True:
-        due = network.next()
-        now = messages[queue[0]].now if queue else None
-        if due is None and now is None:
-            return [found[number] for number in range(len(messages))]
-        if now is None or (due is not None and (due < now or (due == now and not late))):
-            assert due is not None
-            for arrival, number, start in network.step(due):
-                assert arrival == due
-                found[number] = (start, arrival)
-        else:
-            number = queue.pop(0)
-            _, device, up, nbytes = messages[number]
-            source, target = (device, SERVER) if up else (SERVER, device)
-            times = network.submit(now, source, target, nbytes, number)
-            if times is not None:
-                found[number] = times
-
-
 widths = st.integers(1, 20).map(float)
 moments = st.sampled_from([0, S // 4, S // 2, S, 3 * S // 2]) | st.integers(0, 2 * S)
-sizes = st.sampled_from([100_000, 1_000_000]) | st.integers(1, 3_000_000)
+sizes = st.sampled_from([10**6, 10**7]) | st.integers(1, 3 * 10**7)
 
 
 @st.composite
@@ -147,7 +103,7 @@ def worlds(draw: st.DrawFn, /, **fixed: Any) -> World:
     half = st.booleans() if draw(st.booleans()) else st.just(False)
     group = st.tuples(st.integers(1, 3), widths, widths, latencies, half, st.sampled_from([None, *names]))
     options = NetworkOptions(
-        window=draw(st.sampled_from([None, 20_000.0])),
+        window=draw(st.sampled_from([None, 200_000.0])),
         discipline=draw(st.sampled_from(["fifo", "fair"])),
         rtt_bias=biased,
         ack_traffic=draw(st.booleans()),
@@ -183,3 +139,66 @@ def test_any_network_does_what_brute_force_does(data: st.DataObject) -> None:
         start, arrival = found[number]
         assert start / S == pytest.approx(expected.start, rel=1e-9, abs=20e-9)
         assert arrival / S == pytest.approx(expected.end, rel=1e-9, abs=20e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_traces_give_the_same_alone_as_event_by_event(data: st.DataObject) -> None:
+    """An integral over the trace, or a change of rate after the other: the same to 1e-9 and a nanosecond a message."""
+    rates = data.draw(st.lists(st.sampled_from([0.0, 1.0]) | st.floats(0, 20), min_size=1, max_size=6))
+    of = np.array([*rates, 1.0]) * 1e6
+    times = np.arange(len(of), dtype=np.float64) * data.draw(st.sampled_from([0.25, 0.5, 1 / 3]))
+    trace = RateTrace(times, of, of, float(times[-1]) + 0.25, data.draw(st.booleans()))
+    offset = np.array([data.draw(st.floats(0, 5))])
+    latency = data.draw(st.sampled_from([0.0, 0.05]))
+    mine = DeviceGroup(1, link(1, 1, latency=latency), trace=trace, offsets=offset)
+    messages = data.draw(st.lists(st.builds(Message, moments, st.just(0), st.booleans(), sizes), max_size=6))
+    options = NetworkOptions(window=data.draw(st.sampled_from([None, 200_000.0])))
+    alone = FluidNetwork([mine], WIDE, options=options)
+    beside = FluidNetwork([mine, DeviceGroup(1, link(99, 99))], link(100, 100), options=options)
+    for one, other in zip(run(alone, messages), run(beside, messages), strict=True):
+        assert one == pytest.approx(other, rel=1e-9, abs=len(messages) + 1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_scaling_every_capacity_scales_every_time(data: st.DataObject) -> None:
+    """Twice as wide everywhere, sent at half the time: there at half the time."""
+    world = data.draw(worlds(rtt_bias=False, latency=False))
+    messages = [message._replace(now=2 * message.now) for message in data.draw(traffic(world))]
+    slow = run(world.network(), messages)
+    fast = run(world.scaled(2.0).network(), [message._replace(now=message.now // 2) for message in messages])
+    for one, other in zip(slow, fast, strict=True):
+        assert [2 * moment for moment in other] == pytest.approx(one, rel=1e-9, abs=2 * len(messages))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data(), st.floats(1, 10))
+def test_a_wider_server_delays_no_message(data: st.DataObject, factor: float) -> None:
+    """Where its link is all that is shared."""
+    world = data.draw(worlds(discipline="fifo", ack_traffic=False))
+    devices = tuple((count, up, down, latency, False, None) for count, up, down, latency, _, _ in world.groups)
+    up, down, _ = world.server
+    narrow = replace(world, groups=devices, server=(up, down, False))
+    wide = replace(narrow, server=(up * factor, down * factor, False))
+    messages = data.draw(traffic(world))
+    for one, other in zip(run(narrow.network(), messages), run(wide.network(), messages), strict=True):
+        assert other[1] <= one[1] * (1 + 1e-9) + len(messages)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_the_order_in_which_messages_of_one_moment_are_sent_does_not_matter(data: st.DataObject) -> None:
+    """As long as it is kept on each connection; no more than the rounding differs."""
+    world = data.draw(worlds())
+    messages = data.draw(traffic(world))
+    order = data.draw(st.permutations(range(len(messages))))
+    ways: dict[tuple[int, bool], list[int]] = {}
+    for number, message in enumerate(messages):
+        ways.setdefault((message.device, message.up), []).append(number)
+    queues = {way: iter(numbers) for way, numbers in ways.items()}
+    mixed = [next(queues[messages[number].device, messages[number].up]) for number in order]
+    expected = run(world.network(), messages)
+    found = run(world.network(), [messages[number] for number in mixed])
+    for number, times in zip(mixed, found, strict=True):
+        assert times == pytest.approx(expected[number], rel=1e-12, abs=1)
