@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Final
 
+WRONG_INPUT: Final = 2
 INTERRUPTED: Final = 130
 
 
@@ -41,4 +42,4 @@ def _main(arguments: Sequence[str] | None) -> int:
     return invoke(arguments)
 
 
-__all__ = ["INTERRUPTED", "leave", "main"]
+__all__ = ["INTERRUPTED", "WRONG_INPUT", "leave", "main"]

@@ -14,11 +14,10 @@ from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
-from fedsim.cli import INTERRUPTED
+from fedsim.cli import INTERRUPTED, WRONG_INPUT
 from fedsim.errors import FedsimError, UserError
 
 FAILED: Final = 1
-WRONG_INPUT: Final = 2
 
 app = typer.Typer(
     name="fedsim",

@@ -19,9 +19,10 @@ from fedsim.experiment.cutting import choose_cut
 from fedsim.experiment.dealing import deal
 from fedsim.experiment.fleets import build_fleet
 from fedsim.experiment.forecast import Need, needs
-from fedsim.experiment.networks import NOTHING, build_network
+from fedsim.experiment.networks import NOTHING, build_network, is_heavy
 from fedsim.experiment.placing import placed
 from fedsim.learning.optimizers import Training
+from fedsim.models.head_cost import HeadCost, head_cost
 from fedsim.network.topology import AccessPoint, NetworkOptions
 from fedsim.scenario import Scenario, resolved
 from fedsim.script import SERVER, Quality
@@ -53,6 +54,19 @@ class Study:
         assembly = self.assembly
         copies = assembly.participants if assembly.scheduler.splits else 0
         return needs(assembly.fleet, assembly.blocks(), assembly.samples, assembly.training.batch, copies)
+
+    def head(self, cut: int) -> HeadCost:
+        """What the scenario's auxiliary head costs behind a cut.
+
+        Raises:
+            UserError: there can be no such head there.
+        """
+        from fedsim.models.auxiliary import build_head
+
+        options, device = self.scenario.auxiliary.options, _counting_device(self.scenario)
+        network = _network(self.scenario, self.info, self.objects, device)
+        head = build_head(network, cut, options, self.scenario.seed)
+        return head_cost(self.assembly.model, cut, options, head.measure(network.block(0, cut)))
 
     def host(self) -> Host:
         """Whoever trains, with the network's initial weights; each call gives an independent one."""
@@ -88,7 +102,7 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
     check_scheduler(scenario)
     fleet = build_fleet(scenario)
     info, data, shards, validation = deal(scenario, objects)
-    network = _network(scenario, info, objects)
+    network = _network(scenario, info, objects, _counting_device(scenario))
     model = _measured(network)
     training = Training(
         batch=scenario.training.batch,
@@ -123,14 +137,18 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
     return Study(scenario, assembly, info, data, shards, validation, objects)
 
 
+def _counting_device(scenario: Scenario) -> str:
+    return "meta" if is_heavy(scenario.model.name) else "cpu"
+
+
 def _measured(network: UnitList) -> ModelMeasure:
     from fedsim.models.counting import measure
 
     return measure(network)
 
 
-def _network(scenario: Scenario, info: DataInfo, objects: Mapping[str, Any]) -> UnitList:
-    """The scenario's network on the CPU, with its initial weights."""
+def _network(scenario: Scenario, info: DataInfo, objects: Mapping[str, Any], device: str = "cpu") -> UnitList:
+    """The scenario's network with its initial weights; on the device `meta`, its shapes."""
     with placed(scenario, "model"):
         return build_network(
             scenario.model.name,
@@ -142,6 +160,7 @@ def _network(scenario: Scenario, info: DataInfo, objects: Mapping[str, Any]) -> 
             dtype=scenario.training.dtype,
             seed=scenario.seed,
             objects=objects,
+            device=device,
         )
 
 

@@ -1,19 +1,27 @@
-"""What a scenario comes to before it runs: units, cut, fleet, data, and what is taken on trust."""
+"""What a scenario comes to before it runs: units, cut, fleet, memory, times, data, and what is taken on trust."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fedsim.errors import UserError
 from fedsim.experiment.building import Study, build
-from fedsim.hardware.sources import unverified
+from fedsim.experiment.fleet import Group
+from fedsim.experiment.forecast import Candidate, Need, Step, candidates, device_step, steps_of
+from fedsim.hardware.machines import Machine
+from fedsim.hardware.profiles import CostModel, Profile
+from fedsim.hardware.sources import numbers, unverified
 from fedsim.learning.plan import DEVICE, MODEL
+from fedsim.models.head_cost import HeadCost
+from fedsim.report import energy_label
 from fedsim.scenario import Scenario, resolved
 
 
 @dataclass(frozen=True, slots=True)
 class UnitLine:
-    """A unit of the model: cost a sample, and what would be sent if the model were cut behind it."""
+    """A unit of the model: cost a sample, what would be sent if the model were cut behind it, what training keeps."""
 
     index: int
     name: str
@@ -21,6 +29,34 @@ class UnitLine:
     parameters: int
     output: tuple[int, ...]
     activation_bytes: int
+    retained_bytes: int
+    """Bytes that training keeps of this unit alone for one sample, between its forward and its backward."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupLine:
+    """A group of the fleet: what it is, what a batch takes, and whether it has the memory."""
+
+    group: Group
+    step: Step
+    need: Need
+
+    def document(self) -> dict[str, Any]:
+        """As plain data."""
+        group = self.group
+        return {
+            "profile": group.machine.id,
+            "speed": group.machine.summary,
+            "link": group.link.id,
+            "count": group.count,
+            "access": group.access,
+            "population": group.population,
+            "online": None if group.attendance is None else group.attendance.share,
+            "memory": _memory(self.need),
+            "batch": self.step.batch,
+            "seconds_a_batch": dict(self.step.phases),
+            "seconds_of_weights": self.step.model,
+        }
 
 
 @dataclass(frozen=True)
@@ -29,6 +65,13 @@ class Findings:
 
     study: Study
     units: tuple[UnitLine, ...]
+    groups: tuple[GroupLine, ...]
+    server: Need
+    candidates: tuple[Candidate, ...]
+    """What the cuts come to, where the scenario lets one be chosen."""
+    head: HeadCost | None
+    no_head: str | None
+    """Why there can be no auxiliary head, where there cannot."""
 
     def document(self) -> dict[str, Any]:
         """Everything as plain data."""
@@ -40,8 +83,10 @@ class Findings:
                 "macs": assembly.model.macs,
                 "parameters": assembly.model.parameters,
                 "cut": assembly.cut,
+                "cuts": [asdict(candidate) for candidate in self.candidates],
                 "units": [asdict(unit) for unit in self.units],
                 "message_bytes": {"weights": self.weights_bytes, "activations_each": self.activations_each},
+                "auxiliary": None if self.head is None else _head_document(self.head),
             },
             "data": {
                 "name": study.info.name,
@@ -49,9 +94,18 @@ class Findings:
                 "test": study.info.test,
                 "devices": {"min": int(sizes.min()), "max": int(sizes.max()), "mean": float(sizes.mean())},
             },
-            "fleet": [{"profile": g.machine.id, "link": g.link.id, "count": g.count} for g in assembly.fleet.groups],
+            "fleet": [line.document() for line in self.groups],
+            "server": {"profile": assembly.fleet.server.id, "memory": _memory(self.server)},
+            "fits": self.fits,
+            "trust": self.trust(),
+            "energy": self.energy(),
             "assumptions": self.assumptions(),
         }
+
+    @property
+    def fits(self) -> bool:
+        """Whether every node has the memory that it is sure to need."""
+        return self.server.fits and all(line.need.fits for line in self.groups)
 
     @property
     def weights_bytes(self) -> int:
@@ -65,16 +119,87 @@ class Findings:
         cut = self.study.assembly.cut
         return None if cut is None else self.units[cut - 1].activation_bytes
 
+    def energy(self) -> str:
+        """What stands beside figures in joules."""
+        return energy_label(self.study.assembly.fleet.table(self.study.assembly.samples))
+
+    def trust(self) -> list[str]:
+        """How far the times of each profile are to be trusted, in a sentence each."""
+        fleet = self.study.assembly.fleet
+        profiles = {m.profile.id: m.profile for m in (*(group.machine for group in fleet.groups), fleet.server)}
+        return [f"{name}: {_trust(profile)}" for name, profile in profiles.items()]
+
     def assumptions(self) -> dict[str, list[str]]:
-        """The figures of the fleet's profiles and links that nobody has checked against a source."""
+        """The figures of the fleet's profiles and links that nobody has checked against a source.
+
+        Where that is all below a key, the key stands for them.
+        """
         fleet = self.study.assembly.fleet
         found: dict[str, list[str]] = {}
-        for profile in [*(g.machine.profile for g in fleet.groups), fleet.server.profile]:
-            found[profile.id] = unverified(profile, profile.sources)
-        for link in [*(g.link for g in fleet.groups), fleet.server_link]:
+        for machine in [*(group.machine for group in fleet.groups), fleet.server]:
+            profile = machine.profile
+            used = [field for field in numbers(profile) if _is_used(field, machine)]
+            found[machine.id] = _gathered(used, unverified(profile, profile.sources))
+        drawn = {group.link.id for group in fleet.groups if group.population}
+        for link in [*(group.link for group in fleet.groups), fleet.server_link]:
             if link.sources:
-                found[link.id] = unverified(link, link.sources)
+                used = [f for f in numbers(link) if link.id in drawn or not f.startswith("population.")]
+                found[link.id] = _gathered(used, unverified(link, link.sources))
         return {name: fields for name, fields in found.items() if fields}
+
+
+def _memory(need: Need) -> dict[str, Any]:
+    return {**asdict(need), "total": need.total, "fits": need.fits}
+
+
+def _head_document(head: HeadCost) -> dict[str, Any]:
+    shares = {"macs_share": head.macs_share, "bytes_share": head.bytes_share, "warning": head.warning}
+    return asdict(head) | shares
+
+
+def _trust(profile: Profile) -> str:
+    if profile.cost_model is CostModel.ROOFLINE:
+        if profile.calibration is None:
+            return (
+                "not calibrated, so its times may be wrong by a factor of three; `fedsim calibrate` measures a machine"
+            )
+        error = profile.calibration.left_out
+        return f"calibrated; times of models that it was not fitted to were off by {error:.0%} on average"
+    if profile.cost_model is CostModel.TABLE:
+        return "times as measured"
+    return "one speed for all operators: good for comparing schedulers, not for the seconds of a real machine"
+
+
+def _is_used(field: str, machine: Machine) -> bool:
+    """Whether a figure of a profile counts here: not that of another power mode or another processor."""
+    section, _, rest = field.partition(".")
+    if section == "modes":
+        return rest.partition(".")[0] == machine.mode
+    profile = machine.profile
+    if section != "processors" or profile.processors is None:
+        return True
+    mode = None if machine.mode is None else profile.modes[machine.mode]
+    return rest.partition(".")[0] == ((mode.use if mode is not None else None) or profile.use)
+
+
+def _gathered(known: Iterable[str], fields: Iterable[str]) -> list[str]:
+    """Dotted names, those that are all there is below a key replaced by that key."""
+    everything = list(known)
+    wanted = set(fields) & set(everything)
+    for name in sorted(wanted):
+        for end in (index for index, letter in enumerate(name) if letter == "."):
+            group = name[: end + 1]
+            below = {other for other in everything if other.startswith(group)}
+            if len(below) > 1 and below <= wanted:
+                wanted = (wanted - below) | {group[:-1]}
+                break
+    return [name for name in dict.fromkeys(_shortened(everything, wanted)) if name in wanted]
+
+
+def _shortened(everything: Iterable[str], wanted: set[str]) -> Iterable[str]:
+    """Every name, or the key that stands for it, in the order of the file."""
+    for name in everything:
+        yield next((key for key in wanted if name == key or name.startswith(f"{key}.")), name)
 
 
 def check(scenario: Scenario) -> Findings:
@@ -84,9 +209,36 @@ def check(scenario: Scenario) -> Findings:
         UserError: something in it does not fit.
     """
     study = build(scenario)
-    model = study.assembly.model
+    assembly = study.assembly
+    model, fleet, blocks = assembly.model, assembly.fleet, assembly.blocks()
     units = tuple(
-        UnitLine(index, unit.name, unit.macs, unit.trainable, unit.output, model.activation_bytes(index))
+        UnitLine(
+            index,
+            unit.name,
+            unit.macs,
+            unit.trainable,
+            unit.output,
+            model.activation_bytes(index),
+            unit.retained.between.at(1) + (model.activation_bytes(index) if unit.retained.keeps_output else 0),
+        )
         for index, unit in enumerate(model.units, start=1)
     )
-    return Findings(study, units)
+    *devices, server = study.needs()
+    groups = []
+    for index, (group, need) in enumerate(zip(fleet.groups, devices, strict=True)):
+        members = fleet.numbers(index)
+        batch = min(assembly.training.batch, int(assembly.samples[members.start : members.stop].max()))
+        efficiency = assembly.network.efficiency
+        step = device_step(group, fleet.server, fleet.server_link, blocks, batch, efficiency)
+        groups.append(GroupLine(group, step, need))
+    chosen: list[Candidate] = []
+    if scenario.model.cut == "auto" and assembly.cut is not None:
+        steps = steps_of(assembly.scheduler)
+        chosen = candidates(fleet, model, assembly.training, assembly.samples, steps, assembly.network.efficiency)
+    head, reason = None, None
+    if assembly.cut is not None:
+        try:
+            head = study.head(assembly.cut)
+        except UserError as error:
+            reason = str(error)
+    return Findings(study, units, tuple(groups), server, tuple(chosen), head, reason)

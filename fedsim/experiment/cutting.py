@@ -43,7 +43,7 @@ def choose_cut(
     with placed(scenario, "model", "cut"):
         if cut == "auto":
             steps = steps_of(scenario.scheduler.options)
-            found = candidates(fleet, model, training, samples, steps)
+            found = candidates(fleet, model, training, samples, steps, scenario.network.efficiency)
             return best(found, scenario.model.objective, scenario.model.name).cut
         _check_work(scenario.model.name, model.units, cut)
     return cut

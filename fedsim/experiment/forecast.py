@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.errors import UserError
-from fedsim.experiment.fleet import Fleet
+from fedsim.experiment.fleet import Fleet, Group
 from fedsim.hardware.links import Link
 from fedsim.hardware.machines import Machine
 from fedsim.hardware.pricing import seconds
@@ -101,6 +101,61 @@ def shortage(need: Need) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """A batch of training on the devices of a group, without any contention: seconds by phase, in order."""
+
+    batch: int
+    phases: tuple[tuple[str, float], ...]
+    """`step`; or `forward`, `up`, `server`, `down` and `backward` where the model is cut."""
+    model: float
+    """Seconds of weights to the device and back, once a round."""
+
+    @property
+    def seconds(self) -> float:
+        """Of all phases, one after the other."""
+        return sum(seconds for _, seconds in self.phases)
+
+
+def device_step(
+    group: Group, server: Machine, server_link: Link, blocks: Mapping[str, BlockPlan], batch: int, efficiency: float
+) -> Step:
+    """The phases of a batch on a device of `group`."""
+    plan = blocks[DEVICE] if DEVICE in blocks else blocks[MODEL]
+    link = _Ends(group.link, server_link, efficiency)
+    model = link.up(plan.weights.nbytes) + link.down(plan.weights.nbytes)
+    if plan.has_loss:
+        return Step(batch, (("step", seconds(group.machine, plan.train_part(batch).cost)),), model)
+    block = blocks[SERVER_BLOCK]
+    phases = (
+        ("forward", seconds(group.machine, plan.forward_part(batch).cost)),
+        ("up", link.up(plan.activations(batch).nbytes + plan.labels(batch).nbytes)),
+        ("server", seconds(server, block.train_part(batch).cost)),
+        ("down", link.down(block.gradients(batch).nbytes)),
+        ("backward", seconds(group.machine, plan.backward_part(batch).cost)),
+    )
+    return Step(batch, phases, model)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """The links of a device and of the server, with nobody else on them."""
+
+    device: Link
+    server: Link
+    efficiency: float
+
+    def up(self, nbytes: int) -> float:
+        """Seconds of a message to the server."""
+        rate = min(self.device.goodput_up(self.efficiency), self.server.goodput_down(self.efficiency))
+        return self.device.one_way + self.server.one_way + nbytes / rate
+
+    def down(self, nbytes: int) -> float:
+        """Seconds of a message from it."""
+        rate = min(self.device.goodput_down(self.efficiency), self.server.goodput_up(self.efficiency))
+        return self.device.one_way + self.server.one_way + nbytes / rate
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """What a round of split training comes to with the model cut after `cut` units."""
 
@@ -126,30 +181,31 @@ class Candidate:
 
 
 def candidates(
-    fleet: Fleet, model: ModelMeasure, training: Training, samples: NDArray[np.int64], steps: int | None
+    fleet: Fleet,
+    model: ModelMeasure,
+    training: Training,
+    samples: NDArray[np.int64],
+    steps: int | None,
+    efficiency: float,
 ) -> list[Candidate]:
     """Every cut that leaves work on both sides; `steps` is the number of batches a round, None for a pass over all."""
     found = []
     for cut in range(1, len(model.units)):
         blocks = plans(model, cut, training)
-        if _works(blocks[DEVICE]) and _works(blocks[SERVER_BLOCK]):
-            found.append(_candidate(cut, fleet, blocks, training.batch, samples, steps))
+        if all(any(unit.macs for unit in plan.units) for plan in blocks.values()):
+            found.append(_candidate(cut, fleet, blocks, samples, steps, efficiency))
     return found
-
-
-def _works(plan: BlockPlan) -> bool:
-    return any(unit.macs for unit in plan.units)
 
 
 def _candidate(
     cut: int,
     fleet: Fleet,
     blocks: Mapping[str, BlockPlan],
-    batch: int,
     samples: NDArray[np.int64],
     steps: int | None,
+    efficiency: float,
 ) -> Candidate:
-    device, server = blocks[DEVICE], blocks[SERVER_BLOCK]
+    device, server, batch = blocks[DEVICE], blocks[SERVER_BLOCK], blocks[DEVICE].training.batch
     slowest = busy = up = down = memory = 0.0
     fits = True
     for index, group in enumerate(fleet.groups):
@@ -157,29 +213,18 @@ def _candidate(
         held = samples[numbers.start : numbers.stop]
         size = min(batch, int(held.max()))
         count = [steps or math.ceil(int(each) / batch) for each in held]
-        sent = device.activations(size).nbytes + device.labels(size).nbytes
-        back = server.gradients(size).nbytes
-        served = seconds(fleet.server, server.train_part(size).cost)
-        computed = sum(
-            seconds(group.machine, part.cost) for part in (device.forward_part(size), device.backward_part(size))
-        )
-        flown = _flight(group.link, fleet.server_link, sent, back)
-        model = _flight(group.link, fleet.server_link, device.weights.nbytes, device.weights.nbytes)
-        slowest = max(slowest, max(count) * (computed + served + flown) + model)
-        busy += sum(count) * served
-        up += sum(count) * sent + len(count) * device.weights.nbytes
-        down += sum(count) * back + len(count) * device.weights.nbytes
+        step = device_step(group, fleet.server, fleet.server_link, blocks, size, efficiency)
+        slowest = max(slowest, max(count) * step.seconds + step.model)
+        busy += sum(count) * dict(step.phases)["server"]
+        up += sum(count) * (device.activations(size).nbytes + device.labels(size).nbytes)
+        down += sum(count) * server.gradients(size).nbytes
         need = device_need(group.machine, device, size)
         memory, fits = max(memory, need.total / need.usable), fits and need.fits
+    up += fleet.devices * device.weights.nbytes
+    down += fleet.devices * device.weights.nbytes
     link = fleet.server_link
-    shared = max(busy / fleet.server.lanes, up / link.goodput_down(), down / link.goodput_up())
+    shared = max(busy / fleet.server.lanes, up / link.goodput_down(efficiency), down / link.goodput_up(efficiency))
     return Candidate(cut, max(slowest, shared), memory, int(up + down), fits)
-
-
-def _flight(device: Link, server: Link, up: int, down: int) -> float:
-    """Seconds of a message each way, with nobody else on the links."""
-    rates = min(device.goodput_up(), server.goodput_down()), min(device.goodput_down(), server.goodput_up())
-    return 2 * (device.one_way + server.one_way) + up / rates[0] + down / rates[1]
 
 
 def best(found: Sequence[Candidate], objective: Objective, model: str) -> Candidate:

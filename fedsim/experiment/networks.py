@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from fedsim.errors import UserError
+from fedsim.models.catalogue import ENTRIES
 from fedsim.scenario import Arguments, import_object
 
 if TYPE_CHECKING:
@@ -32,8 +33,11 @@ def build_network(
     dtype: str,
     seed: int = 0,
     objects: Mapping[str, Any] = NOTHING,
+    device: str = "cpu",
 ) -> UnitList:
-    """A network on the CPU; `objects` holds what names of the form `module:name` stand for, if not an import.
+    """A network; `objects` holds what names of the form `module:name` stand for, if not an import.
+
+    On the device `meta` it has shapes only.
 
     Raises:
         UserError: no such network, or it does not take this data or these options.
@@ -44,8 +48,13 @@ def build_network(
     if ":" in name:
         maker = _own(name, options, objects)
     return build(
-        maker, options, input=input, classes=classes, kind=kind, norm=norm, dtype=dtype, device="cpu", seed=seed
+        maker, options, input=input, classes=classes, kind=kind, norm=norm, dtype=dtype, device=device, seed=seed
     )
+
+
+def is_heavy(name: str) -> bool:
+    """Whether a model is better counted on the device `meta`; those of the user's own may not work there."""
+    return name in ENTRIES and ENTRIES[name].heavy
 
 
 def _own(name: str, options: Any, objects: Mapping[str, Any]) -> Callable[..., UnitList]:

@@ -11,6 +11,7 @@ from fedsim.data import PARTITIONS, names
 from fedsim.errors import UserError
 from fedsim.learning.optimizers import OPTIMIZERS
 from fedsim.models.catalogue import option_types
+from fedsim.models.options import Auxiliary
 from fedsim.scenario import Registry
 from fedsim.schedulers.catalogue import SCHEDULERS
 
@@ -44,4 +45,5 @@ def registry() -> Registry:
         partitions=PARTITIONS,
         optimizers=OPTIMIZERS,
         data=(*names(), *FILES),
+        auxiliary=Auxiliary,
     )

@@ -151,20 +151,24 @@ def run_scenario(
     return Run(scenario, summary, trace, measures, weights, folder, interrupted)
 
 
+def memory_verdict(study: Study) -> str | None:
+    """What is sure to need more memory than it may use, in a sentence; None where everything fits."""
+    short = [shortage(need) for need in study.needs() if not need.fits]
+    if not short:
+        return None
+    ways = "give a smaller training.batch, another cut, model or profile"
+    return f"{'; '.join(short)}; {ways}, or on_oom: leave or record to see what becomes of the run"
+
+
 def refuse_shortage(study: Study) -> None:
     """Refuse a run in which a node is sure to need more memory than it may use, unless the scenario wants to see it.
 
     Raises:
         UserError: naming the nodes and what they need.
     """
-    if study.scenario.on_oom != "refuse":
-        return
-    short = [shortage(need) for need in study.needs() if not need.fits]
-    if short:
-        raise UserError(
-            f"{'; '.join(short)}; give a smaller training.batch, another cut, model or profile, or on_oom: leave or "
-            f"record to see what becomes of the run {study.scenario.where('fleet')}"
-        )
+    verdict = memory_verdict(study)
+    if verdict is not None and study.scenario.on_oom == "refuse":
+        raise UserError(f"{verdict} {study.scenario.where('fleet')}")
 
 
 def _note_failure(error: Exception, folder: Path | None, trace: Trace, wall_seconds: float) -> None:

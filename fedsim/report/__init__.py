@@ -3,6 +3,7 @@
 Knows roles, rounds and purposes, and no scheduler's name; nor how the trace was made.
 """
 
+from fedsim.report.energy import energy_label
 from fedsim.report.folder import RunFolder, read_run, read_summary, write_comparison, write_run, write_summary
 from fedsim.report.identity import check_identity
 from fedsim.report.idle import CAUSES
@@ -15,6 +16,7 @@ __all__ = [
     "Measures",
     "RunFolder",
     "check_identity",
+    "energy_label",
     "measure",
     "read_run",
     "read_summary",

@@ -43,6 +43,10 @@ CHOICES: Final = (
 )
 
 
+HEAD: Final = ("auxiliary", "kind")
+"""A section that names nothing: its options are those of one type. Its short form is one of them."""
+
+
 def lengthen(data: dict[str, Any]) -> None:
     """Write short forms out, in place: `model: vgg5` becomes `model: {name: vgg5}`; objects stand for themselves."""
     for choice in CHOICES:
@@ -50,6 +54,8 @@ def lengthen(data: dict[str, Any]) -> None:
         value = section.get(choice.path[-1]) if section is not None else None
         if section is not None and (isinstance(value, str) or callable(value) or dataclasses.is_dataclass(value)):
             section[choice.path[-1]] = {choice.key: value}
+    if isinstance(data.get(HEAD[0]), str):
+        data[HEAD[0]] = {HEAD[1]: data[HEAD[0]]}
 
 
 def choose(data: dict[str, Any], registry: Registry) -> list[Problem]:
@@ -69,7 +75,22 @@ def choose(data: dict[str, Any], registry: Registry) -> list[Problem]:
             example = choice.default or "NAME"
             found.append(Problem(choice.path, does_not_fit(raw, ["a name", f"a mapping {{{choice.key}: {example}}}"])))
             del parent[choice.path[-1]]
-    return found
+    return found + _choose_head(data, registry)
+
+
+def _choose_head(data: dict[str, Any], registry: Registry) -> list[Problem]:
+    key = HEAD[0]
+    raw = data.get(key, {})
+    if registry.auxiliary is None:
+        return []
+    if dataclasses.is_dataclass(raw) and not isinstance(raw, type):
+        raw = plain(raw)
+    if not isinstance(raw, dict):
+        del data[key]
+        return [Problem((key,), does_not_fit(raw, ["a kind of head", "a mapping {kind: scaled_layer}"]))]
+    options, problems = build(registry.auxiliary, dict(raw), (key,), ())
+    data[key] = {"options": options}
+    return problems
 
 
 def _parent(data: dict[str, Any], choice: Choice) -> dict[str, Any] | None:

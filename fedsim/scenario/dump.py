@@ -19,6 +19,7 @@ def resolved(scenario: Scenario) -> dict[str, Any]:
         (data["data"]["partition"], scenario.data.partition.options),
         (data["scheduler"], scenario.scheduler.options),
         (data["training"]["optimizer"], scenario.training.optimizer.options),
+        (data["auxiliary"], scenario.auxiliary.options),
     ):
         section.update({name: value for name, value in plain(options).items() if name not in section})
     return data

@@ -56,6 +56,8 @@ class Registry:
     """The dataclass of an optimizer's options; `sgd`, the default, should be among them."""
     data: Collection[str]
     """Data sets take no options."""
+    auxiliary: type | None = None
+    """The dataclass of an auxiliary head's options, each with a default; None: heads have none."""
     resolve: Callable[[str], object] = field(default=import_object)
     """The object of a `module:Class` name; raises `UserError`."""
 

@@ -140,6 +140,13 @@ class Training(Section):
     """Whether a device's optimizer starts anew when it gets new weights."""
 
 
+class Auxiliary(Section):
+    """The small network behind a device block that gives the device a loss of its own. Short form: its kind."""
+
+    options: Options = None
+    """What a head takes, each a key of this section."""
+
+
 class Selection(Section):
     """Which devices take part in a round."""
 
@@ -254,6 +261,8 @@ class Scenario(Section):
     """The training system."""
     training: Training = Training()
     """How a step of training is done."""
+    auxiliary: Auxiliary = Auxiliary()
+    """The head of schedulers that train devices by a local loss."""
     norm: Literal["bn", "gn"] = "bn"
     """Batch or group normalisation in models that normalise."""
     selection: Selection = Selection()

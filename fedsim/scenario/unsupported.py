@@ -11,7 +11,6 @@ from typing import Any, Final
 from fedsim.documents.problems import KeyPath, Problem
 
 _KEYS: Final[tuple[KeyPath, ...]] = (
-    ("auxiliary",),
     ("pruning",),
     ("checkpoint",),
     ("codec",),

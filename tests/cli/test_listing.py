@@ -49,4 +49,4 @@ def test_check_shows_the_cut_behind_its_unit_and_links_in_bits(
     cut = lines.index(["cut"])
     assert (lines[cut - 1][:2], lines[cut + 1][:2]) == (["2", "hidden2"], ["3", "head"])
     lte = next(words for words in lines if "lte" in words)
-    assert " ".join(lte).endswith("2.8 GB lte 10 Mbit/s 26 Mbit/s 25 ms")
+    assert " ".join(lte) == "1 x jetson-tier-4 12 GMAC/s lte 10 Mbit/s 26 Mbit/s 25 ms 15 ms 0.50%"

@@ -37,8 +37,50 @@ def test_what_nobody_has_checked_is_named() -> None:
     assumed = found().assumptions()
     assert "speed" in assumed["pi-tier-1"]
     assert {"pi-tier-1", "jetson-tier-4", "cpu-60g", "lte"} <= set(assumed)
-    assert {"up", "rtt", "radio.active"} <= set(assumed["lte"])
+    assert {"up", "rtt", "radio"} <= set(assumed["lte"]), "a key stands for all below it"
     assert "down" not in assumed["lte"], "measured"
+    assert not any("population" in field for field in assumed["lte"]), "nobody draws from it"
+
+
+def test_figures_that_this_run_does_not_use_are_not_assumed() -> None:
+    """Other power modes and processors; a population counts where devices draw from it."""
+    fleet = [{"profile": "jetson-nano", "link": "lte", "power_mode": "5w", "population": True}]
+    assumed = found(fleet=fleet).assumptions()
+    fields = assumed["jetson-nano@5w"]
+    assert not [f for f in fields if f.startswith("processors.cpu") or (f.startswith("modes") and "5w" not in f)]
+    assert any(field.startswith("processors.gpu") for field in fields)
+    assert any(field.startswith("population") for field in assumed["lte"])
+
+
+def test_a_check_says_how_far_to_trust_the_times() -> None:
+    """Abstract profiles, and boards that nobody has calibrated."""
+    fleet = [{"profile": "raspberry-pi-4b", "link": "lte"}]
+    board, server = found(fleet=fleet).trust()
+    assert board == (
+        "raspberry-pi-4b: not calibrated: its times may be wrong by a factor of three; `fedsim calibrate` measures a "
+        "machine"
+    )
+    assert server.startswith("cpu-60g: one speed for all operators: good for comparing schedulers")
+
+
+def test_a_check_shows_the_auxiliary_head() -> None:
+    """Its cost behind the cut, by the scenario's options; none where nothing is cut, and why, where it cannot be."""
+    head = found(scheduler=SPLIT, auxiliary={"kind": "linear"}).head
+    assert head is not None
+    assert (head.options.kind, head.cut, head.parameters) == ("linear", 1, 8 * 10 + 10)
+    assert found().head is None
+    mirror = found(scheduler=SPLIT, auxiliary={"kind": "mirror", "units": 2})
+    assert mirror.head is None
+    assert mirror.no_head is not None
+    assert mirror.no_head.startswith("an auxiliary head that mirrors 2 units, but the server has 1 of mlp")
+
+
+def test_a_check_shows_the_cuts_it_chose_from() -> None:
+    """With the chosen one among them."""
+    model = {"name": "mlp", "hidden": [8, 5], "cut": "auto", "objective": "bytes"}
+    document = found(scheduler=SPLIT, model=model).document()["model"]
+    assert [cut["cut"] for cut in document["cuts"]] == [1, 2]
+    assert document["cut"] == min(document["cuts"], key=lambda cut: cut["nbytes"])["cut"]
 
 
 def test_shards_are_summed_up() -> None:

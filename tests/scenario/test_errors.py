@@ -18,8 +18,8 @@ CASES: list[tuple[str, str, str]] = [
     (
         "seed: 7",
         "xyzzy: 7",
-        "xyzzy: unknown key; the keys here are access, data, evaluate, faults, fleet, learning, mode, model, name, "
-        "network, norm, on_oom, scheduler, seed, selection, server, training, until, workers (x.yaml, line 2)",
+        "xyzzy: unknown key; the keys here are access, auxiliary, data, evaluate, faults, fleet, learning, mode, model, "
+        "name, network, norm, on_oom, scheduler, seed, selection, server, training, until, workers (x.yaml, line 2)",
     ),
     ("seed: 7", "seed: -1", "seed: -1 does not fit; give 0 or more (x.yaml, line 2)"),
     ("seed: 7", "seed: 7.5", "seed: 7.5 does not fit; give a whole number (x.yaml, line 2)"),
@@ -196,6 +196,10 @@ CASES: list[tuple[str, str, str]] = [
     ("mode: simulate", "network: {window: 0 B}", "network.window: '0 B' is out of range"),
     ("mode: simulate", "network: {efficiency: 0}", "network.efficiency: 0.0 does not fit; give more than 0"),
     ("mode: simulate", "network: {rttbias: on}", "network.rttbias: unknown key; did you mean rtt_bias?"),
+    ("mode: simulate", "auxiliary: pyramid", "auxiliary.kind: 'pyramid' does not fit; give scaled_layer or linear"),
+    ("mode: simulate", "auxiliary: {rate: 0.1}", "auxiliary.rate: unknown key; did you mean ratio?"),
+    ("mode: simulate", "auxiliary: {options: 3}", "auxiliary.options: unknown key; the keys here are kind, ratio"),
+    ("mode: simulate", "auxiliary: 3", "auxiliary: 3 does not fit; give a kind of head or a mapping {kind: scaled_la"),
     ("mode: simulate", "on_oom: ignore", "on_oom: 'ignore' does not fit; give refuse, leave or record"),
     ("count: 4", "availability: a.csv", "fleet.0.availability: faults are given, too; keep one of them (x.yaml, line"),
     ("[{device: 3, leave: 120 s, return: 300 s}]", "{availability: 3}", "faults.availability: 3 does not fit; give"),

@@ -63,6 +63,14 @@ class Sgd:
 
 
 @dataclass(frozen=True)
+class Head:
+    """Options of an auxiliary head."""
+
+    kind: Literal["scaled_layer", "linear"] = "scaled_layer"
+    ratio: float = 0.1
+
+
+@dataclass(frozen=True)
 class Window:
     """A nested option."""
 
@@ -117,6 +125,7 @@ REGISTRY = Registry(
     partitions={"iid": Iid, "dirichlet": Dirichlet},
     optimizers={"sgd": Sgd},
     data=frozenset({"digits", "cifar10"}),
+    auxiliary=Head,
 )
 
 FULL = """\

@@ -1,0 +1,176 @@
+"""Predictions before a run: memory, times and the choice of a cut, worked out by hand or held against a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fedsim.errors import UserError
+from fedsim.experiment.building import Study, build
+from fedsim.experiment.checking import check
+from fedsim.experiment.forecast import Candidate, Objective, best, candidates, device_step, shortage, steps_of
+from fedsim.experiment.loading import load_scenario
+from fedsim.experiment.running import run
+from fedsim.hardware.pricing import seconds
+from fedsim.learning.plan import DEVICE, MODEL, SERVER_BLOCK
+from tests.experiment.toys import TOY
+
+LINK = {"up": "8 MB/s", "down": "4 MB/s", "rate": "goodput", "latency": "1 ms"}
+SERVER_LINK = {"up": "1 GB/s", "down": "1 GB/s", "rate": "goodput"}
+ALONE: dict[str, Any] = {
+    "model": {"name": "mlp", "hidden": [12, 8], "cut": 1},
+    "fleet": [{"profile": "pi-tier-1", "link": LINK}],
+    "server": {"profile": "cpu-60g", "link": SERVER_LINK},
+    "learning": False,
+    "until": {"rounds": 1},
+}
+
+
+def study(**updates: Any) -> Study:
+    """One device, and a server that nobody else uses."""
+    return build(load_scenario(TOY, updates=ALONE | updates))
+
+
+@pytest.mark.parametrize("scheduler", ["fedavg", "splitfed"])
+def test_the_least_memory_is_what_a_run_then_holds(scheduler: str) -> None:
+    """At least: a run adds the messages that wait, and never needs less."""
+    made = study(scheduler={"name": scheduler, "local_steps": 2})
+    device, server = made.needs()
+    summary = run(TOY, **ALONE, scheduler={"name": scheduler, "local_steps": 2}).summary
+    message = 64 + max(plan.weights.nbytes for plan in made.assembly.blocks().values())
+    assert device.total <= summary["devices"]["peak_memory_bytes"] <= device.total + 2 * message
+    assert server.total <= summary["server"]["peak_memory_bytes"] <= server.total + 4 * message
+
+
+def test_memory_is_process_model_and_step() -> None:
+    """Weights, a gradient and an optimizer slot each; the batch, its labels and what the backward needs."""
+    optimizer = {"name": "sgd", "momentum": 0.9}
+    made = study(scheduler="fedavg", training={"batch": 8, "optimizer": optimizer})
+    plan = made.assembly.blocks()[MODEL]
+    device, server = made.needs()
+    assert device.process == 250e6
+    assert device.model == 3 * plan.weights.nbytes
+    assert device.step == plan.train_part(8).memory
+    assert (server.model, server.step) == (plan.weights.nbytes, 0), "it holds the global model, and trains nothing"
+
+
+def test_a_split_server_holds_a_copy_a_device() -> None:
+    """The global model, and for each participant a block with its gradients."""
+    fleet = [{"profile": "pi-tier-1", "link": LINK, "count": 3}]
+    made = study(scheduler="splitfed", fleet=fleet)
+    device, server = (made.assembly.blocks()[name] for name in (DEVICE, SERVER_BLOCK))
+    assert made.needs()[-1].model == device.weights.nbytes + (1 + 3 * 2) * server.weights.nbytes
+
+
+def test_a_step_without_contention_takes_what_a_run_takes() -> None:
+    """Forward, up, server, down, backward: two batches of one device are two steps and the weights each way."""
+    made = study(scheduler={"name": "splitfed", "local_steps": 2})
+    fleet, blocks = made.assembly.fleet, made.assembly.blocks()
+    step = device_step(fleet.groups[0], fleet.server, fleet.server_link, blocks, 16, 0.97)
+    assert [name for name, _ in step.phases] == ["forward", "up", "server", "down", "backward"]
+    done = run(TOY, **ALONE, scheduler={"name": "splitfed", "local_steps": 2})
+    averaging = sum(seconds(fleet.server, plan.average_part(1).cost) for plan in blocks.values())
+    envelopes = (2 + 1) * 64 / 8e6 + (2 + 1) * 64 / 4e6
+    assert done.summary["seconds"] == pytest.approx(2 * step.seconds + step.model + averaging + envelopes, rel=1e-6)
+
+
+def test_every_cut_with_work_on_both_sides_is_a_candidate() -> None:
+    """With the bytes of the closed form: activations and labels up, gradients down, the device block both ways."""
+    made = study(scheduler="splitfed", model={"name": "mlp", "hidden": [12, 8], "cut": "auto"})
+    assembly = made.assembly
+    found = candidates(assembly.fleet, assembly.model, assembly.training, assembly.samples, None, 0.97)
+    assert [candidate.cut for candidate in found] == [1, 2]
+    activations, gradient, label = 12 * 4, 12 * 4, 8
+    block = 4 * (64 * 12 + 12)
+    assert found[0].nbytes == assembly.samples.sum() * (activations + gradient + label) + 2 * block
+
+
+def candidate(cut: int, *, time: float = 1, memory: float = 0.5, nbytes: int = 1, fits: bool = True) -> Candidate:
+    """A cut with some figures."""
+    return Candidate(cut, time, memory, nbytes, fits)
+
+
+@pytest.mark.parametrize(("objective", "cut"), [("time", 1), ("device_memory", 2), ("bytes", 3)])
+def test_the_best_cut_is_the_least_of_what_is_asked_for(objective: Objective, cut: int) -> None:
+    """Time, memory or bytes; what does not fit is no choice, and of equal ones the first is taken."""
+    found = [
+        candidate(1, time=1, memory=0.9, nbytes=9),
+        candidate(2, time=5, memory=0.1, nbytes=9),
+        candidate(3, time=5, memory=0.9, nbytes=1),
+        candidate(4, time=0, memory=0, nbytes=0, fits=False),
+        candidate(5, time=1, memory=0.1, nbytes=1),
+    ]
+    assert best(found, objective, "net").cut == cut
+
+
+def test_no_cut_is_an_error_with_the_nearest() -> None:
+    """Nothing to choose from, and nothing that fits."""
+    with pytest.raises(UserError, match=r"cut: auto finds no cut of net with work on both sides; choose another model"):
+        best([], "time", "net")
+    with pytest.raises(UserError, match=r"that fits into the memory of all devices; the nearest, 2, needs 1\.5 times"):
+        best([candidate(1, memory=3, fits=False), candidate(2, memory=1.5, fits=False)], "time", "net")
+
+
+def test_an_automatic_cut_is_chosen_and_written_down() -> None:
+    """The resolved scenario holds the index, so that running it again needs no choice."""
+    for objective in ("time", "device_memory", "bytes"):
+        model = {"name": "mlp", "hidden": [12, 8], "cut": "auto", "objective": objective}
+        made = study(scheduler="splitfed", model=model)
+        assert made.assembly.cut in (1, 2)
+        assert made.scenario.model.cut == made.assembly.cut
+        assert made.assembly.scenario["model"]["cut"] == made.assembly.cut
+    assert study(scheduler="fedavg", model=model).assembly.cut is None, "nothing to cut"
+    assert study(scheduler="fedavg", model=model).scenario.model.cut == "auto"
+
+
+def test_steps_are_the_schedulers_own() -> None:
+    """Where it says how many; else a pass over the data."""
+    assert steps_of(study(scheduler={"name": "fedavg", "local_steps": 5}).assembly.scheduler) == 5
+    assert steps_of(study(scheduler="fedavg").assembly.scheduler) is None
+
+
+def small_board(bytes_usable: str) -> dict[str, Any]:
+    """A board that may use so much."""
+    return {
+        "schema": 1,
+        "id": "small",
+        "name": "A small board",
+        "kind": "board",
+        "cost_model": "scalar",
+        "speed": "1 GMAC/s",
+        "memory": {"capacity": "1 GB", "usable": bytes_usable, "runtime": "250 MB"},
+        "power": {"idle": "1 W", "busy": "2 W"},
+    }
+
+
+@pytest.fixture
+def board(tmp_path: Any) -> str:
+    """A board with 10 kB left for a model."""
+    import yaml
+
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(small_board("250.01 MB")))
+    return str(path)
+
+
+def test_a_run_that_cannot_fit_is_refused_before_it_starts(board: str) -> None:
+    """The message says who needs what, and the way out; `check` says the same."""
+    updates = ALONE | {"fleet": [{"profile": board, "link": LINK}], "scheduler": "fedavg"}
+    with pytest.raises(UserError, match=r"^small needs at least 250 MB \(process 250 MB, weights and training state "):
+        run(TOY, **updates)
+    findings = check(load_scenario(TOY, updates=updates))
+    assert not findings.fits
+    assert findings.document()["fleet"][0]["memory"]["fits"] is False
+    assert shortage(findings.groups[0].need).endswith("but may use 250 MB")
+
+
+@pytest.mark.parametrize(("policy", "left"), [("leave", 1), ("record", 0)])
+def test_what_cannot_fit_may_be_looked_at(board: str, policy: str, left: int) -> None:
+    """The device leaves, or goes on with a mark of it."""
+    groups = [{"profile": board, "link": LINK}, {"profile": "pi-tier-1", "link": LINK}]
+    done = run(TOY, **ALONE | {"fleet": groups, "scheduler": "fedavg", "on_oom": policy})
+    marks = [mark for mark in done.trace.marks if mark[2] == "out_of_memory"]
+    assert marks
+    assert {mark[0] for mark in marks} == {0}
+    assert len([mark for mark in done.trace.marks if mark[2] == "leave"]) == left
