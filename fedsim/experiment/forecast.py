@@ -216,8 +216,9 @@ def _candidate(
         step = device_step(group, fleet.server, fleet.server_link, blocks, size, efficiency)
         slowest = max(slowest, max(count) * step.seconds + step.model)
         busy += sum(count) * dict(step.phases)["server"]
-        up += sum(count) * (device.activations(size).nbytes + device.labels(size).nbytes)
-        down += sum(count) * server.gradients(size).nbytes
+        trained = sum(count) * size if steps else int(held.sum())
+        up += trained * (device.activations(1).nbytes + device.labels(1).nbytes)
+        down += trained * server.gradients(1).nbytes
         need = device_need(group.machine, device, size)
         memory, fits = max(memory, need.total / need.usable), fits and need.fits
     up += fleet.devices * device.weights.nbytes

@@ -57,8 +57,8 @@ def test_a_check_says_how_far_to_trust_the_times() -> None:
     fleet = [{"profile": "raspberry-pi-4b", "link": "lte"}]
     board, server = found(fleet=fleet).trust()
     assert board == (
-        "raspberry-pi-4b: not calibrated: its times may be wrong by a factor of three; `fedsim calibrate` measures a "
-        "machine"
+        "raspberry-pi-4b: not calibrated, so its times may be wrong by a factor of three; `fedsim calibrate` measures "
+        "a machine"
     )
     assert server.startswith("cpu-60g: one speed for all operators: good for comparing schedulers")
 
@@ -72,7 +72,7 @@ def test_a_check_shows_the_auxiliary_head() -> None:
     mirror = found(scheduler=SPLIT, auxiliary={"kind": "mirror", "units": 2})
     assert mirror.head is None
     assert mirror.no_head is not None
-    assert mirror.no_head.startswith("an auxiliary head that mirrors 2 units, but the server has 1 of mlp")
+    assert mirror.no_head.startswith("an auxiliary head cannot mirror 2 units behind unit 1 of mlp")
 
 
 def test_a_check_shows_the_cuts_it_chose_from() -> None:
