@@ -177,7 +177,7 @@ def closed(actor: Actor) -> None:
 
 
 def describe(actors: Sequence[Actor | None], now: int, stuck: int = 0) -> str:
-    """Who waits for what: the text of a deadlock; `stuck` messages are on links that carry nothing any more."""
+    """Who waits for what: the text of a deadlock; `stuck` messages are under way and do not move."""
     lines = []
     there = sorted((actor for actor in actors if actor is not None), key=lambda actor: actor.node)
     for actor in there:
@@ -195,5 +195,5 @@ def describe(actors: Sequence[Actor | None], now: int, stuck: int = 0) -> str:
         "come to the end of their scripts": sum(actor.over and not actor.left for actor in there),
     }
     lines += [f"  devices that have {what}: {count}" for what, count in rest.items() if count]
-    under_way = f"the links of the messages under way, {stuck}, carry nothing" if stuck else "no message is under way"
+    under_way = f"the messages under way ({stuck}) will never arrive" if stuck else "no message is under way"
     return f"deadlock at {now / 1e9:g} s: every script waits and {under_way}\n" + "\n".join(lines)
