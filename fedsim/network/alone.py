@@ -1,6 +1,7 @@
 """Connections that share nothing with others: a message's times are known when it is sent.
 
-Each (device, direction) is one connection. State is kept for those that are busy, or have been a little while ago.
+Each (device, direction) is one connection. All that is kept is when the last message of each arrives, as long as it
+matters.
 """
 
 from __future__ import annotations
@@ -45,9 +46,19 @@ class Alone:
             arrived = course.end(started, route.offset(device), nbytes)
         self.ends[device] = arrived
         if len(self.ends) > self._limit:
-            self.ends = {device: end for device, end in self.ends.items() if end > now - self._memory}
-            self._limit = max(_FEW, 2 * len(self.ends))
+            self._forget(now)
         return started, arrived
+
+    def note(self, now: int, device: int) -> None:
+        """Remember that a connection which is not alone has fallen silent."""
+        self.ends[device] = now
+        if len(self.ends) > self._limit:
+            self._forget(now)
+
+    def _forget(self, now: int) -> None:
+        """Drop connections that have been silent for long: they behave as if never used."""
+        self.ends = {device: end for device, end in self.ends.items() if end > now - self._memory}
+        self._limit = max(_FEW, 2 * len(self.ends))
 
 
 class _Course:

@@ -25,7 +25,7 @@ class Delays:
         """Of as many devices."""
         self._seed = seed
         self._purpose = f"network {'up' if up else 'down'}"
-        self._messages = array("L", bytes(devices * array("L").itemsize))
+        self._messages = array("I", bytes(devices * array("I").itemsize))
 
     def draw(self, route: Route, device: int) -> int:
         """Nanoseconds for the next message of a device's connection."""

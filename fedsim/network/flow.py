@@ -50,10 +50,10 @@ class Flow:
         self.cap = cap
         self.crosses = crosses
         self.weight = weight
-        self.number = number  # the caller's name for it
+        self.number = number  # these four are the caller's
         self.ready = 0.0
-        self.started: float | None = None
-        self.connection: Any = None  # the caller's
+        self.started: int | None = None
+        self.connection: Any = None
         self.home: Any = None  # these three are the allocator's; no home: it does not flow
         self.slot = 0
         self.mark = 0.0
@@ -106,4 +106,4 @@ def slack(now: float) -> float:
 def moment(seconds: float) -> int:
     """A time on the kernel's clock, rounded up to whole nanoseconds, but for what is noise of floating point."""
     exact = seconds * 1e9
-    return math.ceil(exact - (1e-3 + 1e-15 * exact))
+    return math.ceil(exact - min(0.49, 1e-3 + 1e-15 * exact))

@@ -113,8 +113,8 @@ class FluidNetwork:
         )
         self._connections: tuple[dict[int, _Connection], ...] = ({}, {})  # up, down; by device
         self._terminals: dict[int, _Terminal] = {}
-        self._silent: tuple[dict[int, int], ...] = ({}, {})  # when connections fell silent, if that matters
         self._time = 0.0
+        self._seen = 0  # the last moment (ns) that the caller has named: nothing is said to happen before it
         self._serial = 0
         self._events: list[tuple[float, int, int, Any]] = []
         self._void = 0  # events that are overtaken
@@ -150,6 +150,7 @@ class FluidNetwork:
         if self._fair or not connection.flows:
             self._push(flow.ready, _START, flow)
         connection.flows[number] = flow
+        self._seen = now
         return None
 
     def _lag(self, now: int, way: int, route: Route, device: int) -> int:
@@ -168,7 +169,7 @@ class FluidNetwork:
         while events and self._is_void(events[0]):
             heappop(events)
             self._void -= 1
-        return moment(events[0][0]) if events else None
+        return max(self._seen, moment(events[0][0])) if events else None
 
     def step(self, now: int) -> list[tuple[int, int, int]]:
         """Let time pass; answers with (arrival, number, start) of what has arrived by `now`, by arrival and number."""
@@ -186,19 +187,18 @@ class FluidNetwork:
         dropped: list[tuple[int, int | None]] = []
         for way in (0, 1):
             self._alone[way].ends.pop(node, None)
-            self._silent[way].pop(node, None)
             connection = self._connections[way].get(node)
             if connection is None:
                 continue
             flows = list(connection.flows.values())
-            dropped += map(_started, flows)
+            dropped += [(flow.number, flow.started) for flow in flows]
             flowing = [flow for flow in flows if flow.home is not None]
             for flow in flows:
                 flow.connection = None
             for flow in flowing:
                 connection.allocator.stop(self._time, flow)
-            waiting = [flow for flow in flows if flow.started is None]
-            self._void += len(waiting) if self._fair else waiting[:1] == flows[:1]
+            pending = flows if self._fair else flows[:1]  # those whose start is among the events, unless they flow
+            self._void += sum(flow.started is None for flow in pending)
             connection.flows.clear()
             self._close(way, connection)
             if flowing:
@@ -209,7 +209,7 @@ class FluidNetwork:
         """The messages that have no times yet, by number; with the start (ns), if they flow."""
         flows = [flow for busy in self._connections for one in busy.values() for flow in one.flows.values()]
         arrived: list[tuple[int, int | None]] = [(number, started) for _, number, started in self._arrived]
-        return sorted(arrived + list(map(_started, flows)))
+        return sorted(arrived + [(flow.number, flow.started) for flow in flows])
 
     def rates(self) -> dict[int, float]:
         """Bytes per second of the messages that flow now and have no times yet, by number."""
@@ -252,6 +252,7 @@ class FluidNetwork:
             for allocator in touched:
                 self._settle(allocator)
         self._time = max(self._time, now / 1e9)
+        self._seen = now
 
     def _begin(self, flow: Flow) -> None:
         connection: _Connection = flow.connection
@@ -260,13 +261,13 @@ class FluidNetwork:
             self._vary(connection, _floor(now))
         if connection.capacity is None:
             flow.cap = min(route.rate(connection.device, _floor(now)), route.limit)
-        flow.started = now
+        flow.started = max(self._seen, moment(now))
         connection.allocator.start(now, flow)
 
     def _finish(self, flow: Flow) -> None:
         connection: _Connection = flow.connection
         assert flow.started is not None
-        self._arrived.append((moment(self._time), flow.number, moment(flow.started)))
+        self._arrived.append((max(self._seen, moment(self._time)), flow.number, flow.started))
         del connection.flows[flow.number]
         if not connection.flows:
             self._close(0 if connection.route.up else 1, connection)
@@ -365,7 +366,7 @@ class FluidNetwork:
         del self._connections[way][device]
         self._void += connection.change is not None
         if self._slow_start:
-            self._silent[way][device] = moment(self._time)
+            self._alone[way].note(max(self._seen, moment(self._time)), device)
         terminal = connection.terminal
         if terminal is not None:
             terminal.connections -= 1
@@ -376,12 +377,7 @@ class FluidNetwork:
         """Whether a connection has had nothing to carry for a while, or ever."""
         if device in self._connections[way]:
             return False
-        end = max(self._alone[way].ends.get(device, -_SILENCE), self._silent[way].get(device, -_SILENCE))
-        return now - end >= _SILENCE
-
-
-def _started(flow: Flow) -> tuple[int, int | None]:
-    return flow.number, None if flow.started is None else moment(flow.started)
+        return now - self._alone[way].ends.get(device, -_SILENCE) >= _SILENCE
 
 
 def _floor(seconds: float) -> int:

@@ -101,6 +101,7 @@ def test_a_device_that_left_waits_behind_nothing_old() -> None:
     assert network.send(SECOND, SERVER, 0, 1) == (1_010_000_000, 1_010_000_500)
 
 
+@pytest.mark.slow
 def test_silent_connections_are_forgotten() -> None:
     """100,000 devices that speak one after the other never leave more than a few thousand entries."""
     network = Network([(link(up="8 kbit/s", down="8 kbit/s", latency="0 s"), 100_000)])

@@ -226,6 +226,15 @@ def test_slow_start_lengthens_the_first_latency_and_that_after_a_silence(server:
     assert [start for start, _ in run(world, later)] == [end + S + 1301 * MS] * 2
 
 
+@pytest.mark.parametrize("server", [link(1e6, 1e6), link(0.9, 0.9)], ids=["alone", "shared"])
+def test_connections_that_are_silent_for_long_are_forgotten(server: Link) -> None:
+    """10,000 devices that speak one after the other, a millisecond apart: a second's worth of them is remembered."""
+    world = FluidNetwork([DeviceGroup(10_000, link(1, 1))], server, options=NetworkOptions(slow_start=True))
+    found = run(world, [Message(k * MS, k, nbytes=100) for k in range(10_000)])
+    assert [start for start, _ in found] == [k * MS for k in range(10_000)]
+    assert len(world._alone[0].ends) <= 8192
+
+
 def test_jitter_delays_by_half_a_normal_distribution_and_keeps_the_order() -> None:
     """σ = 10 ms: never early, at most 40 ms, half of all not at all, 3.99 ms on average; what is behind waits."""
     world = network(link(1e6, 1e6, jitter="10 ms"))
@@ -526,6 +535,7 @@ def test_components_are_solved_for_apart() -> None:
         assert len({id(route.allocator) for routes in world._routes for route in routes}) == number
 
 
+@pytest.mark.slow
 def test_a_million_devices_cost_arrays_not_objects() -> None:
     """With rates of their own and jitter, of which a thousand are active: 40 bytes a device at most."""
     rates = np.full((1_000_000, 2), 1e6)

@@ -141,6 +141,7 @@ def test_any_network_does_what_brute_force_does(data: st.DataObject) -> None:
         assert arrival / S == pytest.approx(expected.end, rel=1e-9, abs=20e-9)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_traces_give_the_same_alone_as_event_by_event(data: st.DataObject) -> None:

@@ -423,3 +423,27 @@ def test_a_transfer_is_a_stage_of_the_pipeline(batches: int, shared: bool) -> No
         assert idle(world, 0, length) == idle(world, SERVER, length) == bubble(stages, batches)
         busy = sum(t.arrived - t.started for t in cargoes(world) if t.target == SERVER)
         assert 1 - Fraction(busy, length) == bubble(stages, batches)
+
+
+@pytest.mark.parametrize("late", [1e3, 1e6, 1e7, 1e9])
+def test_flows_keep_their_order_long_after_the_start(late: float) -> None:
+    """Twelve days, four months and thirty years into a run, where doubles no longer tell nanoseconds apart."""
+
+    async def device(me: Port) -> None:
+        await recv(Go)
+        for _ in range(20):
+            await send(SERVER, cargo(me, 1000))
+            await compute(work(me, 1e-9))
+
+    async def server(me: Port) -> None:
+        await sleep(late)
+        await broadcast(range(3), Go())
+        for _ in range(60):
+            await recv(Cargo)
+
+    flows = FluidNetwork([DeviceGroup(3, link(1, 1, latency=0.0001))], link(2, 2))
+    world = World(server, device, devices=3, network=flows)
+    world.run()
+    exact = round(late * S) + 200_000 + (60_000 + 3 * ENVELOPE) / 2e6 * S
+    assert world.trace.end == pytest.approx(exact, abs=max(50_000, late / 1e6))
+    assert all(t.outcome == "delivered" for t in world.all_transfers())
