@@ -83,12 +83,32 @@ def test_run_overrides_fields(scenario: str, capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.slow
 def test_check_prints_all_there_is(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """The resolved scenario, units and cut, fleet, who holds what, and what is assumed; it writes nothing."""
+    """Scenario, units and cut, fleet, times, memory, who holds what, and what is assumed; it writes nothing."""
     assert main(["check", scenario]) == 0
     out = capsys.readouterr().out
     for part in ("resolved scenario", "hidden1", "cut", "pi-tier-1", "ethernet-1g", "by device and class"):
         assert part in out
+    for part in ("weights, both ways", "everything fits", "how far to trust it", "the server receives 941 Mbit/s"):
+        assert part in out
+    assert max(map(len, out.splitlines())) < 250
     assert sorted(path.name for path in Path.cwd().iterdir()) == ["toy.yaml"]
+
+
+@pytest.mark.slow
+def test_check_of_a_run_that_would_not_fit(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It prints everything, with the verdict, and has the status of wrong input; unless the scenario wants to see it."""
+    text = Path(scenario).read_text().replace("profile: pi-tier-1", "profile: raspberry-pi-zero-2w")
+    big = "model: {name: mlp, hidden: [3000, 3000], cut: 1}"
+    Path(scenario).write_text(re.sub(r"model: .*", big, text))
+    assert main(["check", scenario]) == 2
+    out = capsys.readouterr().out
+    assert "does not fit" in out
+    assert "raspberry-pi-zero-2w needs at least" in out
+    assert "give a smaller training.batch, another cut, model or profile, or on_oom: leave or record" in out
+    assert main(["check", scenario, "--set", "on_oom=record"]) == 0
+    assert main(["run", scenario, "--out", "never"]) == 2
+    assert "raspberry-pi-zero-2w needs at least" in capsys.readouterr().err
+    assert not Path("never").exists()
 
 
 @pytest.mark.slow
@@ -97,7 +117,8 @@ def test_check_as_json(scenario: str, scheduler: str, capsys: pytest.CaptureFixt
     """Plain data with the resolved scenario, model, data, fleet and assumptions."""
     assert main(["check", scenario, "--json", "--set", f"scheduler={scheduler}"]) == 0
     found = parsed(capsys.readouterr().out)
-    assert set(found) == {"scenario", "model", "data", "fleet", "assumptions"}
+    assert found.keys() >= {"scenario", "model", "data", "fleet", "server", "trust", "energy", "assumptions"}
+    assert found["fits"] is True
     assert found["model"]["cut"] == (1 if scheduler == "splitfed" else None)
     assert [unit["name"] for unit in found["model"]["units"]] == ["hidden1", "hidden2", "head"]
     assert found["model"]["macs"] == 64 * 8 + 8 * 8 + 8 * 10
