@@ -39,7 +39,8 @@ class Operator:
 
     `macs` and `bytes` are those of one of them, as counted. `forward_macs` is the forward cost of the operator
     that a backward operator belongs to: what a scalar cost model multiplies by its backward ratio. `unit` names the
-    unit of the model it belongs to, where it belongs to one: what a table of measured times is looked up by.
+    unit of the model it belongs to, where it belongs to one: what a table of measured times is looked up by. `tensors`
+    is how many it works through, as one of an optimizer does: a CPU starts anew for each, a GPU takes all at once.
     """
 
     kind: OpClass
@@ -49,6 +50,7 @@ class Operator:
     count: int = 1
     forward_macs: int = 0
     unit: str = ""
+    tensors: int = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from fedsim.errors import shown
 from fedsim.hardware.sources import Text
-from fedsim.quantities import Deviation, Fraction
+from fedsim.quantities import Deviation, Duration, Fraction
 
 _STRICT = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,6 +36,23 @@ class ModelFit(BaseModel):
     """The same, when the profile was fitted to all other models."""
 
 
+class Measurement(BaseModel):
+    """A part of the training steps of one model at one batch size: its time, and what the profile says to it."""
+
+    model_config = _STRICT
+
+    model: Text = Field(examples=["vgg5"])
+    batch: Annotated[int, Field(ge=1, strict=True)] = Field(examples=[8])
+    part: Text = Field(examples=["forward"])
+    measured: Duration = Field(examples=["3.2 ms"])
+    """The median of the repeats."""
+    priced: Duration = Field(examples=["3.3 ms"])
+    left_out: Duration = Field(examples=["3.6 ms"])
+    """What a profile says that was fitted to all other models."""
+    scatter: Fraction = Field(examples=["2 %"])
+    """Half of the distance between the quartiles of the repeats, as a share of the median."""
+
+
 class Calibration(BaseModel):
     """Errors of the prices of a profile, as shares of the times that were measured, and how these were made."""
 
@@ -57,7 +74,13 @@ class Calibration(BaseModel):
     versions: dict[str, Text] = Field(examples=["{torch: 2.13.0}"])
     """Of the programs that were measured."""
     date: Annotated[Text, AfterValidator(_day)] = Field(examples=["2026-03-31"])
+    load: Fraction | None = None
+    """Share of the machine that other processes took meanwhile."""
+    scatter: Fraction | None = None
+    """Median of the scatter of all measurements."""
     models: tuple[ModelFit, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
+    """The evidence."""
 
 
 def _none(value: Any) -> Any:  # whatever stands in the file

@@ -69,7 +69,11 @@ def clocked(processor: Processor, changes: Mapping[str, Any]) -> Processor:
     """
     cores = changes["cores"] / processor.cores if "cores" in changes else 1.0
     clock = clock_ratio(processor, changes)
-    follow: dict[str, Any] = {"gemm": processor.gemm * cores * clock, "overhead": processor.overhead / clock}
+    follow: dict[str, Any] = {
+        "gemm": processor.gemm * cores * clock,
+        "overhead": processor.overhead / clock,
+        "overheads": processor.overheads.scaled(1 / clock),
+    }
     if processor.peak is not None:
         follow["peak"] = processor.peak * cores * clock
     return processor.model_copy(update=follow | dict(changes))

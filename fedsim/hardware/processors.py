@@ -20,8 +20,8 @@ _STRICT = ConfigDict(frozen=True, extra="forbid")
 MATRIX: Final = frozenset({OpClass.LINEAR, OpClass.ATTENTION, OpClass.CONV, OpClass.POINTWISE})
 """Classes that multiply and are priced by MACs and bytes; all others by their bytes alone."""
 
-_OF_GEMM: Final = 1.5  # convolutions by Winograd's or Fourier transforms multiply less than is counted
-_OF_BANDWIDTH: Final = 10.0  # what stays in a cache is read at several times the rate of memory
+OF_GEMM: Final = 1.5  # convolutions by Winograd's or Fourier transforms multiply less than is counted
+OF_BANDWIDTH: Final = 10.0  # what stays in a cache is read at several times the rate of memory
 
 
 def _share(largest: float, of: str) -> AfterValidator:
@@ -34,8 +34,8 @@ def _share(largest: float, of: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-OfGemm = Annotated[Fraction, _share(_OF_GEMM, "gemm")]
-OfBandwidth = Annotated[Fraction, _share(_OF_BANDWIDTH, "bandwidth")]
+OfGemm = Annotated[Fraction, _share(OF_GEMM, "gemm")]
+OfBandwidth = Annotated[Fraction, _share(OF_BANDWIDTH, "bandwidth")]
 
 
 class Efficiency(BaseModel):
@@ -64,8 +64,33 @@ class Efficiency(BaseModel):
         return share
 
 
+class Overheads(BaseModel):
+    """Seconds an operator takes before it computes, for classes that differ from the rest, as convolutions may."""
+
+    model_config = _STRICT
+
+    linear: Delay | None = None
+    attention: Delay | None = None
+    conv: Delay | None = None
+    pointwise: Delay | None = None
+    depthwise: Delay | None = None
+    elementwise: Delay | None = None
+    optimizer: Delay | None = None
+    copy_: Delay | None = Field(default=None, alias="copy")
+
+    def of(self, kind: OpClass) -> float | None:
+        """What is said of a class."""
+        said: float | None = getattr(self, "copy_" if kind is OpClass.COPY else kind.value)
+        return said
+
+    def scaled(self, factor: float) -> Self:
+        """All of them longer or shorter."""
+        said = {name: getattr(self, name) for name in type(self).model_fields}
+        return self.model_copy(update={name: one * factor for name, one in said.items() if one is not None})
+
+
 class Processor(BaseModel):
-    """A CPU or a GPU. Immutable."""
+    """A CPU, or a GPU. Immutable."""
 
     model_config = _STRICT
 
@@ -81,6 +106,12 @@ class Processor(BaseModel):
     """Bytes per second of memory that are read and written, achieved."""
     overhead: Delay = Field(examples=["60 us"])
     """Seconds an operator takes before it computes."""
+    overheads: Overheads = Overheads()
+    """By class, where `overhead` does not fit all."""
+    overlap: Annotated[bool, Field(strict=True)] = True
+    """Whether operators compute and move data at the same time; else one after the other."""
+    foreach: Annotated[bool, Field(strict=True)] = False
+    """Whether one kernel of an optimizer takes all tensors, and its overhead once; else once a tensor."""
     efficiency: Efficiency = Efficiency()
     half_batch: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Samples at which the classes that multiply reach half of their efficiency; None: they reach all of it at one."""
@@ -89,6 +120,12 @@ class Processor(BaseModel):
     def _possible(self) -> Self:
         check_gemm(self)
         return self
+
+
+class Gpu(Processor):
+    """A GPU. Immutable."""
+
+    foreach: Annotated[bool, Field(strict=True)] = True
 
 
 def check_gemm(processor: Processor, *path: str) -> None:
@@ -110,7 +147,7 @@ class Processors(BaseModel):
     model_config = _STRICT
 
     cpu: Processor | None = Field(default=None, examples=["{gemm: 28 GFLOP/s, bandwidth: 4.8 GB/s, overhead: 60 us}"])
-    gpu: Processor | None = None
+    gpu: Gpu | None = None
 
     @model_validator(mode="after")
     def _some(self) -> Self:

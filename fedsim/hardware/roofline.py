@@ -2,7 +2,8 @@
 
     t = max(macs / (efficiency x gemm), bytes / bandwidth) + overhead
 
-for the classes that multiply; the others are priced by their bytes alone, whatever MACs they were counted with.
+for the classes that multiply; the others are priced by their bytes alone, whatever MACs they were counted with. Where a
+processor computes and moves data one after the other, the larger of the two becomes their sum.
 S. Williams, A. Waterman, D. Patterson, "Roofline", Communications of the ACM 52(4), 2009, with sustained rates in
 place of peaks.
 """
@@ -25,11 +26,17 @@ def by_operator(processor: Processor, cost: Cost) -> list[float]:
 
 def _once(processor: Processor, operator: Operator, cost: Cost) -> float:
     share = processor.efficiency.of(operator.kind)
+    overhead = processor.overheads.of(operator.kind)
+    if overhead is None:
+        overhead = processor.overhead
+    if not processor.foreach:
+        overhead *= operator.tensors
     if operator.kind not in MATRIX:
-        return operator.bytes / (share * processor.bandwidth) + processor.overhead
+        return operator.bytes / (share * processor.bandwidth) + overhead
     if processor.half_batch is not None:
         share *= _filled(processor.half_batch, cost)
-    return max(operator.macs / (share * processor.gemm), operator.bytes / processor.bandwidth) + processor.overhead
+    computing, moving = operator.macs / (share * processor.gemm), operator.bytes / processor.bandwidth
+    return (max(computing, moving) if processor.overlap else computing + moving) + overhead
 
 
 def _filled(half_batch: float, cost: Cost) -> float:

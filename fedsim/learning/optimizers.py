@@ -36,9 +36,14 @@ class Sgd:
         return 1 if self.momentum else 0
 
     @property
-    def passes(self) -> int:
-        """Times that a step reads or writes a value as large as the parameters."""
-        return 5 if self.momentum else 3
+    def kernels(self) -> tuple[int, ...]:
+        """What a step runs over each parameter: values of its size that each kernel reads or writes.
+
+        Plain, one fused kernel; with momentum, PyTorch's `foreach`: decay, scale the momentum, add the gradient, step.
+        """
+        if not self.momentum:
+            return (3,)
+        return (3, 2, 3, 3) if self.weight_decay else (2, 3, 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +59,8 @@ class AdamW:
         _check(self.lr, self.weight_decay)
 
     slots = 2
-    passes = 7
+    kernels = (2, 3, 2, 3, 2, 2, 2, 4)
+    """As `Sgd.kernels`: decay, first moment, second moment (two), its root, corrections (two), the step."""
 
 
 Optimizer = Sgd | AdamW

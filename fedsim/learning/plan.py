@@ -81,8 +81,12 @@ class BlockPlan:
         return backward_cost(self.units, batch, to_input=not self.raw_input, model=self.model.name)
 
     def _step(self, batch: int) -> Cost:
-        moved = self._value_bytes * self.training.optimizer.passes
-        return Cost((Operator(OpClass.OPTIMIZER, Phase.OPTIMIZER, 0, moved),), batch, self.model.name)
+        tensors = sum(len(unit.parameters) for unit in self.units)
+        kernels = tuple(
+            Operator(OpClass.OPTIMIZER, Phase.OPTIMIZER, 0, values * self._value_bytes, tensors=tensors)
+            for values in self.training.optimizer.kernels
+        )
+        return Cost(kernels, batch, self.model.name)
 
     def _train_part(self, batch: int) -> Part:
         """Forward, loss, backward and optimizer step of a block that holds the loss.

@@ -77,6 +77,15 @@ def test_speeds_follow_cores_and_clock_and_overhead_the_clock_inversely() -> Non
     assert cpu.overhead == pytest.approx(120e-6)
 
 
+def test_overheads_by_class_follow_the_clock_inversely_too() -> None:
+    """Half of the clock: twice as long; classes without one of their own stay so."""
+    cpu = CPU | {"overheads": {"conv": "150 us"}}
+    slow = machine(board(use="cpu", processors={"cpu": cpu, "gpu": GPU}), "low").processor
+    assert slow is not None
+    assert slow.overheads.conv == pytest.approx(300e-6)
+    assert slow.overheads.linear is None
+
+
 def test_what_a_mode_says_counts() -> None:
     """Stated gemm, bandwidth and watts are taken as they are; the rest follows the clock."""
     gpu = machine(board(), "stated").processor

@@ -193,6 +193,41 @@ def test_a_work_is_the_sum_of_its_operators() -> None:
     assert nanoseconds(BOARD, Cost(step)) == 51_800_000
 
 
+@pytest.mark.parametrize(
+    ("kind", "macs", "moved", "milliseconds"),
+    [
+        (OpClass.LINEAR, 100_000_000, 8_000_000, 6.05),  # 5 ms and 1 ms
+        (OpClass.CONV, 100_000_000, 8_000_000, 11.05),  # 10 ms and 1 ms
+        (OpClass.DEPTHWISE, 10**12, 8_000_000, 1.05),  # only its bytes, as ever
+    ],
+)
+def test_a_processor_may_compute_and_move_one_after_the_other(
+    kind: OpClass, macs: int, moved: int, milliseconds: float
+) -> None:
+    """Without overlap both terms count, in place of the longer one."""
+    cost = Cost((Operator(kind, Phase.FORWARD, macs, moved),))
+    assert seconds(board(overlap=False), cost) == pytest.approx(milliseconds / 1e3)
+
+
+def test_classes_may_have_overheads_of_their_own() -> None:
+    """200 us for convolutions; the others keep the 50 us of the processor. An overhead of zero is one, too."""
+    one = board(overheads={"conv": "200 us", "copy": "0 us"})
+    conv, linear = (Operator(kind, Phase.FORWARD, 0, 8_000_000) for kind in (OpClass.CONV, OpClass.LINEAR))
+    copy = Operator(OpClass.COPY, Phase.AGGREGATE, 0, 8_000_000)
+    assert by_operator(one, Cost((conv, linear, copy))) == pytest.approx([1.2e-3, 1.05e-3, 1e-3])
+
+
+def test_an_optimizer_starts_anew_for_each_tensor_unless_it_takes_all() -> None:
+    """Six tensors are six overheads on a CPU, and one on a GPU, whose kernels take all; `foreach` says otherwise."""
+    step = Cost((Operator(OpClass.OPTIMIZER, Phase.OPTIMIZER, 0, 8_000_000, tensors=6),))
+    assert seconds(BOARD, step) == pytest.approx(1.3e-3)
+    assert seconds(board(foreach=True), step) == pytest.approx(1.05e-3)
+    profile = BOARD.profile.model_dump(mode="json", by_alias=True) | {"use": "gpu"}
+    for said, milliseconds in (({}, 1.05), ({"foreach": False}, 1.3)):
+        gpu = Profile.model_validate(profile | {"processors": {"gpu": PROCESSOR | said}})
+        assert seconds(machine(gpu), step) == pytest.approx(milliseconds / 1e3)
+
+
 def test_averaging_models_reads_them_and_writes_one() -> None:
     """Five models of 1 M parameters in fp32: 24 MB at 8 GB/s and one overhead."""
     mean = Cost((Operator(OpClass.COPY, Phase.AGGREGATE, 5_000_000, 24_000_000),))

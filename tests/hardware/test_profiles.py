@@ -247,6 +247,19 @@ def test_a_calibration_says_how_far_prices_are_off(tmp_path: Path) -> None:
         "2026-03-31",
     )
     assert [(fit.model, fit.mape, fit.left_out) for fit in found.models] == [("vgg5", 0.06, 0.12)]
+    assert (found.load, found.scatter, found.measurements) == (None, None, ())
+
+
+def test_a_calibration_may_carry_its_evidence(tmp_path: Path) -> None:
+    """What else ran, how far repeats scattered, and each time beside its prices."""
+    one = "{model: vgg5, batch: 8, part: forward, measured: 3.2 ms, priced: 3.3 ms, left_out: 4 ms, scatter: 2 %}"
+    write(tmp_path, BOARD + CALIBRATION + f"  load: 3 %\n  scatter: 1 %\n  measurements:\n    - {one}\n")
+    found = load_profile("./my-board.yaml", relative_to=tmp_path).calibration
+    assert found is not None
+    assert (found.load, found.scatter) == (0.03, 0.01)
+    (time,) = found.measurements
+    assert (time.model, time.batch, time.part) == ("vgg5", 8, "forward")
+    assert (time.measured, time.priced, time.left_out, time.scatter) == (3.2e-3, 3.3e-3, 4e-3, 0.02)
 
 
 @pytest.mark.parametrize("text", [BOARD, ROOFLINE, TABLE, FEDSCALE, BOARD + CALIBRATION])

@@ -25,20 +25,25 @@ def linear() -> ModelMeasure:
     return measure(UnitList("two", units, input=(7,), classes=4))
 
 
-def moved(cost: Cost, phase: Phase) -> int:
-    """Bytes that the operators of one phase move."""
-    return sum(op.bytes * op.count for op in cost.operators if op.phase is phase)
-
-
 @pytest.mark.parametrize(
-    ("optimizer", "passes", "slots"), [(Sgd(), 3, 0), (Sgd(momentum=0.5), 5, 1), (AdamW(), 7, 2)], ids=str
+    ("optimizer", "kernels", "slots"),
+    [
+        (Sgd(), (3,), 0),
+        (Sgd(weight_decay=0.1), (3,), 0),
+        (Sgd(momentum=0.5), (2, 3, 3), 1),
+        (Sgd(momentum=0.5, weight_decay=0.1), (3, 2, 3, 3), 1),
+        (AdamW(), (2, 3, 2, 3, 2, 2, 2, 4), 2),
+    ],
+    ids=str,
 )
-def test_an_optimizer_step_moves_weights_gradients_and_state(optimizer: Optimizer, passes: int, slots: int) -> None:
-    """Gradients are read, weights and each value of state read and written: 3 passes, and 2 a slot."""
+def test_an_optimizer_step_moves_weights_gradients_and_state(
+    optimizer: Optimizer, kernels: tuple[int, ...], slots: int
+) -> None:
+    """An operator a kernel that PyTorch runs, over both tensors: what it reads and writes of 66 numbers."""
     plan = plans(linear(), None, dataclasses.replace(TRAINING, optimizer=optimizer))[MODEL]
-    assert (optimizer.passes, optimizer.slots) == (passes, slots)
-    assert passes == 3 + 2 * slots
-    assert moved(plan.train_part(3).cost, Phase.OPTIMIZER) == passes * 4 * (42 + 24)
+    assert (optimizer.kernels, optimizer.slots) == (kernels, slots)
+    step = [op for op in plan.train_part(3).cost.operators if op.phase is Phase.OPTIMIZER]
+    assert [(op.bytes, op.tensors, op.count) for op in step] == [(k * 4 * (42 + 24), 2, 1) for k in kernels]
 
 
 def test_averaging_reads_every_member_and_writes_the_mean() -> None:
