@@ -113,14 +113,20 @@ WATTS: Final = Dimension("power", {"W": 1.0, "mW": 1e-3, "kW": 1e3}, "W", "2.7 W
 def human_seconds(seconds: float) -> str:
     """A duration for people: three significant digits with a fitting unit."""
     for limit, factor, unit in ((1e-6, 1e9, "ns"), (1e-3, 1e6, "µs"), (1.0, 1e3, "ms"), (120.0, 1.0, "s")):
-        if abs(seconds) < limit:
-            return f"{seconds * factor:.3g} {unit}"
+        if abs(_rounded(seconds)) < limit:
+            return f"{_rounded(seconds) * factor:.3g} {unit}"
     return f"{seconds / 60:.3g} min" if abs(seconds) < 7200 else f"{seconds / 3600:.3g} h"
 
 
 def human_count(count: float, unit: str) -> str:
     """A count for people, with a decimal prefix: `8.49 MMAC`, `1.2 GB`."""
+    shown = _rounded(count)
     for limit, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(count) >= limit:
-            return f"{count / limit:.3g} {prefix}{unit}"
-    return f"{count:.3g} {unit}"
+        if abs(shown) >= limit:
+            return f"{shown / limit:.3g} {prefix}{unit}"
+    return f"{shown:.3g} {unit}"
+
+
+def _rounded(value: float) -> float:
+    """Three significant digits: the unit is chosen for what will be shown, not for 999.6."""
+    return float(f"{value:.3g}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
@@ -114,12 +115,23 @@ def _exit(command: str, *arguments: Any, **options: Any) -> NoReturn:
     except (BrokenPipeError, SystemExit) as end:  # whoever read our output has had enough: rich makes that an exit
         if isinstance(end, SystemExit) and not isinstance(end.__context__, BrokenPipeError):
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         status = 0
+    except OSError as error:  # errors of files are ours or name them; what is left is our own output on a full disk
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        _discard_output()
+        complain(f"the output cannot be written: {error.strerror}; make room, or send it elsewhere")
+        status = FAILED
     except Exception:  # of a user's own scheduler, model or data, or a mistake of ours: both want to see where
         traceback.print_exc()
         status = FAILED
     raise typer.Exit(status)
+
+
+def _discard_output() -> None:
+    """Send what is still to be printed nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def invoke(arguments: Sequence[str] | None) -> int:

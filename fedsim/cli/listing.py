@@ -58,7 +58,10 @@ def _links() -> dict[str, str]:
     for name in catalogue.names("link"):
         link = load_link(name)
         up, down = (human_count(rate * 8, "bit/s") for rate in (link.up, link.down))
-        found[name] = f"up {up}, down {down}, {human_seconds(link.one_way)} one way"
+        more = [f"jitter {human_seconds(link.jitter)}"] if link.jitter else []
+        more += [f"loss {100 * link.loss:.3g} %"] if link.loss else []
+        more += ["a population"] if link.population is not None else []
+        found[name] = ", ".join([f"up {up}", f"down {down}", f"{human_seconds(link.one_way)} one way", *more])
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -96,7 +97,7 @@ def test_check_prints_all_there_is(scenario: str, capsys: pytest.CaptureFixture[
 
 @pytest.mark.slow
 def test_check_of_a_run_that_would_not_fit(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """It prints everything, with the verdict, and has the status of wrong input; unless the scenario wants to see it."""
+    """It prints everything, with the verdict, and its status is wrong input, unless the scenario wants to see it."""
     text = Path(scenario).read_text().replace("profile: pi-tier-1", "profile: raspberry-pi-zero-2w")
     big = "model: {name: mlp, hidden: [3000, 3000], cut: 1}"
     Path(scenario).write_text(re.sub(r"model: .*", big, text))

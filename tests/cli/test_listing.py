@@ -15,7 +15,9 @@ from tests.cli.toys import TOY, written
 
 def test_links_are_listed_in_bits_a_second() -> None:
     """As their files are written."""
-    assert entries("links")["lte"] == "up 10 Mbit/s, down 26 Mbit/s, 25 ms one way"
+    assert entries("links")["lte"] == (
+        "up 10 Mbit/s, down 26 Mbit/s, 25 ms one way, jitter 15 ms, loss 0.5 %, a population"
+    )
 
 
 def test_profiles_are_listed_with_speed_and_memory() -> None:

@@ -162,6 +162,24 @@ def test_nobody_reads_at_all(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_behind_the_output(tmp_path: Path) -> None:
+    """One line that says so, and the status of a failure."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*COMMAND, "list", "links"],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the output cannot be written: No space left on device; make room, or send")
+    assert done.stderr.count("\n") == 1
+
+
 def shown(folder: Path, *arguments: str) -> Iterator[str]:
     """What a command writes to a terminal, as it comes."""
     leader, follower = pty.openpty()
