@@ -12,6 +12,9 @@ from typing import Any, Final, Protocol
 
 FOREVER: Final = math.inf
 
+NEVER: Final = 1e10
+"""Seconds: more than the kernel's clock can show; what would happen then does not happen."""
+
 ROUNDING: Final = 4e-16
 """Relative error that a few operations on doubles leave behind."""
 

@@ -22,7 +22,7 @@ from fedsim.errors import ScriptError
 from fedsim.hardware.links import Link
 from fedsim.network.alone import Alone
 from fedsim.network.delays import Delays
-from fedsim.network.flow import FOREVER, Allocator, Capacity, Flow, moment
+from fedsim.network.flow import FOREVER, NEVER, Allocator, Capacity, Flow, moment
 from fedsim.network.general import General
 from fedsim.network.routes import Route
 from fedsim.network.sharing import ACKNOWLEDGING, Ends, share
@@ -186,7 +186,7 @@ class FluidNetwork:
         self._play(now)
         dropped: list[tuple[int, int | None]] = []
         for way in (0, 1):
-            self._alone[way].ends.pop(node, None)
+            self._alone[way].forget(node)
             connection = self._connections[way].get(node)
             if connection is None:
                 continue
@@ -298,7 +298,7 @@ class FluidNetwork:
     def _settle(self, allocator: Allocator) -> None:
         due = allocator.settle(self._time)
         self._void += allocator.ticket != 0
-        allocator.ticket = 0 if due == FOREVER else self._push(due, _END, allocator)
+        allocator.ticket = self._push(due, _END, allocator) if due < NEVER else 0
         if self._void > 64 + len(self._events) // 2:
             self._events[:] = [event for event in self._events if not self._is_void(event)]
             heapify(self._events)
@@ -366,7 +366,8 @@ class FluidNetwork:
         del self._connections[way][device]
         self._void += connection.change is not None
         if self._slow_start:
-            self._alone[way].note(max(self._seen, moment(self._time)), device)
+            end = max(self._seen, moment(self._time))
+            self._alone[way].note(end, device, end)
         terminal = connection.terminal
         if terminal is not None:
             terminal.connections -= 1

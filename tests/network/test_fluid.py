@@ -370,6 +370,27 @@ def test_a_trace_is_summed_up(sent: float, nbytes: int, arrival: float) -> None:
     assert seconds(run(busy, messages)) == [pytest.approx(arrival, abs=1e-9)]
 
 
+@pytest.mark.parametrize(("nbytes", "arrival"), [(3, 3.0), (6, 7.0), (9, 11.0), (3_000_000, 3_999_999.0)])
+def test_what_ends_with_a_step_does_not_wait_for_the_next(nbytes: int, arrival: float) -> None:
+    """0, 1, 2 and 0 MB/s: three megabytes a pass, there by its third second."""
+    of = trace(0, 1, 2, 0)
+    assert seconds(run(traced(of), [Message(0, 0, nbytes=nbytes * MB)])) == [pytest.approx(arrival, rel=1e-15)]
+    if nbytes < 10:
+        busy = traced(of, link(9), server=link(9, 10))
+        assert seconds(run(busy, [Message(0, 0, nbytes=nbytes * MB)])) == [arrival]
+
+
+def test_a_trace_that_nearly_stops() -> None:
+    """What would take longer than the clock runs gets a time beyond its end, or is never announced."""
+    of = trace(1, 1e-300, wrap=False)
+    ((_, arrival),) = run(traced(of), [Message(0, 0, nbytes=2 * MB)])
+    assert arrival > 2**63
+    busy = traced(of, link(9), server=link(9, 9))
+    assert send(busy, Message(0, 0, nbytes=2 * MB), 0) is None
+    assert [busy.step(moment * S) for moment in (0, 1, 2)] == [[], [], []]
+    assert (busy.next(), busy.under_way()) == (None, [(0, 0)])
+
+
 def test_many_passes_of_a_trace_are_not_gone_through() -> None:
     """A million times 3.5 MB take four million seconds."""
     assert seconds(run(traced(trace(1, 2, 0, 0.5)), [Message(S // 2, 0, nbytes=3_500_000 * MB)])) == [4_000_000.5]

@@ -146,10 +146,11 @@ def test_any_network_does_what_brute_force_does(data: st.DataObject) -> None:
 @given(st.data())
 def test_traces_give_the_same_alone_as_event_by_event(data: st.DataObject) -> None:
     """An integral over the trace, or a change of rate after the other: the same to 1e-9 and a nanosecond a message."""
-    rates = data.draw(st.lists(st.sampled_from([0.0, 1.0]) | st.floats(0, 20), min_size=1, max_size=6))
-    of = np.array([*rates, 1.0]) * 1e6
+    rates = data.draw(st.lists(st.sampled_from([0.0, 1.0]) | st.floats(0.01, 20), min_size=1, max_size=6))
+    wrap = data.draw(st.booleans())
+    of = np.array([1.0, *rates] if wrap else [*rates, 1.0]) * 1e6
     times = np.arange(len(of), dtype=np.float64) * data.draw(st.sampled_from([0.25, 0.5, 1 / 3]))
-    trace = RateTrace(times, of, of, float(times[-1]) + 0.25, data.draw(st.booleans()))
+    trace = RateTrace(times, of, of, float(times[-1]) + 0.25, wrap)
     offset = np.array([data.draw(st.floats(0, 5))])
     latency = data.draw(st.sampled_from([0.0, 0.05]))
     mine = DeviceGroup(1, link(1, 1, latency=latency), trace=trace, offsets=offset)
