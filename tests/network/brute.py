@@ -47,11 +47,27 @@ def fill(flows: Sequence[Sent], rates: Mapping[str, float]) -> list[float]:
     return found
 
 
-def play(messages: Sequence[Sent], rates: Mapping[str, float], *, fair: bool = False) -> None:
-    """Let messages flow and fill in their starts and ends; those of a connection in order, unless `fair`."""
+def play(
+    messages: Sequence[Sent],
+    rates: dict[str, float],
+    *,
+    fair: bool = False,
+    changes: Sequence[tuple[float, int | str, float]] = (),
+) -> None:
+    """Let messages flow and fill in their starts and ends; those of a connection in order, unless `fair`.
+
+    `changes`: from a moment on, a message's cap (by index) or a rate (by name) is another.
+    """
     now = min((m.ready for m in messages), default=0.0)
+    later = sorted(changes, key=lambda change: change[0])
     while any(math.isnan(m.end) for m in messages):
-        flowing, waiting, busy = [], [], set()
+        while later and later[0][0] <= now:
+            _, what, value = later.pop(0)
+            if isinstance(what, str):
+                rates[what] = value
+            else:
+                messages[what].cap = value
+        flowing, waiting, busy = [], [at for at, *_ in later[:1]], set()
         for m in messages:
             if not math.isnan(m.end) or (m.connection in busy and not fair):
                 continue

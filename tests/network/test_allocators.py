@@ -55,8 +55,11 @@ Maker = Callable[[dict[str, Capacity], bool], Allocator]
 EVERY: list[Maker] = [single, tree, general]
 
 
-def run(make: Maker, starts: Sequence[Start], rates: dict[str, float]) -> list[float]:
-    """When each flow ends."""
+Changes = Sequence[tuple[float, int | str, float]]
+
+
+def run(make: Maker, starts: Sequence[Start], rates: dict[str, float], changes: Changes = ()) -> list[float]:
+    """When each flow ends; `changes` are moments at which a flow's cap or a capacity's rate becomes another."""
     capacities = {name: Capacity(rate) for name, rate in rates.items()}
     allocator = make(capacities, any(s.weight != 1 for s in starts))
     flows = [
@@ -65,14 +68,24 @@ def run(make: Maker, starts: Sequence[Start], rates: dict[str, float]) -> list[f
     ]
     ends = [math.nan] * len(starts)
     waiting = sorted(range(len(starts)), key=lambda number: starts[number].at)
+    later = sorted(changes, key=lambda change: change[0])
     flowing: list[Flow] = []
     due = FOREVER
     while waiting or flowing:
-        now = min(due, starts[waiting[0]].at if waiting else FOREVER)
+        nexts = [due] + [starts[number].at for number in waiting[:1]] + [at for at, *_ in later[:1]]
+        now = min(nexts)
         assert now < FOREVER
         for flow in allocator.finished(now):
             ends[flow.number] = now
             flowing.remove(flow)
+        while later and later[0][0] <= now:
+            _, what, value = later.pop(0)
+            if isinstance(what, str):
+                allocator.resize(now, capacities[what], value)
+            elif flows[what].home is not None:
+                allocator.change(now, flows[what], value)
+            else:
+                flows[what].cap = value
         while waiting and starts[waiting[0]].at <= now:
             flow = flows[waiting.pop(0)]
             allocator.start(now, flow)
@@ -81,10 +94,10 @@ def run(make: Maker, starts: Sequence[Start], rates: dict[str, float]) -> list[f
     return ends
 
 
-def by_force(starts: Sequence[Start], rates: dict[str, float]) -> list[float]:
+def by_force(starts: Sequence[Start], rates: dict[str, float], changes: Changes = ()) -> list[float]:
     """The same from the oracle."""
     sent = [Sent(n, s.at, s.size, s.cap, s.weight, dict.fromkeys(s.crosses, 1.0)) for n, s in enumerate(starts)]
-    play(sent, rates)
+    play(sent, dict(rates), changes=changes)
     return [one.end for one in sent]
 
 
@@ -182,6 +195,29 @@ def test_any_tangle_agrees_with_brute_force(starts: list[Start], rates: list[flo
     """Flows over any of four capacities, weighted."""
     named = dict(zip("abcd", rates, strict=True))
     agree(run(general, starts, named), by_force(starts, named))
+
+
+@pytest.mark.slow
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_changes_under_way_agree_with_brute_force(data: st.DataObject) -> None:
+    """Caps and capacities that become others, up to nothing for a while."""
+    one, rates, makers = data.draw(
+        st.sampled_from(
+            [
+                (weighted, {"ingress": 10.0}, EVERY),
+                (branched, {"a": 4.0, "b": 7.0, "ingress": 10.0}, EVERY[1:]),
+                (tangled, {"a": 4.0, "b": 7.0, "c": 10.0, "d": 20.0}, EVERY[2:]),
+            ]
+        )
+    )
+    starts = data.draw(many(one))
+    flow = st.tuples(times, st.integers(0, len(starts) - 1), st.just(0.0) | caps)
+    changes = data.draw(st.lists(flow | st.tuples(times, st.sampled_from(sorted(rates)), st.just(0.0) | widths)))
+    changes += [(5.0, number, 1.0) for number in range(len(starts))] + [(5.0, name, 8.0) for name in rates]
+    expected = by_force(starts, rates, changes)
+    for make in makers:
+        agree(run(make, starts, rates, changes), expected)
 
 
 def brute_of(flows: Sequence[Flow], capacities: dict[int, str]) -> list[Sent]:
