@@ -91,6 +91,58 @@ def report(
     _exit("fedsim.cli.reporting:report_command", runs, out, as_json=as_json)
 
 
+class Processor(StrEnum):
+    """What `fedsim calibrate` measures."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+class Machine(StrEnum):
+    """What sort of machine `fedsim calibrate` writes down."""
+
+    BOARD = "board"
+    JETSON = "jetson"
+    PHONE = "phone"
+    LAPTOP = "laptop"
+    SERVER = "server"
+
+
+@app.command()
+def calibrate(
+    out: Annotated[
+        Path | None, typer.Option(metavar="PROFILE", help="The profile to write, as in my-board.yaml.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of an operator; by default one a core.")] = None,
+    processor: Annotated[Processor, typer.Option(help="What to measure; gpu needs CUDA.")] = Processor.CPU,
+    models: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="Networks to measure; by default all, two to three minutes.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Batch sizes 8 and 32 only, and fewer repeats.")] = False,
+    kind: Annotated[Machine, typer.Option(help="What the profile says this is.")] = Machine.BOARD,
+    idle: Annotated[str | None, typer.Option(metavar="WATTS", help="What it draws idle, as in '2.7 W'.")] = None,
+    busy: Annotated[str | None, typer.Option(metavar="WATTS", help="What it draws busy, as in '6.4 W'.")] = None,
+    allow_load: Annotated[bool, typer.Option("--allow-load", help="Measure though other processes are busy.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the profile if it exists.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure this machine and fit a profile to it, with its error on networks that were left out."""
+    _exit(
+        "fedsim.cli.calibrating:calibrate_command",
+        out=out,
+        force=force,
+        threads=threads,
+        processor=processor.value,
+        models=models,
+        quick=quick,
+        kind=kind.value,
+        idle=idle,
+        busy=busy,
+        allow_load=allow_load,
+        as_json=as_json,
+    )
+
+
 def complain(message: str) -> None:
     """Say what is wrong, on standard error."""
     print(f"error: {message}", file=sys.stderr)

@@ -1,0 +1,222 @@
+"""`fedsim calibrate`: measure this machine, show how far prices are from times, write a profile."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Table
+
+from fedsim.calibration import surroundings
+from fedsim.calibration.accuracy import Accuracy
+from fedsim.calibration.networks import BATCHES, TYPICAL, chosen
+from fedsim.calibration.observations import Part
+from fedsim.calibration.running import LEFT_OUT, Heard, Outcome, Plan, calibrate
+from fedsim.calibration.targets import target
+from fedsim.calibration.timing import QUICK, USUAL
+from fedsim.calibration.writing import Description, profile, write
+from fedsim.errors import UserError, shown
+from fedsim.hardware.profiles import Kind
+from fedsim.units import WATTS, human_count, human_seconds
+
+
+def calibrate_command(
+    *,
+    out: Path | None,
+    force: bool,
+    threads: int | None,
+    processor: str,
+    models: str | None,
+    quick: bool,
+    kind: str,
+    idle: str | None,
+    busy: str | None,
+    allow_load: bool,
+    as_json: bool,
+) -> int:
+    """Calibrate from the command line."""
+    plan = Plan(
+        networks=chosen(None if models is None else [name.strip() for name in models.split(",") if name.strip()]),
+        threads=_threads(threads),
+        processor=processor,
+        batches=TYPICAL if quick else BATCHES,
+        patience=QUICK if quick else USUAL,
+        allow_load=allow_load,
+    )
+    target(processor)  # complains now, not after a minute
+    description = None
+    if out is not None:
+        description = Description(out, Kind(kind), _watts("--idle", idle), _watts("--busy", busy))
+        description.check(force=force)
+    looked_at = sys.stderr.isatty() and not as_json
+    with _bar() if looked_at else nullcontext(_quiet) as heard:
+        outcome = calibrate(plan, heard)
+    if description is not None:
+        write(profile(outcome, description), description.path)
+    if as_json:
+        print(json.dumps(document(outcome) | {"profile": None if out is None else str(out)}, indent=1))
+    else:
+        console = Console(highlight=False)
+        show(outcome, console)
+        if out is not None:
+            console.print(f"\n{out}", soft_wrap=True)
+    for remark in outcome.remarks():
+        print(f"note: {remark}", file=sys.stderr)
+    return 0
+
+
+def document(outcome: Outcome) -> dict[str, Any]:
+    """What was measured and fitted, for programs: seconds, bytes, MAC/s and shares."""
+    evidence = outcome.evidence
+    return {
+        "schema": 1,
+        "processor": evidence.plan.processor,
+        "threads": evidence.plan.threads,
+        "load": evidence.load,
+        "scatter": evidence.scatter,
+        "rates": {
+            "products": {str(side): rate for side, rate in evidence.rates.products.items()},
+            "copy": evidence.rates.copy,
+            "overhead": evidence.rates.overhead,
+        },
+        "fit": outcome.processor.model_dump(by_alias=True, exclude_unset=True),
+        "in_sample": _figures(outcome.accuracy()),
+        "left_out": _figures(outcome.accuracy(left_out=True)),
+        "left_out_typical": _figures(outcome.typical) | {"batches": list(TYPICAL)},
+        "left_out_by_part": {
+            part.value: outcome.accuracy(left_out=True, batch=TYPICAL, part=part).mape for part in Part
+        },
+        "models": {
+            name: {
+                "mape": outcome.accuracy(network=name).mape,
+                "left_out": outcome.accuracy(network=name, left_out=True).mape,
+            }
+            for name in evidence.networks
+        },
+        "measurements": [
+            {
+                "model": observation.network,
+                "batch": observation.batch,
+                "part": observation.part.value,
+                "optimizer": observation.optimizer,
+                "measured": observation.seconds,
+                "priced": priced,
+                "left_out": left_out,
+                "scatter": observation.scatter,
+                "repeats": observation.repeats,
+            }
+            for observation, priced, left_out in zip(
+                evidence.observations, outcome.priced.tolist(), outcome.left_out.tolist(), strict=True
+            )
+        ],
+    }
+
+
+def show(outcome: Outcome, console: Console) -> None:
+    """Print the table of networks and what it comes to."""
+    evidence, fit = outcome.evidence, outcome.processor
+    console.print(
+        f"{surroundings.cpu_name()}; {evidence.plan.processor}, threads: {evidence.plan.threads}, others' load "
+        f"{evidence.load:.0%}, scatter of repeats {evidence.scatter:.0%}",
+        soft_wrap=True,
+    )
+    console.print(table(outcome))
+    console.print(
+        f"\nfit: gemm {human_count(fit.gemm, 'MAC/s')}, of it {_shares(outcome, ('linear', 'conv'))}; memory "
+        f"{human_count(fit.bandwidth, 'B/s')}, of it {_shares(outcome, ('optimizer', 'copy'))}; an operator "
+        f"{human_seconds(fit.overhead)}, a convolution "
+        f"{human_seconds(fit.overhead if fit.overheads.conv is None else fit.overheads.conv)}",
+        soft_wrap=True,
+    )
+    inside, outside, typical = outcome.accuracy(), outcome.accuracy(left_out=True), outcome.typical
+    console.print(f"fitted:   {_said(inside)}", soft_wrap=True)
+    console.print(f"left out: {_said(outside)}", soft_wrap=True)
+    batches = " and ".join(map(str, TYPICAL))
+    by_part = ", ".join(
+        f"{part.value} {outcome.accuracy(left_out=True, batch=TYPICAL, part=part).mape:.1%}" for part in Part
+    )
+    console.print(
+        f"left out, at batch {batches}: mean error {typical.mape:.1%} (limit {LEFT_OUT:.0%}): {by_part}", soft_wrap=True
+    )
+
+
+def table(outcome: Outcome) -> Table:
+    """A line a network and typical batch size: times, and the errors of prices with it in the fit and left out."""
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    grid.add_column("network")
+    grid.add_column("batch", justify="right")
+    for part in Part:
+        for head in (part.value, "fitted", "left out"):
+            grid.add_column(head, justify="right")
+    found = {
+        (observation.network, observation.batch, observation.part): (observation.seconds, priced, left_out)
+        for observation, priced, left_out in zip(
+            outcome.evidence.observations, outcome.priced.tolist(), outcome.left_out.tolist(), strict=True
+        )
+        if observation.optimizer == "sgd"
+    }
+    for name in outcome.evidence.networks:
+        for batch in TYPICAL:
+            cells = []
+            for part in Part:
+                if (name, batch, part) not in found:
+                    cells += ["", "", ""]
+                    continue
+                seconds, priced, left_out = found[name, batch, part]
+                cells += [human_seconds(seconds), f"{priced / seconds - 1:+.0%}", f"{left_out / seconds - 1:+.0%}"]
+            grid.add_row(name, str(batch), *cells)
+    return grid
+
+
+def _threads(given: int | None) -> int:
+    there = surroundings.cores()
+    if given is None:
+        return there
+    if not 1 <= given <= there:
+        raise UserError(
+            f"--threads {given}, but this process may use {there} core{'s' * (there != 1)}, and more threads than "
+            f"cores stand in each other's way; give 1{f' to {there}' * (there > 1)}"
+        )
+    return given
+
+
+def _watts(option: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return WATTS.parse(text)
+    except ValueError as error:
+        raise UserError(f"{option} {shown(text)}: {error}") from error
+
+
+def _shares(outcome: Outcome, kinds: Sequence[str]) -> str:
+    efficiency = outcome.processor.efficiency.model_dump(by_alias=True)
+    return ", ".join(f"{kind} {efficiency[kind]:.0%}" for kind in kinds)
+
+
+def _said(found: Accuracy) -> str:
+    errors = f"mean error {found.mape:.1%}, bias {found.bias:+.1%}, worst {found.worst:.0%}"
+    return f"{errors}, rank correlation {found.rho:.3f}"
+
+
+def _figures(found: Accuracy) -> dict[str, float]:
+    return {"mape": found.mape, "bias": found.bias, "worst": found.worst, "rho": found.rho}
+
+
+@contextmanager
+def _bar() -> Iterator[Heard]:
+    """Progress on standard error, gone at the end."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("calibrating", total=1.0)
+        yield lambda what, share: progress.update(task, description=what, completed=share)
+
+
+def _quiet(_what: str, _share: float) -> None:
+    """Nobody looks."""
