@@ -14,7 +14,7 @@ import gc
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from fedsim.errors import Deadlock, RunError, ScriptError, SimulatedOutOfMemory
 from fedsim.script import (
@@ -32,22 +32,18 @@ from fedsim.script import (
     Timeout,
 )
 from fedsim.simulation.conditions import LAST, LONGEST, Ending, Fault, Limits, Shortage, in_order, nanoseconds
-from fedsim.simulation.envelopes import ENVELOPE_BYTES, Form, Parcel, roles
+from fedsim.simulation.envelopes import ENVELOPE_BYTES, roles
 from fedsim.simulation.evaluation import Evaluation, Published
 from fedsim.simulation.memory import Ledger
 from fedsim.simulation.scripts import ANY, SLEEP, Actor, closed, describe, foreign, name, out_of_memory, place, started
 from fedsim.simulation.spans import Price, Spans, append, cut, lay
+from fedsim.simulation.transfers import Flight, Network, Transfers
 from fedsim.simulation.workers import Workers
 from fedsim.trace import Trace
 
 __all__ = ["Ending", "Fault", "Limits", "Network", "Simulation"]
 
 Script = Callable[[Any], Any]
-Flight = tuple[int, Message, Parcel, Actor, Actor, int, int]
-"""A message whose arrival is known: number, message, parcel, sender, receiver, moment of the send, start of its flow.
-
-What shares the network with others is a flight without its last entry until its arrival is announced.
-"""
 
 _OBJECTS: Final = 10
 """Objects that a device in the middle of an effect holds, about.
@@ -57,40 +53,7 @@ still live then and are soon taken for old, and going through all old ones takes
 every device may have gone on by one effect.
 """
 
-_NEVER: Final = LAST + 1
-
 _SUSPENDED: Final = object()  # what an effect answers with where the answer is not there yet
-
-
-class Network(Protocol):
-    """When messages flow; all moments are nanoseconds.
-
-    A message gets its times at once where nothing that is sent later can change them. Otherwise it is announced: the
-    engine calls `step` at the moment that `next` names.
-    """
-
-    def submit(self, now: int, source: int, target: int, nbytes: int, number: int, /) -> tuple[int, int] | None:
-        """The start of a message's flow and its arrival, not before `now`; None: `step` will announce them."""
-        ...
-
-    def next(self) -> int | None:
-        """The earliest moment at which `step` may have something to announce; None: there is none."""
-        ...
-
-    def step(self, now: int, /) -> Sequence[tuple[int, int, int]]:
-        """The messages that arrive by `now`, in order: arrival (`now`, if steps are not missed), number, start."""
-        ...
-
-    def reset(self, now: int, node: int, /) -> Sequence[tuple[int, int | None]]:
-        """A node has left: close its connections.
-
-        Answers with the messages that are lost by it and had no times yet: number, and start if it had started.
-        """
-        ...
-
-    def under_way(self) -> Sequence[tuple[int, int | None]]:
-        """The messages that are not announced yet: number, and start if it has started."""
-        ...
 
 
 class Simulation:
@@ -139,7 +102,6 @@ class Simulation:
         self._device = device
         self._devices = devices
         self._price = price
-        self._network = network
         self._workers = workers
         self._limits = limits
         self._lanes = lanes or {}
@@ -151,14 +113,18 @@ class Simulation:
         self._evaluation = Evaluation(workers, self.mark, limits.reached)
         self._heap: list[tuple[int, int, Callable[[Any], None], Any]] = []
         self._sequence = 0
-        self._messages = 0
-        self._flights: dict[int, tuple[Any, ...]] = {}  # by number: those whose arrival is yet to be announced
-        self._step_at = _NEVER
         self._idle = 0  # events in the heap that will wake nobody: a heap of these alone is a deadlock
         self._ending: Ending | None = None
         self._trained = 0
         self._actors: list[Actor | None] = [None] * (devices + 1)  # the server is the last: actors[-1]
-        self._forms: dict[type[Message], Form] = {}
+        self._transfers = Transfers(
+            trace=trace,
+            network=network,
+            ledger=memory,
+            push=self._push,
+            overtaken=self._overtake,
+            deliver=self._deliver,
+        )
         self._roles: dict[tuple[type[Message], ...], str] = {}
         self._effects: dict[type, Callable[[Actor, Any], Any]] = {
             Send: self._send,
@@ -218,7 +184,7 @@ class Simulation:
             if self.stopping:
                 self._ending = Ending.INTERRUPTED
             elif len(heap) == self._idle:
-                raise Deadlock(describe(self._actors, self.now, len(self._flights)))
+                raise Deadlock(describe(self._actors, self.now, len(self._transfers)))
             else:
                 event = heappop(heap)
                 if event[0] > horizon:
@@ -237,6 +203,10 @@ class Simulation:
     def _push(self, time: int, happen: Callable[[Any], None], what: Any) -> None:
         self._sequence += 1
         heappush(self._heap, (time, self._sequence, happen, what))
+
+    def _overtake(self, events: int) -> None:
+        """So many more events in the heap will wake nobody."""
+        self._idle += events
 
     def _join(self, node: int) -> Actor:
         actor = self._actors[node] = Actor(node, self, 0)
@@ -276,38 +246,18 @@ class Simulation:
     # ------------------------------------------------- effects: they answer, or say that the script is suspended
 
     def _send(self, actor: Actor, effect: Send) -> Any:
-        message, node, now = effect.message, actor.node, self.now
-        form = self._forms.get(type(message))
-        if form is None:
-            form = self._forms[type(message)] = Form(type(message))
-        if message.sender != node:
-            message = form.stamped(message, node)
-        parcel = form.empty or form.weighed(message)
-        ledger = self._ledger
-        if ledger is not None and parcel is not form.empty and effect.to:
-            fits = ledger.queued(node, message, parcel.nbytes, len(effect.to), now)
+        node, now, transfers = actor.node, self.now, self._transfers
+        message, parcel, loaded = transfers.weighed(effect.message, node)
+        if loaded and self._ledger is not None and effect.to:
+            fits = self._ledger.queued(node, message, parcel.nbytes, len(effect.to), now)
             if not fits and self._short(actor):
                 return _SUSPENDED
         for target in effect.to:
             if not SERVER <= target < self._devices:
                 known = f"devices are numbered 0 to {self._devices - 1}, the server is {SERVER}"
                 raise ScriptError(f"{name(node)} sends {type(message).__name__} to node {target}; {known}")
-            receiver = self._actors[target] or self._join(target)
-            self._messages = number = self._messages + 1
-            if receiver.left:
-                self._lose((number, message, parcel, actor, receiver, now, now), now)
-                continue
-            times = self._network.submit(now, node, target, parcel.nbytes, number)
-            if times is None:
-                self._flights[number] = (number, message, parcel, actor, receiver, now)
-                continue
-            flows, arrived = times
-            assert now <= arrived, f"a message that is sent at {now} ns arrives at {arrived} ns"
-            self._sequence += 1
-            flight = (number, message, parcel, actor, receiver, now, flows)
-            heappush(self._heap, (arrived, self._sequence, self._deliver, flight))
-        if self._flights:
-            self._expect()
+            transfers.send(message, parcel, actor, self._actors[target] or self._join(target), now)
+        transfers.expect()
         return None
 
     def _recv(self, actor: Actor, effect: Recv[Any]) -> Any:
@@ -377,34 +327,13 @@ class Simulation:
 
     # ------------------------------------------------------------------------------------------ events
 
-    def _expect(self) -> None:
-        """See to it that the network's next step is in the heap, once."""
-        moment = self._network.next()
-        if moment is not None and moment < self._step_at:
-            self._idle += self._step_at != _NEVER  # the later step will find nothing
-            self._step_at = moment
-            self._push(moment, self._step, moment)
-
-    def _step(self, moment: int) -> None:
-        if moment != self._step_at:
-            self._idle -= 1  # there was an earlier one
-            return
-        self._step_at = _NEVER
-        for arrived, number, flows in self._network.step(moment):
-            self._push(arrived, self._deliver, (*self._flights.pop(number), flows))
-        self._expect()
-
     def _deliver(self, flight: Flight) -> None:
-        number, message, parcel, sender, receiver, queued, flows = flight
+        number, message, parcel, sender, receiver, _, _ = flight
         if sender.left or receiver.left:
-            self._lose(flight, self.now)
+            self._transfers.lose(flight, self.now)
             return
-        self.trace.transfers.append(
-            (number, sender.node, receiver.node, *parcel.columns, queued, flows, self.now, "delivered")
-        )
+        self._transfers.arrived(flight, self.now)
         ledger = self._ledger
-        if ledger is not None:
-            ledger.ended(sender.node, message, parcel.nbytes)
         if receiver.over:
             return
         if ledger is not None and parcel.nbytes > ENVELOPE_BYTES:
@@ -418,17 +347,6 @@ class Simulation:
         receiver.mailbox.put(message)
         receiver.script = started(receiver, self._device)
         self._resume(receiver, None)
-
-    def _lose(self, flight: Flight, now: int) -> None:
-        """Record a message that has not arrived: lost when an end left, or else in flight at `now`."""
-        number, message, parcel, sender, receiver, queued, flows = flight
-        if self._ledger is not None:
-            self._ledger.ended(None if sender.left else sender.node, message, parcel.nbytes)
-        reason = "sender left" if sender.left else "receiver left" if receiver.left else "in flight"
-        ended = max(queued, min([now, *(end.since for end in (sender, receiver) if end.left)]))
-        self.trace.transfers.append(
-            (number, sender.node, receiver.node, *parcel.columns, queued, min(flows, ended), ended, reason)
-        )
 
     def _hand_over(self, actor: Actor, message: Message, number: int) -> None:
         """Give a message to the script that waits for it, or let it wait in the mailbox."""
@@ -514,10 +432,7 @@ class Simulation:
             self._interrupt(actor)
         actor.left = True
         actor.since = self.now
-        for number, flows in self._network.reset(self.now, node):
-            self._lose((*self._flights.pop(number), self.now if flows is None else flows), self.now)
-        if self._flights:
-            self._expect()  # the others may be faster now
+        self._transfers.reset(node, self.now)
         self._workers.forget(node)
         if self._ledger is not None:
             self._ledger.empty(node)
@@ -615,11 +530,9 @@ class Simulation:
                     self._interrupt(actor)
                 except BaseException as error:
                     problems.append(error)
-        for _, _, _, flight in sorted(event for event in self._heap if event[2] == self._deliver):
-            self._lose(flight, self.now)
+        announced = sorted(event for event in self._heap if event[2] == self._deliver)
+        self._transfers.close((event[3] for event in announced), self.now)
         self._heap.clear()
-        for number, flows in self._network.under_way() if self._flights else ():
-            self._lose((*self._flights.pop(number), self.now if flows is None else flows), self.now)
         if failure is None and problems:
             raise problems[0]
         for problem in problems:

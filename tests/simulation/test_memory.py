@@ -31,11 +31,9 @@ PROCESS = 1000
 CARGO = 400 + ENVELOPE_BYTES
 
 
-def accounted(world: World, usable: int = 10**9, shortage: Shortage = Shortage.REFUSE) -> World:
-    """A world whose nodes all start from 1,000 bytes and may use so many."""
-    world.simulation._ledger = Ledger(lambda _node: (PROCESS, usable))
-    world.simulation._shortage = shortage
-    return world
+def accounted(usable: int = 10**9, server: int | None = None) -> Ledger:
+    """Accounts of nodes that all start from 1,000 bytes and may use so many; the server perhaps others."""
+    return Ledger(lambda node: (PROCESS, server if node == SERVER and server is not None else usable))
 
 
 def peaks(world: World) -> dict[int, tuple[float, float]]:
@@ -58,7 +56,7 @@ def test_a_work_holds_memory_while_it_runs() -> None:
         await compute(needing(me, (70, 0), (30, 0), holds=5))
         await compute(needing(me, (60, 0)))
 
-    world = accounted(World(server))
+    world = World(server, memory=accounted())
     world.run()
     assert peaks(world) == {SERVER: (75, 0)}
 
@@ -69,7 +67,7 @@ def test_works_that_run_side_by_side_need_their_sum() -> None:
     async def server(me: Port) -> None:
         await compute(needing(me, (70, 0)), needing(me, (50, 0)))
 
-    world = accounted(World(server, lanes={SERVER: 2}))
+    world = World(server, lanes={SERVER: 2}, memory=accounted())
     world.run()
     assert peaks(world) == {SERVER: (120, 0)}
 
@@ -84,7 +82,7 @@ def test_what_a_forward_leaves_is_held_until_its_backward() -> None:
         await compute(needing(me, (10, -80)))
         await compute(needing(me, (150, 0)))
 
-    world = accounted(World(server))
+    world = World(server, memory=accounted())
     world.run()
     assert peaks(world) == {SERVER: (180, 1)}
 
@@ -98,7 +96,7 @@ def test_commands_that_take_no_time_hold_and_let_go() -> None:
         me.command(Command(me.node, 2, "open", holds=200))
         await sleep(1)
 
-    world = accounted(World(server))
+    world = World(server, memory=accounted())
     world.run()
     assert peaks(world) == {SERVER: (300, 0)}
 
@@ -114,7 +112,7 @@ def test_a_message_is_held_by_its_sender_until_it_has_arrived() -> None:
         await send(0, Cargo(payload(400)))
         await sleep(5)
 
-    world = accounted(World(server, network=Delay(2)))
+    world = World(server, network=Delay(2), memory=accounted())
     world.run()
     assert peaks(world)[SERVER] == (2 * CARGO, 1)
 
@@ -130,7 +128,7 @@ def test_a_broadcast_is_held_once() -> None:
         await broadcast(range(3), Cargo(payload(400)))
         await gather(range(3), Done)
 
-    world = accounted(World(server, device, devices=3, network=Delay(2)))
+    world = World(server, device, devices=3, network=Delay(2), memory=accounted())
     world.run()
     assert peaks(world) == {SERVER: (CARGO, 0), 0: (CARGO, 2), 1: (CARGO, 2), 2: (CARGO, 2)}
 
@@ -154,10 +152,10 @@ def test_messages_wait_in_the_receivers_memory_until_its_script_takes_them() -> 
         await recv(Cargo)
         await recv(Cargo)
 
-    world = accounted(World(server, device, network=Delay(1)))
+    world = World(server, device, network=Delay(1), memory=accounted())
     world.run()
     assert peaks(world)[SERVER] == (3 * CARGO, 2)
-    ledger = world.simulation._ledger
+    ledger = world.memory
     assert ledger is not None
     assert [ledger.held(node) for node in (SERVER, 0)] == [PROCESS, PROCESS], "everything was let go of"
 
@@ -169,7 +167,7 @@ def test_a_run_that_needs_too_much_is_refused() -> None:
         await sleep(2)
         await compute(needing(me, (600, 0)))
 
-    text = accounted(World(server), usable=1500).fail(SimulatedOutOfMemory)
+    text = World(server, memory=accounted(1500)).fail(SimulatedOutOfMemory)
     assert text.startswith("the server is out of memory at 2 s: it needs 1.6 kB, but may use 1.5 kB; give it a smaller")
 
 
@@ -181,7 +179,7 @@ def test_a_shortage_may_only_be_recorded() -> None:
             await compute(needing(me, (600, 200)))
             await compute(needing(me, (600, -200)))
 
-    world = accounted(World(server), 1500, Shortage.RECORD)
+    world = World(server, memory=accounted(1500), shortage=Shortage.RECORD)
     world.run()
     found = [mark for mark in map(Mark._make, world.trace.marks) if mark.name == "out_of_memory"]
     assert [(mark.time / 1e9, mark.value, mark.detail) for mark in found] == [
@@ -221,9 +219,8 @@ def test_a_device_without_memory_may_leave(where: str) -> None:
         while len(heard) < 2:
             heard.append(await recv(Done, Disconnected))
 
-    world = accounted(World(server, device, devices=2), 1500, Shortage.LEAVE)
-    if where == "arrival":
-        world.simulation._ledger = Ledger(lambda node: (PROCESS, 10**9 if node == SERVER else 1500))
+    ledger = accounted(1500, server=10**9 if where == "arrival" else None)
+    world = World(server, device, devices=2, memory=ledger, shortage=Shortage.LEAVE)
     world.run()
     assert {type(message).__name__: message.sender for message in heard} == {"Disconnected": 1, "Done": 0}
     assert [mark[:2] for mark in world.marks("out_of_memory", "leave")] == [("out_of_memory", 1), ("leave", 1)]
@@ -235,7 +232,9 @@ def test_a_server_without_memory_ends_the_run() -> None:
     async def server(me: Port) -> None:
         await compute(needing(me, (600, 0)))
 
-    accounted(World(server), 1500, Shortage.LEAVE).fail(SimulatedOutOfMemory, "the server is out of memory at 0 s")
+    World(server, memory=accounted(1500), shortage=Shortage.LEAVE).fail(
+        SimulatedOutOfMemory, "the server is out of memory at 0 s"
+    )
 
 
 def test_a_device_that_leaves_holds_nothing() -> None:
@@ -253,10 +252,10 @@ def test_a_device_that_leaves_holds_nothing() -> None:
         await send(0, Cargo(payload(400)))
         await sleep(5)
 
-    world = accounted(World(server, device, faults=[Fault(device=0, leave=1.5, back=2)]))
+    world = World(server, device, faults=[Fault(device=0, leave=1.5, back=2)], memory=accounted())
     world.run()
     assert peaks(world)[0] == (600, 1)
-    ledger = world.simulation._ledger
+    ledger = world.memory
     assert ledger is not None
     assert ledger.held(0) == PROCESS
 
@@ -274,9 +273,9 @@ def test_what_is_lost_on_the_way_is_let_go_of() -> None:
         await send(0, Cargo(payload(400)))
         await sleep(9)
 
-    world = accounted(World(server, device, network=Delay(2), faults=[Fault(device=0, leave=3)]))
+    world = World(server, device, network=Delay(2), faults=[Fault(device=0, leave=3)], memory=accounted())
     world.simulation.run()
-    ledger = world.simulation._ledger
+    ledger = world.memory
     assert ledger is not None
     assert [ledger.held(node) for node in (SERVER, 0)] == [PROCESS, PROCESS]
 
@@ -293,9 +292,22 @@ def test_a_recorded_device_comes_and_goes() -> None:
     async def server(me: Port) -> None:
         await sleep(4.5)
 
-    world = World(server)
-    world.simulation._churn = {0: times()}
-    world.simulation._go_on(0)
+    world = World(server, churn={0: times()})
     world.run()
     assert world.marks("leave", "return") == [("leave", 0, 1), ("return", 0, 2), ("leave", 0, 4)]
     assert drawn == [1.0, 4.0]
+
+
+def test_a_device_that_is_away_at_the_start_is_not_there_from_the_first_instant() -> None:
+    """The server finds it absent before it does anything, and hears of its return."""
+    seen: list[object] = []
+
+    async def server(me: Port) -> None:
+        seen.append(set(me.absent))
+        seen.append((await recv(Connected)).device)
+        seen.append(me.now)
+
+    world = World(server, devices=2, churn={1: iter([Fault(device=1, leave=0.0, back=3.0)])})
+    world.run()
+    assert seen == [{1}, 1, 3]
+    assert world.marks("leave", "return") == [("leave", 1, 0), ("return", 1, 3)]

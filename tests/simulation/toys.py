@@ -6,7 +6,7 @@ Whatever a test does, `World.run` checks afterwards that the trace adds up and t
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -26,7 +26,7 @@ from fedsim.script import (
     Role,
     Work,
 )
-from fedsim.simulation import Ending, Fault, Limits, Simulation
+from fedsim.simulation import Ending, Fault, Ledger, Limits, Shortage, Simulation
 from fedsim.trace import Mark, Node, Span, Trace, Transfer, Wait
 
 S = 1_000_000_000
@@ -188,6 +188,9 @@ class World:
     limits: Limits = field(default_factory=Limits)
     lanes: dict[int, int] = field(default_factory=dict)
     faults: Sequence[Fault] = ()
+    churn: dict[int, Iterator[Fault]] | None = None
+    memory: Ledger | None = None
+    shortage: Shortage = Shortage.REFUSE
     price: Callable[[int, Cost, int], int] = price
     coroutines: list[Any] = field(default_factory=list)
     observed: list[tuple[str, float]] = field(default_factory=list)
@@ -206,6 +209,9 @@ class World:
             limits=self.limits,
             lanes=self.lanes,
             faults=self.faults,
+            churn=self.churn,
+            memory=self.memory,
+            shortage=self.shortage,
             observe=lambda name, value: self.observed.append((name, value)),
         )
 
