@@ -11,6 +11,7 @@ from fedsim.errors import SimulatedOutOfMemory
 from fedsim.script import (
     SERVER,
     Command,
+    Connected,
     Disconnected,
     Message,
     Port,
