@@ -84,8 +84,8 @@ class Fleet:
         """Accounts of what nodes hold, from what their processes take and up to what they may use."""
 
         def budget(node: int) -> tuple[int, int]:
-            memory = self.machine(node).memory
-            return round(memory.runtime), round(memory.usable)
+            machine = self.machine(node)
+            return process_bytes(machine), round(machine.memory.usable)
 
         return Ledger(budget)
 
@@ -97,6 +97,11 @@ class Fleet:
             row = _row_of(group.machine, group.link, index)
             rows += [row(number, f"device {number}", int(samples[number])) for number in self.numbers(index)]
         return rows
+
+
+def process_bytes(machine: Machine) -> int:
+    """What a node's process takes before any model, with what its operators need while they compute."""
+    return round(machine.memory.runtime + machine.memory.workspace)
 
 
 def _row_of(machine: Machine, link: Link, group: int) -> Callable[[int, str, int], Node]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.errors import UserError
-from fedsim.experiment.fleet import Fleet, Group
+from fedsim.experiment.fleet import Fleet, Group, process_bytes
 from fedsim.hardware.links import Link
 from fedsim.hardware.machines import Machine
 from fedsim.hardware.pricing import seconds
@@ -35,7 +35,7 @@ class Need:
 
     name: str
     process: int
-    """What the process takes before any model."""
+    """What the process takes before any model, and what its operators need while they compute."""
     model: int
     """Weights, gradients and optimizer state; on the server, of all copies and of the global model."""
     step: int
@@ -60,9 +60,8 @@ def device_need(machine: Machine, plan: BlockPlan, batch: int) -> Need:
     else:  # the forward leaves something for the backward, which gets a gradient beside it
         forward, backward = plan.forward_part(batch), plan.backward_part(batch)
         step = max(forward.memory, forward.keeps + backward.memory)
-    memory = machine.memory
     held = plan.weights.nbytes + plan.warm_bytes
-    return Need(machine.id, round(memory.runtime), held, step, round(memory.usable))
+    return Need(machine.id, process_bytes(machine), held, step, round(machine.memory.usable))
 
 
 def server_need(machine: Machine, blocks: Mapping[str, BlockPlan], batch: int, copies: int) -> Need:
@@ -73,8 +72,7 @@ def server_need(machine: Machine, blocks: Mapping[str, BlockPlan], batch: int, c
         block = blocks[SERVER_BLOCK]
         held += copies * (block.weights.nbytes + block.warm_bytes)
         step = block.train_part(batch).memory
-    memory = machine.memory
-    return Need("server", round(memory.runtime), held, step, round(memory.usable))
+    return Need("server", process_bytes(machine), held, step, round(machine.memory.usable))
 
 
 def needs(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from fedsim.experiment.output import Output, writing
 from fedsim.report import Measures, check_identity, measure, summarise, write_run
 from fedsim.scenario import Scenario
 from fedsim.simulation import Ending, Inline, Simulation
-from fedsim.trace import Trace
+from fedsim.trace import Mark, Trace
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,18 +57,30 @@ class Run:
         return [{("samples" if key == "trained" else key): value for key, value in row.items()} for row in rows]
 
     def remarks(self) -> list[str]:
-        """What a reader of the figures should know: nothing published, a loss that is no number, a goal not reached."""
+        """What a reader of the figures should know: memory that did not suffice, no model, a goal not reached."""
+        found = list(self._shortages())
         if not self.scenario.learning:
-            return []
+            return found
         if self.weights is None:
-            return ["the server's script published no model (me.publish), so there is no accuracy and no model file"]
-        found = []
+            text = "the server's script published no model (me.publish), so there is no accuracy and no model file"
+            return [*found, text]
         if self.measures.curve and not math.isfinite(self.measures.curve[-1].loss):
             found.append("the loss is not a finite number at the end; a lower training.optimizer.lr may help")
         goal = self.scenario.until.accuracy
         if goal is not None and all(point.accuracy < goal for point in self.measures.curve):
             found.append(f"until.accuracy {goal:.4g} was not reached")
         return found
+
+    def _shortages(self) -> Iterator[str]:
+        """Who ran out of memory, where the scenario lets that happen."""
+        marks = [Mark(*mark) for mark in self.trace.marks if mark[2] == "out_of_memory"]
+        if not marks:
+            return
+        names = {node.number: node.name for node in self.trace.nodes}
+        short = list(dict.fromkeys(names[mark.node] for mark in marks))
+        listed = ", ".join(short[:5]) + (f" and {len(short) - 5} more" if len(short) > 5 else "")
+        then = "left because of it" if self.scenario.on_oom == "leave" else "went on all the same (on_oom: record)"
+        yield f"{listed} needed more memory than there was to use and {then}; `fedsim check` shows who needs what"
 
     def __repr__(self) -> str:
         """The run in a line; its parts are large."""

@@ -174,3 +174,18 @@ def test_what_cannot_fit_may_be_looked_at(board: str, policy: str, left: int) ->
     assert marks
     assert {mark[0] for mark in marks} == {0}
     assert len([mark for mark in done.trace.marks if mark[2] == "leave"]) == left
+    then = {"leave": "left because of it", "record": "went on all the same"}[policy]
+    assert done.remarks()[0].startswith(f"device 0 needed more memory than there was to use and {then}")
+
+
+def test_the_workspace_of_operators_is_part_of_the_process(tmp_path: Any) -> None:
+    """It counts before a run, and during it."""
+    import yaml
+
+    board = small_board("500 MB")
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(board | {"memory": board["memory"] | {"workspace": "100 MB"}}))
+    updates = ALONE | {"fleet": [{"profile": str(path), "link": LINK}], "scheduler": "fedavg"}
+    need = build(load_scenario(TOY, updates=updates)).needs()[0]
+    assert need.process == 350e6
+    assert run(TOY, **updates).summary["devices"]["peak_memory_bytes"] >= need.total
