@@ -98,7 +98,10 @@ class Outcome:
         """What to beware of."""
         inside, outside = self.accuracy().mape, self.accuracy(left_out=True).mape
         if inside > IN_SAMPLE:
-            yield f"prices are off by {inside:.0%} on average, more than {IN_SAMPLE:.0%}: the machine is no roofline"
+            yield (
+                f"prices of the measured networks are off by {inside:.0%} on average, more than {IN_SAMPLE:.0%}: six "
+                "figures cannot say more; the profile has each one"
+            )
         if outside > LEFT_OUT:
             yield (
                 f"networks that were left out of the fit are off by {outside:.0%} on average, more than "

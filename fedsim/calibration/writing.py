@@ -17,6 +17,7 @@ from fedsim.calibration import surroundings
 from fedsim.calibration.observations import Observation, Part
 from fedsim.calibration.running import Outcome
 from fedsim.errors import UserError
+from fedsim.hardware.processors import Processor
 from fedsim.hardware.profiles import Kind, Profile
 from fedsim.units import WATTS, human_count, human_seconds
 
@@ -93,7 +94,7 @@ def profile(outcome: Outcome, description: Description, today: datetime.date | N
     if plan.processor == "gpu":
         machine = f"{torch.cuda.get_device_name()}, {machine}"
     threads = f"{plan.threads} thread{'s' * (plan.threads != 1)}"
-    processor = outcome.processor.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    cores = {"cores": plan.threads} if plan.processor == "cpu" else {}
     idle, busy = description.watts
     data = {
         "schema": 1,
@@ -101,9 +102,7 @@ def profile(outcome: Outcome, description: Description, today: datetime.date | N
         "name": description.name or f"{machine}, {threads}",
         "kind": description.kind.value,
         "cost_model": "roofline",
-        "processors": {plan.processor: {"cores": plan.threads} | processor}
-        if plan.processor == "cpu"
-        else {"gpu": processor},
+        "processors": {plan.processor: cores | _figures(outcome.processor)},
         "use": plan.processor,
         "memory": _memory(outcome, description.kind),
         "power": {"idle": WATTS.format(idle), "busy": WATTS.format(busy)},
@@ -130,6 +129,22 @@ def write(data: Mapping[str, Any], path: Path) -> None:
 def versions() -> dict[str, str]:
     """Of the programs whose speed was measured."""
     return {"fedsim": version("fedsim-edge"), "torch": str(torch.__version__), "python": platform.python_version()}
+
+
+def _figures(processor: Processor) -> dict[str, Any]:
+    """A processor's figures as people write them; three digits are all that a fit gives them."""
+    plain = processor.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    said = {kind: _seconds(seconds) for kind, seconds in processor.overheads if seconds is not None}
+    return (
+        plain
+        | {
+            "gemm": human_count(processor.gemm, "MAC/s"),
+            "bandwidth": human_count(processor.bandwidth, "B/s"),
+            "overhead": _seconds(processor.overhead),
+            "efficiency": {kind: _percent(share) for kind, share in plain["efficiency"].items()},
+        }
+        | ({"overheads": said} if said else {})
+    )
 
 
 def _memory(outcome: Outcome, kind: Kind) -> dict[str, str]:
@@ -182,8 +197,8 @@ def _calibration(outcome: Outcome, machine: str, day: str) -> dict[str, Any]:
 
 
 def part_name(observation: Observation) -> str:
-    """What was timed: the part of a step, or which optimizer."""
-    return observation.optimizer if observation.part is Part.OPTIMIZER else observation.part.value
+    """What was timed: the part of a step, and which optimizer's where that matters."""
+    return f"{Part.OPTIMIZER} {observation.optimizer}" if observation.part is Part.OPTIMIZER else observation.part.value
 
 
 def _sources(outcome: Outcome, description: Description, ref: str) -> list[dict[str, str]]:

@@ -18,10 +18,13 @@ from fedsim.calibration.accuracy import Accuracy
 from fedsim.calibration.networks import BATCHES, TYPICAL, chosen
 from fedsim.calibration.observations import Part
 from fedsim.calibration.running import LEFT_OUT, Heard, Outcome, Plan, calibrate
+from fedsim.calibration.stepping import PLAIN
 from fedsim.calibration.targets import target
 from fedsim.calibration.timing import QUICK, USUAL
 from fedsim.calibration.writing import Description, profile, write
+from fedsim.costs import OpClass
 from fedsim.errors import UserError, shown
+from fedsim.hardware.processors import Processor
 from fedsim.hardware.profiles import Kind
 from fedsim.units import WATTS, human_count, human_seconds
 
@@ -85,7 +88,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
             "copy": evidence.rates.copy,
             "overhead": evidence.rates.overhead,
         },
-        "fit": outcome.processor.model_dump(by_alias=True, exclude_unset=True),
+        "fit": _fit(outcome.processor),
         "in_sample": _figures(outcome.accuracy()),
         "left_out": _figures(outcome.accuracy(left_out=True)),
         "left_out_typical": _figures(outcome.typical) | {"batches": list(TYPICAL)},
@@ -126,12 +129,14 @@ def show(outcome: Outcome, console: Console) -> None:
         f"{evidence.load:.0%}, scatter of repeats {evidence.scatter:.0%}",
         soft_wrap=True,
     )
-    console.print(table(outcome))
+    console.print(table(outcome), no_wrap=True)
+    console.print("error: of a price that was fitted without the network")
+    gemm, memory = human_count(fit.gemm, "MAC/s"), human_count(fit.bandwidth, "B/s")
+    prepared = fit.overhead if fit.overheads.conv is None else fit.overheads.conv
     console.print(
-        f"\nfit: gemm {human_count(fit.gemm, 'MAC/s')}, of it {_shares(outcome, ('linear', 'conv'))}; memory "
-        f"{human_count(fit.bandwidth, 'B/s')}, of it {_shares(outcome, ('optimizer', 'copy'))}; an operator "
-        f"{human_seconds(fit.overhead)}, a convolution "
-        f"{human_seconds(fit.overhead if fit.overheads.conv is None else fit.overheads.conv)}",
+        f"\nfit: gemm {gemm}, of it {_shares(outcome, (OpClass.LINEAR, OpClass.CONV))}; memory {memory}, of it "
+        f"{_shares(outcome, (OpClass.OPTIMIZER, OpClass.COPY))}; overhead {human_seconds(fit.overhead)}, of "
+        f"convolutions {human_seconds(prepared)}",
         soft_wrap=True,
     )
     inside, outside, typical = outcome.accuracy(), outcome.accuracy(left_out=True), outcome.typical
@@ -147,29 +152,27 @@ def show(outcome: Outcome, console: Console) -> None:
 
 
 def table(outcome: Outcome) -> Table:
-    """A line a network and typical batch size: times, and the errors of prices with it in the fit and left out."""
+    """A line a network and typical batch size: times, and the error of prices that were fitted without the network."""
     grid = Table(box=None, pad_edge=False, header_style="bold")
     grid.add_column("network")
     grid.add_column("batch", justify="right")
-    for part in Part:
-        for head in (part.value, "fitted", "left out"):
-            grid.add_column(head, justify="right")
+    for head in ("forward", "fwd + bwd", "optimizer"):
+        grid.add_column(head, justify="right")
+        grid.add_column("error", justify="right")
     found = {
-        (observation.network, observation.batch, observation.part): (observation.seconds, priced, left_out)
-        for observation, priced, left_out in zip(
-            outcome.evidence.observations, outcome.priced.tolist(), outcome.left_out.tolist(), strict=True
-        )
-        if observation.optimizer == "sgd"
+        (observation.network, observation.batch, observation.part): (observation.seconds, left_out)
+        for observation, left_out in zip(outcome.evidence.observations, outcome.left_out.tolist(), strict=True)
+        if observation.optimizer == PLAIN
     }
     for name in outcome.evidence.networks:
         for batch in TYPICAL:
             cells = []
             for part in Part:
                 if (name, batch, part) not in found:
-                    cells += ["", "", ""]
+                    cells += ["", ""]  # too slow to be measured
                     continue
-                seconds, priced, left_out = found[name, batch, part]
-                cells += [human_seconds(seconds), f"{priced / seconds - 1:+.0%}", f"{left_out / seconds - 1:+.0%}"]
+                seconds, left_out = found[name, batch, part]
+                cells += [human_seconds(seconds), f"{left_out / seconds - 1:+.0%}"]
             grid.add_row(name, str(batch), *cells)
     return grid
 
@@ -195,14 +198,24 @@ def _watts(option: str, text: str | None) -> float | None:
         raise UserError(f"{option} {shown(text)}: {error}") from error
 
 
-def _shares(outcome: Outcome, kinds: Sequence[str]) -> str:
-    efficiency = outcome.processor.efficiency.model_dump(by_alias=True)
-    return ", ".join(f"{kind} {efficiency[kind]:.0%}" for kind in kinds)
+def _shares(outcome: Outcome, kinds: Sequence[OpClass]) -> str:
+    return ", ".join(f"{kind} {outcome.processor.efficiency.of(kind):.0%}" for kind in kinds)
 
 
 def _said(found: Accuracy) -> str:
     errors = f"mean error {found.mape:.1%}, bias {found.bias:+.1%}, worst {found.worst:.0%}"
     return f"{errors}, rank correlation {found.rho:.3f}"
+
+
+def _fit(processor: Processor) -> dict[str, Any]:
+    overhead = {kind: processor.overheads.of(kind) for kind in OpClass}
+    return {
+        "gemm": processor.gemm,
+        "bandwidth": processor.bandwidth,
+        "overlap": processor.overlap,
+        "overhead": {kind.value: processor.overhead if own is None else own for kind, own in overhead.items()},
+        "efficiency": {kind.value: processor.efficiency.of(kind) for kind in OpClass},
+    }
 
 
 def _figures(found: Accuracy) -> dict[str, float]:
