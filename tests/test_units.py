@@ -187,7 +187,15 @@ def test_fields_are_written_with_units() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0 ns"), (2.5e-4, "250 µs"), (0.25, "250 ms"), (90, "90 s"), (0.99999, "1 s"), (600, "10 min"), (86400, "24 h")],
+    [
+        (0.0, "0 ns"),
+        (2.5e-4, "250 µs"),
+        (0.25, "250 ms"),
+        (90, "90 s"),
+        (0.99999, "1 s"),
+        (600, "10 min"),
+        (86400, "24 h"),
+    ],
 )
 def test_durations_for_people(value: float, text: str) -> None:
     """Three digits and a fitting unit."""

@@ -18,8 +18,9 @@ CASES: list[tuple[str, str, str]] = [
     (
         "seed: 7",
         "xyzzy: 7",
-        "xyzzy: unknown key; the keys here are access, auxiliary, data, evaluate, faults, fleet, learning, mode, model, "
-        "name, network, norm, on_oom, scheduler, seed, selection, server, training, until, workers (x.yaml, line 2)",
+        "xyzzy: unknown key; the keys here are access, auxiliary, data, evaluate, faults, fleet, learning, mode, "
+        "model, name, network, norm, on_oom, scheduler, seed, selection, server, training, until, workers "
+        "(x.yaml, line 2)",
     ),
     ("seed: 7", "seed: -1", "seed: -1 does not fit; give 0 or more (x.yaml, line 2)"),
     ("seed: 7", "seed: 7.5", "seed: 7.5 does not fit; give a whole number (x.yaml, line 2)"),

@@ -132,8 +132,8 @@ class Row:
         return self.file.error(sentence, self.line)
 
 
-def rows(file: TraceFile, needed: Iterable[str]) -> Iterator[Row]:
-    """The rows of a CSV file whose first line names the columns.
+def rows(file: TraceFile, needed: Iterable[str], *, bare: bool = False) -> Iterator[Row]:
+    """The rows of a CSV file whose first line names the columns; `bare` takes one cell alone for a row of that only.
 
     Raises:
         UserError: a `needed` column is missing, a row has too few cells, or there is no row.
@@ -151,6 +151,8 @@ def rows(file: TraceFile, needed: Iterable[str]) -> Iterator[Row]:
             for cells in table:
                 if not cells:
                     continue
+                if bare and len(cells) == 1:
+                    cells.extend([""] * (len(names) - 1))
                 if len(cells) < len(names):
                     raise file.error(f"{len(cells)} cells, but {len(names)} columns; complete the row", table.line_num)
                 empty = False

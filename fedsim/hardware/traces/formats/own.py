@@ -65,7 +65,7 @@ def _rates(file: TraceFile, choice: Choice) -> Directions:
     recording = _Recording()
     unit = choice.unit
     given: list[str] = []
-    for row in rows(file, ["time_s"]):
+    for row in rows(file, ["time_s"], bare=True):
         if not given:
             given = [name for name in ("up_bit_s", "down_bit_s") if name in row.columns]
             if not given:
@@ -96,7 +96,7 @@ def _capacities(row: Row, given: list[str]) -> tuple[float, ...] | None:
 
 def _attendance(file: TraceFile, wrap: bool) -> Attendance:
     recordings: dict[str, _Recording] = {}
-    for row in rows(file, ["time_s", "online"]):
+    for row in rows(file, ["time_s", "online"], bare=True):
         online = _online(row)
         values = None if online is None else (float(online),)
         recordings.setdefault(row.text("device"), _Recording()).add(row, values)

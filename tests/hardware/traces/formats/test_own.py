@@ -30,6 +30,14 @@ def test_rows_hold_until_the_next(tmp_path: Path) -> None:
     assert (found.length, found.wrap) == (4, True)
 
 
+@pytest.mark.parametrize("last", ["4,,", "4"])
+def test_a_time_alone_needs_no_commas(tmp_path: Path, last: str) -> None:
+    """As people write it; a row with some of its cells is still incomplete."""
+    assert rates(write(tmp_path, f"time_s,up_bit_s,down_bit_s\n0,8,80\n{last}\n")).length == 4
+    with pytest.raises(UserError, match=r"2 cells, but 3 columns; complete the row \(.*x\.csv, line 3\)"):
+        rates(write(tmp_path, "time_s,up_bit_s,down_bit_s\n0,8,80\n1,8\n"))
+
+
 def test_a_last_row_with_values_lasts_as_long_as_the_one_before(tmp_path: Path) -> None:
     """So that an evenly sampled recording needs no row to end it."""
     assert rates(write(tmp_path, "time_s,up_bit_s,down_bit_s\n0,8,80\n3,16,160\n")).length == 6
