@@ -254,3 +254,11 @@ def test_a_higher_clock_is_never_slower_and_never_thriftier(one: float, other: f
     cost = Cost((Operator(OpClass.CONV, Phase.FORWARD, 10**9, 10**6),))
     assert seconds(fast, cost) <= seconds(slow, cost)
     assert fast.busy_watts >= slow.busy_watts >= slow.ready_watts >= slow.idle_watts
+
+
+def test_the_watts_of_a_mode_are_held_against_the_processor_that_it_uses() -> None:
+    """With the GPU at half its clock busy is 4 W, so ready cannot be 5; for one that stays on the CPU it can."""
+    mode = {"gpu.clock": "0.4 GHz", "power.ready": "5 W"}
+    with pytest.raises(ValueError, match=r"5 W, outside idle to busy, 2 to 4 W"):
+        board(use="cpu", modes={"mode": mode | {"use": "gpu"}})
+    assert machine(board(use="cpu", modes={"mode": mode}), "mode").ready_watts == 5.0

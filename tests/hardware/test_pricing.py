@@ -361,6 +361,12 @@ def test_a_table_gives_the_measured_times() -> None:
     assert nanoseconds(table(), cost) == 27_000_000
 
 
+def test_an_optimizers_step_takes_its_time_in_a_table_once() -> None:
+    """Of all units together, even where each unit has an optimizer's operator of its own."""
+    each = tuple(of(unit, Phase.OPTIMIZER, OpClass.OPTIMIZER) for unit in ("conv1", "pool"))
+    assert by_operator(table(), Cost((*STEP[:-1], *each), 8, "net"))[-2:] == pytest.approx([1e-3, 0])
+
+
 @pytest.mark.parametrize(
     ("batch", "milliseconds"),
     [(8, 6), (20, 15), (32, 24), (80, 60), (128, 96), (160, 120), (4, 3), (1, 0.75)],

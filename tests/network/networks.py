@@ -39,20 +39,24 @@ def run(network: FluidNetwork, messages: Sequence[Message], *, late: bool = Fals
     `late`: at a moment at which both can happen, what is sent comes before the network's step.
     """
     found: dict[int, tuple[int, int]] = {}
+    last = 0  # the latest moment that the network knows of
     queue = sorted(range(len(messages)), key=lambda number: messages[number].now)
     while True:
         due = network.next()
+        assert due is None or due >= last, f"after {last} ns something is to happen at {due} ns"
         now = messages[queue[0]].now if queue else None
         if due is None and now is None:
             assert network.under_way() == []
             return [found[number] for number in range(len(messages))]
         if now is None or (due is not None and (due < now or (due == now and not late))):
             assert due is not None
+            last = due
             for arrival, number, start in network.step(due):
                 assert arrival == due
                 found[number] = (start, arrival)
         else:
             number = queue.pop(0)
+            last = messages[number].now
             times = send(network, messages[number], number)
             if times is not None:
                 found[number] = times

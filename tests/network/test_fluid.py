@@ -262,12 +262,14 @@ def test_the_luck_of_a_connection_is_its_own(server: Link) -> None:
     unsteady = link(60, 60, jitter="10 ms", loss="20 %")
     mine = [Message(k * S, 0, nbytes=100) for k in range(40)]
     others = [Message(k * S + 1, device, up, 100) for k in range(40) for device, up in ((0, False), (1, True))]
-    alone = [start for start, _ in run(network(unsteady, unsteady, server=server), mine)]
-    beside = [start for start, _ in run(network(unsteady, unsteady, server=server), mine + others)]
+
+    def delays(messages: Sequence[Message], seed: int = 0) -> list[int]:
+        found = run(network(unsteady, unsteady, server=server, seed=seed), messages)
+        return [start - message.now for (start, _), message in zip(found, messages, strict=True)]
+
+    alone, beside = delays(mine), delays(mine + others)
     assert beside[:40] == alone
-    theirs = {tuple(beside[40::2]), tuple(beside[41::2]), tuple(alone)}
-    theirs.add(tuple(start for start, _ in run(network(unsteady, unsteady, server=server, seed=1), mine)))
-    assert len(theirs) == 4
+    assert len({tuple(beside[40::2]), tuple(beside[41::2]), tuple(alone), tuple(delays(mine, seed=1))}) == 4
 
 
 def test_lost_packets_delay_some_messages_and_slow_all() -> None:

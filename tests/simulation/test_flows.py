@@ -174,6 +174,25 @@ def test_who_leaves_leaves_the_others_more(discipline: str) -> None:
     assert traffic(tabulate(world.trace)).lost == {"sender left": 2 * MB}
 
 
+def test_who_is_faster_since_another_left_is_there_before_what_comes_later() -> None:
+    """1 MB at half of 2 MB/s, and at all of it from 0.5 s on: after 0.75 s, and not when its end was due before."""
+    heard: list[tuple[float, str]] = []
+
+    async def server(me: Port) -> None:
+        await broadcast(range(2), Go())
+        got = await recv(Cargo, until=0.9)
+        heard.append((round(me.now, 4), type(got).__name__))
+
+    async def device(me: Port) -> None:
+        await recv(Go)
+        await send(SERVER, cargo(me, MB))
+        await recv(Ask)
+
+    flows = network(link(2, 1e6), link(2, 1e6), server=link(1e6, 2))
+    World(server, device, devices=2, network=flows, faults=[Fault(device=0, leave=0.5)]).run()
+    assert heard == [(0.75, "Cargo")]
+
+
 def test_what_was_on_its_way_to_who_leaves_is_lost_at_once() -> None:
     """The egress is the other's from then on; what is sent later is lost when it is sent, and takes nothing."""
 

@@ -26,7 +26,7 @@ from fedsim.script import (
 from fedsim.simulation import Fault, Ledger, Shortage
 from fedsim.simulation.envelopes import ENVELOPE_BYTES
 from fedsim.trace import Mark
-from tests.simulation.toys import Cargo, Delay, Done, Go, World, part, payload, work
+from tests.simulation.toys import Cargo, Delay, Done, Go, S, World, part, payload, work
 
 PROCESS = 1000
 CARGO = 400 + ENVELOPE_BYTES
@@ -60,6 +60,18 @@ def test_a_work_holds_memory_while_it_runs() -> None:
     world = World(server, memory=accounted())
     world.run()
     assert peaks(world) == {SERVER: (75, 0)}
+
+
+def test_what_a_works_command_holds_stays_when_the_work_is_done() -> None:
+    """5 bytes beside the 71 of the next work."""
+
+    async def server(me: Port) -> None:
+        await compute(needing(me, (70, 0), holds=5))
+        await compute(needing(me, (71, 0)))
+
+    world = World(server, memory=accounted())
+    world.run()
+    assert peaks(world) == {SERVER: (76, 1)}
 
 
 def test_works_that_run_side_by_side_need_their_sum() -> None:
@@ -134,6 +146,62 @@ def test_a_broadcast_is_held_once() -> None:
     assert peaks(world) == {SERVER: (CARGO, 0), 0: (CARGO, 2), 1: (CARGO, 2), 2: (CARGO, 2)}
 
 
+def test_a_broadcast_is_held_until_the_last_has_it() -> None:
+    """Three devices that are 1, 2 and 3 s away."""
+    accounts = accounted()
+    held: list[int] = []
+
+    class Farther(Delay):
+        def submit(self, now: int, source: int, target: int, nbytes: int, number: int) -> tuple[int, int]:
+            return now, now + (target + 1) * S
+
+    async def server(me: Port) -> None:
+        await broadcast(range(3), Cargo(payload(400)))
+        for _ in range(4):
+            await sleep(0.8)
+            held.append(accounts.held(SERVER) - PROCESS)
+
+    World(server, devices=3, network=Farther(), memory=accounts).run()
+    assert held == [CARGO, CARGO, CARGO, 0]
+
+
+def test_a_message_without_payload_takes_no_memory() -> None:
+    """Neither where it comes from nor where it waits."""
+
+    async def device(me: Port) -> None:
+        await recv(Go)
+        await send(SERVER, Done())
+
+    async def server(me: Port) -> None:
+        await send(0, Go())
+        await sleep(5)
+        await recv(Done)
+
+    world = World(server, device, network=Delay(1), memory=accounted())
+    world.run()
+    assert peaks(world) == {}
+
+
+def test_a_message_that_is_sent_again_while_it_is_under_way_is_held_once() -> None:
+    """Until the last of its transfers is over, after 3 s, and then no more."""
+    accounts = accounted()
+    held: list[int] = []
+
+    async def server(me: Port) -> None:
+        cargo = Cargo(payload(400), sender=SERVER)
+        await send(0, cargo)
+        await sleep(1)
+        await send(1, cargo)
+        for _ in range(3):
+            await sleep(0.75)
+            held.append(accounts.held(SERVER) - PROCESS)
+
+    world = World(server, devices=2, network=Delay(2), memory=accounts)
+    world.run()
+    assert held == [CARGO, CARGO, 0]
+    assert peaks(world)[SERVER] == (CARGO, 0)
+
+
 def test_messages_wait_in_the_receivers_memory_until_its_script_takes_them() -> None:
     """By a recv or by a poll."""
 
@@ -190,6 +258,30 @@ def test_a_shortage_may_only_be_recorded() -> None:
         (3, 1800, '{"usable": 1500}'),
     ]
     assert world.end == 4
+
+
+def test_all_that_a_node_may_use_is_no_shortage() -> None:
+    """500 bytes beside a process of 1,000, where 1,500 may be used."""
+
+    async def server(me: Port) -> None:
+        await compute(needing(me, (500, 0)))
+
+    world = World(server, memory=accounted(1500))
+    world.run()
+    assert peaks(world) == {SERVER: (500, 0)}
+
+
+def test_a_shortage_that_lasts_is_recorded_once() -> None:
+    """What is asked for beyond the limit while it is passed makes no further mark."""
+
+    async def server(me: Port) -> None:
+        await compute(needing(me, (600, 600)))
+        await compute(needing(me, (50, 0)))
+
+    world = World(server, memory=accounted(1500), shortage=Shortage.RECORD)
+    world.run()
+    assert world.marks("out_of_memory") == [("out_of_memory", SERVER, 0)]
+    assert peaks(world) == {SERVER: (650, 1)}
 
 
 @pytest.mark.parametrize("where", ["work", "command", "send", "arrival"])
@@ -271,6 +363,7 @@ def test_what_is_lost_on_the_way_is_let_go_of() -> None:
 
     async def server(me: Port) -> None:
         await send(0, Go())
+        await sleep(2)
         await send(0, Cargo(payload(400)))
         await sleep(9)
 
@@ -278,6 +371,7 @@ def test_what_is_lost_on_the_way_is_let_go_of() -> None:
     world.simulation.run()
     ledger = world.memory
     assert ledger is not None
+    assert {outcome for *_, outcome in world.transfers() if outcome != "delivered"} == {"sender left", "receiver left"}
     assert [ledger.held(node) for node in (SERVER, 0)] == [PROCESS, PROCESS]
 
 
