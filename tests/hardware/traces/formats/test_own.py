@@ -90,7 +90,7 @@ def test_devices_come_and_go(tmp_path: Path) -> None:
         ("up_bit_s\n1\n", r"there is no column time_s; .*\(.*x.csv, line 1\)"),
         ("time_s\n0\n", r"there is neither a column up_bit_s nor down_bit_s; add what the link carries \(.*, line 1\)"),
         ("time_s,up_bit_s\n", r"there are columns, but no rows; give a file with a recording in it \(.*x.csv\)"),
-        ("time_s,up_bit_s\n0,8,9\n1\n", r"1 cells, but 2 columns; complete the row \(.*x.csv, line 3\)"),
+        ("time_s,up_bit_s,down_bit_s\n0,8,9\n1,8\n", r"2 cells, but 3 columns; complete the row \(.*x.csv, line 3\)"),
         ("time_s,up_bit_s\n0,fast\n", r"up_bit_s: 'fast' is no number of zero or more; correct it \(.*x.csv, line 2\)"),
         ("time_s,up_bit_s\n0,-1\n", r"up_bit_s: '-1' is no number of zero or more; correct it \(.*x.csv, line 2\)"),
         ("time_s,up_bit_s\n0,nan\n", r"up_bit_s: 'nan' is no number of zero or more; correct it \(.*x.csv, line 2\)"),
