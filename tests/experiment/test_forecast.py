@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fedsim.errors import UserError
+from fedsim.experiment.assembly import Assembly
 from fedsim.experiment.building import Study, build
 from fedsim.experiment.checking import check
-from fedsim.experiment.forecast import Candidate, Objective, best, candidates, device_step, shortage, steps_of
+from fedsim.experiment.fleet import Fleet, Group
+from fedsim.experiment.forecast import Candidate, Need, Objective, best, candidates, device_step, shortage, steps_of
 from fedsim.experiment.loading import load_scenario
 from fedsim.experiment.running import run
+from fedsim.hardware.links import Link
+from fedsim.hardware.machines import Machine, machine
 from fedsim.hardware.pricing import seconds
+from fedsim.hardware.profiles import load_profile
 from fedsim.learning.plan import DEVICE, MODEL, SERVER_BLOCK
 from tests.experiment.toys import TOY
 
@@ -73,6 +81,126 @@ def test_a_step_without_contention_takes_what_a_run_takes() -> None:
     averaging = sum(seconds(fleet.server, plan.average_part(1).cost) for plan in blocks.values())
     envelopes = (2 + 1) * 64 / 8e6 + (2 + 1) * 64 / 4e6
     assert done.summary["seconds"] == pytest.approx(2 * step.seconds + step.model + averaging + envelopes, rel=1e-6)
+
+
+ACTIVATIONS, GRADIENT, LABEL, BLOCK = 12 * 4, 12 * 4, 8, 4 * (64 * 12 + 12)
+"""Bytes a sample at the first cut of `ALONE`, and of its device block."""
+
+
+def goodput(up: float, down: float, latency: float = 0.0) -> Link:
+    """A link of so many B/s."""
+    rates = {"up": f"{up!r} B/s", "down": f"{down!r} B/s", "rate": "goodput", "latency": f"{latency!r} s"}
+    return Link.model_validate(rates)
+
+
+def machine_of(speed: float, **more: Any) -> Machine:
+    """A machine of so many MAC/s, backward twice that, with 250 MB for its process."""
+    return machine(load_profile("pi-tier-1").model_copy(update={"speed": speed, **more}))
+
+
+@cache
+def split() -> Assembly:
+    """What `splitfed` makes of `ALONE`."""
+    return study(scheduler="splitfed").assembly
+
+
+def first(
+    groups: list[Group], server: Machine, link: Link, *, steps: int | None = None, efficiency: float = 1
+) -> Candidate:
+    """The first cut, for devices that hold 20, 33 and 50 samples."""
+    made, samples = split(), np.array([20, 33, 50])
+    fleet = Fleet(tuple(groups), server, link)
+    return candidates(fleet, made.model, made.training, samples, steps, efficiency)[0]
+
+
+FAST, NEAR = machine_of(1e15), goodput(1e12, 1e12)
+
+
+def test_a_cut_takes_as_long_as_the_slowest_device() -> None:
+    """Its batches one after the other, and the weights both ways; whichever group it is in."""
+    slow, quick = Group(machine_of(1e6), goodput(2000, 1000, 0.25), 1), Group(FAST, NEAR, 2)
+    device = 16 * 64 * 12 * 3 / 1e6  # forward, and twice that backward
+    batch = device + 0.25 + 16 * (ACTIVATIONS + LABEL) / 2000 + 0.25 + 16 * GRADIENT / 1000
+    model = 0.5 + BLOCK / 2000 + BLOCK / 1000
+    assert first([slow, quick], FAST, NEAR).seconds == pytest.approx(2 * batch + model)
+    assert first([slow, quick], FAST, NEAR, steps=7).seconds == pytest.approx(7 * batch + model)
+    several = first([replace(quick, count=1), replace(slow, count=2)], FAST, NEAR)
+    assert several.seconds == pytest.approx(4 * batch + model), "50 samples are four batches"
+
+
+def test_the_servers_link_may_be_what_limits_a_device() -> None:
+    """What it receives at, on the way up; what it sends at, on the way down; of line rates what messages get."""
+    made = split()
+    group, server = Group(FAST, goodput(1e12, 1e12), 1), goodput(1000, 4000)
+    phases = dict(device_step(group, FAST, server, made.blocks(), 16, 0.5).phases)
+    assert phases["up"] == pytest.approx(16 * (ACTIVATIONS + LABEL) / 4000)
+    assert phases["down"] == pytest.approx(16 * GRADIENT / 1000)
+    lines = Link.model_validate({"up": "4 kB/s", "down": "1 kB/s"})
+    for one, other in ((lines, NEAR), (NEAR, Link.model_validate({"up": "1 kB/s", "down": "4 kB/s"}))):
+        phases = dict(device_step(Group(FAST, one, 1), FAST, other, made.blocks(), 16, 0.5).phases)
+        assert phases["up"] == pytest.approx(16 * (ACTIVATIONS + LABEL) / 2000)
+        assert phases["down"] == pytest.approx(16 * GRADIENT / 500)
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_cut_takes_as_long_as_the_server_computes(lanes: int) -> None:
+    """For 2, 3 and 4 batches, on as many lanes as it has."""
+    groups = [Group(FAST, NEAR, 1), Group(FAST, NEAR, 2)]
+    server = machine_of(1e3, lanes=lanes)
+    batch = 16 * (12 * 8 + 8 * 10) * 3 / 1e3
+    assert first(groups, server, NEAR).seconds == pytest.approx(max(9 / lanes, 4) * batch)
+
+
+def test_a_cut_takes_as_long_as_the_servers_link_is_busy() -> None:
+    """With the activations, labels and gradients of all samples, and each device's block both ways."""
+    groups = [Group(FAST, NEAR, 1), Group(FAST, NEAR, 2)]
+    up, down = 103 * (ACTIVATIONS + LABEL) + 3 * BLOCK, 103 * GRADIENT + 3 * BLOCK
+    assert first(groups, FAST, goodput(1e12, 1000)).seconds == pytest.approx(up / 1000)
+    found = first(groups, FAST, goodput(1000, 1e12))
+    assert found.seconds == pytest.approx(down / 1000)
+    assert found.nbytes == up + down
+    line = Link.model_validate({"up": "1 TB/s", "down": "2 kB/s"})
+    assert first(groups, FAST, line, efficiency=0.5).seconds == pytest.approx(up / 1000)
+    trained = 3 * 5 * 16
+    found = first(groups, FAST, NEAR, steps=5)
+    assert found.nbytes == trained * (ACTIVATIONS + LABEL + GRADIENT) + 6 * BLOCK
+
+
+def test_a_cut_fits_if_it_fits_every_device() -> None:
+    """And is as near to a limit as the device that is nearest, in whatever group."""
+    memory = load_profile("pi-tier-1").memory
+    small = machine_of(1e9, memory=memory.model_copy(update={"usable": 200e6}))
+    large = machine_of(1e9, memory=memory.model_copy(update={"usable": 1e9}))
+    for a, b, fits, share in (
+        (small, large, False, 1.25),
+        (large, small, False, 1.25),
+        (large, large, True, 0.25),
+    ):
+        found = first([Group(a, NEAR, 1), Group(b, NEAR, 2)], FAST, NEAR)
+        assert found.fits is fits
+        assert found.memory == pytest.approx(share, rel=1e-3)
+
+
+def test_what_is_needed_to_the_byte_fits() -> None:
+    """And a byte more does not."""
+    assert Need("pi", 5, 3, 2, usable=10).fits
+    assert not Need("pi", 5, 3, 3, usable=10).fits
+
+
+def test_the_step_of_a_device_block_is_forward_or_backward() -> None:
+    """16 inputs, what ReLU keeps of them, and the gradient that comes back beside these."""
+    device = study(scheduler="splitfed").needs()[0]
+    assert device.step == 16 * (64 * 4 + 12 * 4 + 12 * 4)
+
+
+def test_a_batch_is_no_larger_than_what_there_is() -> None:
+    """200 samples in a batch of 512, on the device and on the server."""
+    made = study(scheduler="splitfed", training={"batch": 512, "optimizer": {"name": "sgd"}})
+    blocks, held = made.assembly.blocks(), int(made.assembly.samples.max())
+    assert held < 512
+    device, server = made.needs()
+    assert device.step == held * (64 * 4 + 12 * 4 + 12 * 4)
+    assert server.step == blocks[SERVER_BLOCK].train_part(held).memory
 
 
 def test_every_cut_with_work_on_both_sides_is_a_candidate() -> None:

@@ -10,7 +10,7 @@ import pytest
 from fedsim.hardware.traces.rates import RateTrace
 from fedsim.network import delays
 from fedsim.network.fluid import FluidNetwork
-from fedsim.network.topology import DeviceGroup, NetworkOptions
+from fedsim.network.topology import AccessPoint, DeviceGroup, NetworkOptions
 from tests.network.networks import MB, MS, WIDE, Message, S, link, run, seconds, send
 
 SHARED = pytest.mark.parametrize("server", [WIDE, link(9, 9)], ids=["alone", "shared"])
@@ -97,3 +97,46 @@ def test_nothing_is_announced_for_a_moment_that_has_passed() -> None:
         assert due is not None
         assert due >= late + odd
         world.step(due)
+
+
+def test_traces_may_fill_a_capacity_for_a_while_only() -> None:
+    """Two devices of 0.5, then 2 MB/s into 3: half a MB in the first second, and 1.5 in the next."""
+    group = DeviceGroup(2, link(), trace=stepped(0.5, 2), offsets=np.zeros(2))
+    assert seconds(run(FluidNetwork([group], link(9, 3)), [Message(0, k, nbytes=2 * MB) for k in range(2)])) == [2, 2]
+
+
+def test_rates_of_their_own_may_fill_a_capacity() -> None:
+    """1 and 3 MB/s into 3: the second device has 2."""
+    group = DeviceGroup(2, link(), rates=np.array([[1e6, 1e6], [3e6, 3e6]]))
+    assert seconds(run(FluidNetwork([group], link(9, 3)), [Message(0, 0), Message(0, 1, nbytes=2 * MB)])) == [1, 1]
+
+
+@pytest.mark.parametrize("loss", ["off", "mathis"])
+def test_losses_at_the_server_leave_its_rates_alone_unless_they_delay(loss: Any) -> None:
+    """`off`, and `mathis` where there is no round trip: two share all of 1 MB/s."""
+    world = FluidNetwork([DeviceGroup(2, link())], link(1, 1, loss="50 %"), options=NetworkOptions(loss=loss))
+    assert seconds(run(world, [Message(0, 0), Message(0, 1, up=False)])) == [1, 1]
+    assert seconds(run(world, [Message(9 * S, 0), Message(9 * S, 1)])) == [11, 11]
+
+
+def test_acknowledgements_alone_may_fill_an_ingress() -> None:
+    """100 MB/s down want 5 MB/s on the way back; the server takes 1: the way down gets 20."""
+    world = FluidNetwork([DeviceGroup(1, link(100, 100))], link(1e3, 1), options=NetworkOptions(ack_traffic=True))
+    assert seconds(run(world, [Message(0, 0, up=False, nbytes=100 * MB)])) == [5]
+
+
+def test_shares_by_latency_behind_an_access_point() -> None:
+    """Behind 3 MB/s, 0.1 and 0.2 s away: 2 and 1; the other half of an ingress of 6 is a third device's."""
+    links = [link(9, 9, latency=latency) for latency in (0.1, 0.2, 0.1)]
+    groups = [DeviceGroup(1, one, access) for one, access in zip(links, ("cell", "cell", None), strict=True)]
+    cell = {"cell": AccessPoint(3e6, 3e6, rate="goodput")}
+    world = FluidNetwork(groups, link(99, 6), cell, NetworkOptions(rtt_bias=True))
+    messages = [Message(100 * MS, 0, nbytes=2 * MB), Message(0, 1), Message(100 * MS, 2, nbytes=3 * MB)]
+    assert seconds(run(world, messages)) == pytest.approx([1.2, 1.2, 1.2], abs=1e-6)
+
+
+def test_a_flow_that_begins_as_anothers_trace_changes_has_carried_nothing_yet() -> None:
+    """Both a second after the start: 1 MB at half of 2 MB/s is there a second later."""
+    groups = [DeviceGroup(1, link(9, 9, latency=1)), DeviceGroup(1, link(), trace=stepped(1, 1.5), offsets=np.zeros(1))]
+    world = FluidNetwork(groups, link(9, 2))
+    assert seconds(run(world, [Message(0, 0), Message(0, 1, nbytes=10 * MB)]))[0] == 2
