@@ -15,8 +15,6 @@ import json
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from fedsim.calibration.networks import BATCHES, NETWORKS, TYPICAL
 from fedsim.calibration.running import LEFT_OUT, Plan, calibrate
 from fedsim.calibration.timing import QUICK, USUAL
@@ -54,7 +52,7 @@ def main() -> int:
     if given.json:
         print(json.dumps(document(outcome) | {"limit": LEFT_OUT, "networks": len(timed), "passed": passed}))
     else:
-        show(outcome, Console(highlight=False))
+        show(outcome)
         print(f"{len(timed)} networks (at least {NETS}): {'passed' if passed else 'failed'}")
     return 0 if passed else 1
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
@@ -27,6 +27,9 @@ from fedsim.errors import UserError, shown
 from fedsim.hardware.processors import Processor
 from fedsim.hardware.profiles import Kind
 from fedsim.units import WATTS, human_count, human_seconds
+
+WIDTH: Final = 80
+"""Columns that the table needs."""
 
 
 def calibrate_command(
@@ -65,10 +68,9 @@ def calibrate_command(
     if as_json:
         print(json.dumps(document(outcome) | {"profile": None if out is None else str(out)}, indent=1))
     else:
-        console = Console(highlight=False)
-        show(outcome, console)
+        show(outcome)
         if out is not None:
-            console.print(f"\n{out}", soft_wrap=True)
+            print(f"\n{out}")
     for remark in outcome.remarks():
         print(f"note: {remark}", file=sys.stderr)
     return 0
@@ -121,15 +123,17 @@ def document(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def show(outcome: Outcome, console: Console) -> None:
+def show(outcome: Outcome) -> None:
     """Print the table of networks and what it comes to."""
     evidence, fit = outcome.evidence, outcome.processor
+    # In a narrower terminal rich would fold each figure by itself; the terminal breaks lines at least as one.
+    console = Console(highlight=False, width=max(WIDTH, Console().width))
     console.print(
         f"{surroundings.cpu_name()}; {evidence.plan.processor}, threads: {evidence.plan.threads}, others' load "
         f"{evidence.load:.0%}, scatter of repeats {evidence.scatter:.0%}",
         soft_wrap=True,
     )
-    console.print(table(outcome), no_wrap=True)
+    console.print(table(outcome))
     console.print("error: of a price that was fitted without the network")
     gemm, memory = human_count(fit.gemm, "MAC/s"), human_count(fit.bandwidth, "B/s")
     prepared = fit.overhead if fit.overheads.conv is None else fit.overheads.conv

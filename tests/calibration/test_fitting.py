@@ -14,6 +14,7 @@ from fedsim.hardware.processors import Efficiency
 from tests.calibration.machines import TRUE, evidence, observed, refitted, true, worst
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processor", ["cpu", "gpu"])
 def test_the_figures_of_a_known_machine_are_found(processor: str) -> None:
     """Rates, shares and overheads to three digits; on a GPU, whose kernels take all tensors, as on a CPU."""
@@ -65,6 +66,7 @@ def test_no_figure_is_beyond_what_a_profile_may_say() -> None:
     assert found.overhead == 0
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(
     st.floats(0.05, 1.4),

@@ -51,7 +51,7 @@ def test_every_class_is_in_two_networks_at_least() -> None:
     for network in NETWORKS.values():
         if network.name in ("vgg11", "resnet18", "swin_t"):  # heavy, and nothing that others lack
             continue
-        plan = plan_of(measure(network.build("cpu")), 2, Sgd())
+        plan = plan_of(measure(network.build("meta")), 2, Sgd())
         found.update({op.kind for cost in costs(plan, 2).values() for op in cost.operators})
     assert all(found[kind] >= 2 for kind in OpClass if kind is not OpClass.COPY), found
 

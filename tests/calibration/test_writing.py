@@ -110,6 +110,7 @@ def test_watts_are_given_or_plausible_for_the_kind(tmp_path: Path) -> None:
     assert (origin.confidence, origin.ref) == (Confidence.UNVERIFIED, "given by --idle and --busy")
 
 
+@pytest.mark.slow
 def test_every_kind_has_a_profile(tmp_path: Path) -> None:
     """All but the abstract one, which is no machine."""
     for kind in Kind:

@@ -90,6 +90,17 @@ def test_a_table_of_networks_and_the_profile(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.usefixtures("made")
+def test_no_line_is_folded(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A narrower or a wider output gets the same lines."""
+    outputs = []
+    for columns in ("40", "80", "200"):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert main(["calibrate"]) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1] == outputs[2]
+
+
+@pytest.mark.usefixtures("made")
 def test_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
     """One document with every measurement, numbers in seconds, bytes and MACs; without --out nothing is written."""
     assert main(["calibrate", "--json"]) == 0
