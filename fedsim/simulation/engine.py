@@ -196,7 +196,10 @@ class Simulation:
 
     def _run_out(self, horizon: int) -> None:
         if self._limits.time is None:
-            raise RunError(f"at {self.now / 1e9:g} s something lasts beyond the end of the clock, {LAST / 1e9:g} s")
+            raise RunError(
+                f"at {self.now / 1e9:g} s something lasts beyond the end of the clock, {LAST / 1e9:g} s; look for a "
+                "latency, a link or a profile with such a figure, or give until.time"
+            )
         self.now = horizon
         self._ending = Ending.TIME
 
