@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from fedsim.experiment.checking import Findings, check
@@ -50,6 +51,31 @@ def test_figures_that_this_run_does_not_use_are_not_assumed() -> None:
     assert not [f for f in fields if f.startswith("processors.cpu") or (f.startswith("modes") and "5w" not in f)]
     assert any(field.startswith("processors.gpu") for field in fields)
     assert any(field.startswith("population") for field in assumed["lte"])
+
+
+def test_a_mode_may_choose_the_processor_whose_figures_are_assumed() -> None:
+    """The GPU trains, unless the mode says that the CPU does; other modes do not matter."""
+    for mode, processor in (("15w", "gpu"), ("cpu", "cpu")):
+        fleet = [{"profile": "jetson-agx-xavier", "link": "lte", "power_mode": mode}]
+        fields = found(fleet=fleet).assumptions()[f"jetson-agx-xavier@{mode}"]
+        assert {f.split(".")[1] for f in fields if f.startswith("processors.")} == {processor}
+        assert {f.split(".")[1] for f in fields if f.startswith("modes.")} <= {mode}
+
+
+def test_training_keeps_what_its_backward_needs() -> None:
+    """Of each unit alone: outputs of ReLU, and nothing of a linear layer, whose input is another's output."""
+    assert [unit.retained_bytes for unit in found().units] == [32, 20, 0]
+
+
+def test_a_scenario_fits_if_all_its_nodes_do() -> None:
+    """The server as much as the devices."""
+    findings = found()
+    assert findings.fits
+    short = replace(findings.server, usable=findings.server.total - 1)
+    assert not replace(findings, server=short).fits
+    first, second = findings.groups
+    groups = (first, replace(second, need=replace(second.need, usable=second.need.total - 1)))
+    assert not replace(findings, groups=groups).fits
 
 
 def test_a_check_says_how_far_to_trust_the_times() -> None:

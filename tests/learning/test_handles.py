@@ -11,6 +11,7 @@ import pytest
 
 from fedsim.learning.context import Device, Job, Server
 from fedsim.learning.learners import Batch, Learner, Mean, Node
+from fedsim.learning.optimizers import Sgd
 from fedsim.learning.plan import DEVICE, SERVER_BLOCK, BlockPlan
 from fedsim.script import SERVER, Command, Connected, Disconnected, Message, Payload, Purpose, Recv
 from tests.learning.toys import MLP, Federation
@@ -118,6 +119,50 @@ def test_works_announce_result_and_cost_before_they_run() -> None:
     assert (s.kind, s.samples, s.cost.macs) == ("step", 5, 5 * 3 * (30 + 20))
     assert (b.kind, b.samples, b.cost.macs) == ("backward", 5, 5 * 42)
     assert backward.result is None
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_learner_says_what_it_holds(keep: bool) -> None:
+    """Weights from `load` on, a gradient and a momentum each once it computes, until it is closed: all, or but that."""
+    federation = dataclasses.replace(MLP, optimizer=Sgd(lr=0.1, momentum=0.9), keep=keep)
+    plan = federation.bench(split=True).plans[DEVICE]
+    weights = 4 * (7 * 6 + 6)
+    port = FakePort(4)
+    node = Node(port)
+    learner = Learner(node, plan)
+    batch = Batch(0, 0, 5)
+
+    def held() -> list[int]:
+        found = [command.holds for command in port.commands]
+        port.commands.clear()
+        return found
+
+    other = node.payload(plan.weights)
+    learner.load(other)
+    assert held() == [0, weights], "opened, loaded"
+    forward = learner.forward(batch)
+    backward = learner.backward(node.payload(plan.activations(5)))
+    assert (forward.command.holds, backward.command.holds) == (2 * weights, 0)
+    learner.load(other)
+    learner.weights()
+    learner.close()
+    assert held() == [0, 0, -2 * weights if keep else -3 * weights]
+    unused = Learner(node, plan)
+    unused.load(other)
+    unused.close()
+    assert held() == [0, weights, -weights], "no momentum of a learner that has not computed"
+
+
+def test_a_mean_says_what_it_holds() -> None:
+    """One sum, from the first member on, which then takes the place of the global model."""
+    port = FakePort(SERVER)
+    node = Node(port)
+    total = Mean(node, PLANS[DEVICE], [2, 5], "samples")
+    for member in (2, 5):
+        total.put(member, node.payload(PLANS[DEVICE].weights), 7)
+    weights = PLANS[DEVICE].weights.nbytes
+    assert [command.holds for command in port.commands] == [0, weights, 0]
+    assert total.result().command.holds == -weights
 
 
 def test_training_is_one_work_with_a_span_a_step() -> None:

@@ -45,6 +45,20 @@ def vgg11() -> UnitList:
 # ------------------------------------------------------------------------------------------------ costs
 
 
+def test_what_a_device_multiplies_with_and_without_a_head() -> None:
+    """A block behind raw data: forward and the gradient of its weights; a linear head: forward and both gradients."""
+    found = cost(network("mlp"), 1, Auxiliary(kind="linear"))  # 192 to 12, and 12 to 7 classes
+    assert (found.block_macs, found.split_macs) == (192 * 12, 2 * 192 * 12)
+    assert (found.macs, found.training_macs) == (12 * 7, 2 * 192 * 12 + 3 * 12 * 7)
+
+
+def test_the_products_with_the_embedding_are_made_twice() -> None:
+    """Ten positions of 16 numbers by seven tokens: forward, and back to the positions; the tokens stay as they are."""
+    found = cost(network("transformer"), 1, Auxiliary(kind="linear"))
+    assert found.macs == 10 * 16 * 7
+    assert found.training_macs - found.split_macs == 2 * 10 * 16 * 7
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "macs", "ratio", "parameters", "warned"),

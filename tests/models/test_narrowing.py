@@ -192,7 +192,8 @@ def test_a_transformer_block_keeps_the_width_between_blocks() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("heads", "shared", "ratio", "wanted"), [(9, 3, 0.1, (1, 1)), (9, 3, 0.5, (4, 2)), (8, 2, 0.8, (6, 2))]
+    ("heads", "shared", "ratio", "wanted"),
+    [(9, 3, 0.1, (1, 1)), (9, 3, 0.5, (4, 2)), (8, 2, 0.8, (6, 2)), (6, 3, 0.5, (4, 2))],
 )
 def test_query_heads_share_key_heads_evenly(heads: int, shared: int, ratio: float, wanted: tuple[int, int]) -> None:
     """Grouped-query attention stays valid."""

@@ -441,3 +441,16 @@ def test_the_level_of_flows_that_just_fit_is_infinite() -> None:
 def test_moments_are_rounded_up_but_not_for_noise(seconds: float, expected: int) -> None:
     """One rounding, at the end."""
     assert moment(seconds) == expected
+
+
+def test_a_capacity_that_nobody_uses_may_change_without_any_effect() -> None:
+    """Its place has been given to another."""
+    old, new, world = Capacity(1.0), Capacity(2.0), Solved(General(), weighted=False)
+    first, second = Flow(10.0, crosses=((old, 1.0),)), Flow(10.0, crosses=((new, 1.0),))
+    world.start(0.0, first)
+    world.settle(0.0)
+    world.stop(0.0, first)
+    world.start(0.0, second)
+    world.resize(0.0, old, 50.0)
+    world.settle(0.0)
+    assert world.rate(second) == 2.0
