@@ -173,13 +173,13 @@ def _trust(profile: Profile) -> str:
 def _is_used(field: str, machine: Machine) -> bool:
     """Whether a figure of a profile counts here: not that of another power mode or another processor."""
     section, _, rest = field.partition(".")
-    if section == "modes":
-        return rest.partition(".")[0] == machine.mode
     profile = machine.profile
-    if section != "processors" or profile.processors is None:
-        return True
     mode = None if machine.mode is None else profile.modes[machine.mode]
-    return rest.partition(".")[0] == ((mode.use if mode is not None else None) or profile.use)
+    use = (mode.use if mode is not None else None) or profile.use
+    name, _, rest = rest.partition(".")
+    if section == "modes":
+        return name == machine.mode and rest.partition(".")[0] in (use, "power")
+    return section != "processors" or name == use
 
 
 def _gathered(known: Iterable[str], fields: Iterable[str]) -> list[str]:

@@ -63,11 +63,11 @@ class Learner:
     weights from `load` on, and gradients and optimizer state as well once it computes, until it is closed.
     """
 
-    __slots__ = ("_held", "_node", "number", "plan")
+    __slots__ = ("_held", "_kept", "_node", "number", "plan")
 
     def __init__(self, node: Node, plan: BlockPlan) -> None:
         self._node = node
-        self._held = 0
+        self._held = self._kept = 0
         self.plan = plan
         self.number = node.learner()
         node.queue(self.number, "open", plan.name)
@@ -78,11 +78,12 @@ class Learner:
         return more
 
     def _computing(self) -> int:
+        self._kept = self.plan.kept_bytes  # there is optimizer state from now on
         return self._holding(self.plan.weights.nbytes + self.plan.warm_bytes)
 
     def load(self, weights: Payload) -> None:
         """Take over `weights`; the optimizer starts afresh unless the scenario keeps its state."""
-        holds = self._holding(max(self._held, self.plan.weights.nbytes))
+        holds = self._holding(max(self._held, self.plan.weights.nbytes + self._kept))
         self._node.queue(self.number, "load", weights, holds=holds)
 
     def weights(self) -> Payload:
@@ -105,8 +106,7 @@ class Learner:
 
     def close(self) -> None:
         """Drop the weights (and the optimizer state, unless the scenario keeps it); `load` opens it again."""
-        kept = self.plan.kept_bytes if self._held > self.plan.weights.nbytes else 0
-        self._node.queue(self.number, "close", holds=self._holding(kept))
+        self._node.queue(self.number, "close", holds=self._holding(self._kept))
 
     def train(self, batches: Sequence[Batch]) -> Work[None]:
         """A local step on each batch, one after the other, as one work with a span a step."""

@@ -147,6 +147,9 @@ def test_a_learner_says_what_it_holds(keep: bool) -> None:
     learner.weights()
     learner.close()
     assert held() == [0, 0, -2 * weights if keep else -3 * weights]
+    learner.load(other)
+    learner.close()
+    assert held() == [weights, -weights], "the state that is kept stays beside the weights, and when they go"
     unused = Learner(node, plan)
     unused.load(other)
     unused.close()
