@@ -9,6 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
+
+HEAD_PREFIX: Final = "aux_"
+"""Of the names of an auxiliary head's units, so that they can stand in one list with the device block's.
+
+What belongs to the head but to none of its units, such as its loss, is counted under a name of this kind, too.
+"""
 
 
 class OpClass(StrEnum):
@@ -70,13 +77,25 @@ class Cost:
     """Multiply-accumulates of all operators, as counted."""
     forward_macs: int = field(init=False, repr=False)
     """Multiply-accumulates of the forward operators."""
+    head_macs: int = field(init=False, repr=False)
+    """Multiply-accumulates of an auxiliary head's operators, forward and backward."""
+    own_forward_macs: int = field(init=False, repr=False)
+    """Multiply-accumulates of the forward operators that are no head's."""
     bytes: int = field(init=False, repr=False)
     """Bytes read and written by all operators."""
 
     def __post_init__(self) -> None:
-        forward = sum(op.macs * op.count for op in self.operators if op.phase is Phase.FORWARD)
-        object.__setattr__(self, "macs", sum(op.macs * op.count for op in self.operators))
+        macs = forward = head = own = 0
+        for op in self.operators:
+            here, forwards, heads = op.macs * op.count, op.phase is Phase.FORWARD, op.unit.startswith(HEAD_PREFIX)
+            macs += here
+            forward += here * forwards
+            head += here * heads
+            own += here * (forwards and not heads)
+        object.__setattr__(self, "macs", macs)
         object.__setattr__(self, "forward_macs", forward)
+        object.__setattr__(self, "head_macs", head)
+        object.__setattr__(self, "own_forward_macs", own)
         object.__setattr__(self, "bytes", sum(op.bytes * op.count for op in self.operators))
 
     def __add__(self, other: Cost) -> Cost:

@@ -21,13 +21,17 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 ROW_GROUP: Final = 100_000
 PURPOSES: Final = ("weights", "activations", "gradients", "labels", "control")
 
 
 class Span(NamedTuple):
-    """Computing on one lane of a node; `wasted` where its result was lost: the node left, or the run ended first."""
+    """Computing on one lane of a node; `wasted` where its result was lost: the node left, or the run ended first.
+
+    Of `macs`, `forward_macs` are those that go forward through the model's own units and `head_macs` those that an
+    auxiliary head takes, both ways. `samples` are those that it trains: of several spans of one batch, one has them.
+    """
 
     node: int
     lane: int
@@ -38,6 +42,7 @@ class Span(NamedTuple):
     forward_macs: int
     samples: int
     wasted: bool
+    head_macs: int
 
 
 class Transfer(NamedTuple):

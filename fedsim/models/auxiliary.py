@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedsim import seeds
+from fedsim.costs import HEAD_PREFIX
 from fedsim.errors import UserError
 from fedsim.models.building import seeded
 from fedsim.models.counting import measure
@@ -26,8 +27,8 @@ from fedsim.models.narrowing import Widths, narrow, scaled
 from fedsim.models.options import Auxiliary
 from fedsim.models.units import UnitList, check_cut
 
-PREFIX: Final = "aux_"
-"""Of the names of a head's units, so that they can stand in one list with the device block's."""
+PREFIX: Final = HEAD_PREFIX
+"""Of the names of a head's units: by it their costs are told from the device block's."""
 
 SAMPLED: Final = 1024
 """Tokens that a sampled vocabulary holds."""

@@ -51,6 +51,7 @@ class Spans:
     forward_macs: Ints
     samples: Ints
     wasted: Bools
+    head_macs: Ints
 
 
 @dataclass(frozen=True, slots=True)

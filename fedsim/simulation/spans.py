@@ -46,7 +46,8 @@ def append(spans: Spans, node: int, work: Work[Any], lane: int, end: int, price:
     for part in work.parts:
         start, cost = end, part.cost
         end += price(node, cost, start)
-        spans.append((node, lane, part.kind, start, end, cost.macs, cost.forward_macs, part.samples, False))
+        macs, forward, head = cost.macs, cost.own_forward_macs, cost.head_macs
+        spans.append((node, lane, part.kind, start, end, macs, forward, part.samples, False, head))
     return end
 
 
@@ -57,10 +58,11 @@ def cut(spans: Spans, now: int) -> Spans:
     """
     stands: Spans = []
     for span in spans:
-        node, lane, kind, start, end, macs, forward_macs, samples, _ = span
+        node, lane, kind, start, end, macs, forward, samples, _, head = span
         if end <= now:
-            stands.append((node, lane, kind, start, end, macs, forward_macs, samples, True))
+            stands.append((node, lane, kind, start, end, macs, forward, samples, True, head))
         elif start < now:
             done, whole = now - start, end - start
-            stands.append((node, lane, kind, start, now, macs * done // whole, forward_macs * done // whole, 0, True))
+            macs, forward, head = (each * done // whole for each in (macs, forward, head))
+            stands.append((node, lane, kind, start, now, macs, forward, 0, True, head))
     return stands

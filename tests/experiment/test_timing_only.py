@@ -58,7 +58,7 @@ def test_the_accounts_of_every_run_are_checked() -> None:
     """A nanosecond too much is an error, and the watcher hears of the end all the same."""
 
     def forge(simulation: Simulation) -> None:
-        simulation.trace.spans.append((0, 0, "step", 0, 1, 0, 0, 0, False))
+        simulation.trace.spans.append((0, 0, "step", 0, 1, 0, 0, 0, False, 0))
 
     with pytest.raises(AccountingError, match=r"node 0 \(device 0\)"):
         fedsim.run(TOY, learning=False, watcher=Follower(forge))

@@ -39,8 +39,8 @@ class Tape:
         self.trace = Trace((server, *boards), self.scenario, end=self.end)
 
     def span(self, node: int, start: int, end: int, kind: str = "step", **more: Any) -> None:
-        """Computing; macs, forward_macs, samples, lane and wasted by name."""
-        known = {"lane": 0, "macs": 0, "forward_macs": 0, "samples": 0, "wasted": False} | more
+        """Computing; macs, forward_macs, head_macs, samples, lane and wasted by name."""
+        known = {"lane": 0, "macs": 0, "forward_macs": 0, "samples": 0, "wasted": False, "head_macs": 0} | more
         self.trace.spans.append(tuple(Span(node=node, kind=kind, start=start, end=end, **known)))
 
     def send(self, source: int, target: int, role: str, queued: int, arrived: int, **more: Any) -> int:

@@ -173,7 +173,7 @@ def _negative(tape: Tape) -> None:
 
 
 def _backwards(tape: Tape) -> None:
-    tape.trace.spans[0] = (0, 0, "step", 20, 10, 0, 0, 0, False)
+    tape.trace.spans[0] = (0, 0, "step", 20, 10, 0, 0, 0, False, 0)
 
 
 def _stranger(tape: Tape) -> None:

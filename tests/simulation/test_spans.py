@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from fedsim.costs import Cost, OpClass, Operator, Phase
 from fedsim.errors import ScriptError
-from fedsim.script import Work
+from fedsim.script import Command, Part, Work
 from fedsim.simulation.spans import Spans, cut, lay
+from fedsim.trace import Span
 from tests.simulation.toys import S, price, work
+
+
+def operator(phase: Phase, macs: int, unit: str = "") -> Operator:
+    """One of a unit."""
+    return Operator(OpClass.LINEAR, phase, macs, 0, unit=unit)
 
 
 def test_works_are_laid_from_their_start_on() -> None:
@@ -23,6 +30,15 @@ def test_works_are_laid_from_their_start_on() -> None:
     assert end == 13 * S
 
 
+def test_a_span_tells_forward_and_head_apart() -> None:
+    """The head's forward is the head's; what is neither is backward."""
+    operators = (operator(Phase.FORWARD, 3, "a"), operator(Phase.FORWARD, 5, "aux_b"), operator(Phase.BACKWARD, 6, "a"))
+    spans: Spans = []
+    lay(spans, 0, [Work(Command(0, 1, "train"), (Part("step", Cost(operators, 2), 2),), None)], 0, 1, price)
+    span = Span._make(spans[0])
+    assert (span.macs, span.forward_macs, span.head_macs, span.samples) == (14, 3, 5, 2)
+
+
 def test_what_is_cut_off_stands_up_to_there_and_is_wasted() -> None:
     """Whole parts keep their samples; a part that would begin at the cut leaves no record."""
     spans: Spans = []
@@ -33,9 +49,10 @@ def test_what_is_cut_off_stands_up_to_there_and_is_wasted() -> None:
 
 
 def test_the_share_of_a_part_that_was_cut_is_rounded_down() -> None:
-    """MACs are whole: a third of 10 is 3."""
-    spans: Spans = [(0, 0, "step", 0, 30, 10, 5, 1, False)]
-    assert cut(spans, 10) == [(0, 0, "step", 0, 10, 3, 1, 0, True)]
+    """MACs are whole: a third of 10 is 3; forward and head are cut as the whole is."""
+    spans: Spans = [(0, 0, "step", 0, 30, 10, 5, 1, False, 4)]
+    assert cut(spans, 10) == [(0, 0, "step", 0, 10, 3, 1, 0, True, 1)]
+    assert cut(spans, 30) == [(0, 0, "step", 0, 30, 10, 5, 1, True, 4)]
 
 
 @pytest.mark.parametrize("others", [[], [work(0, 1)]])
