@@ -1,1 +1,4 @@
-"""Payloads: what is known of them (`meta`) and the tensors themselves (`tensors`, the part that imports torch)."""
+"""Payloads: what is known of them (`meta`, `codecs`), the tensors themselves, and how these travel.
+
+`tensors`, `memory` and `coding` import torch.
+"""

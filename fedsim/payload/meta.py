@@ -1,14 +1,18 @@
-"""What is known of a payload without its values: shapes, dtypes, purpose, exact bytes. No torch here."""
+"""What is known of a payload without its values: shapes, dtypes, purpose, codec, exact bytes. No torch here."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
+from fedsim.payload.codecs import PLAIN, Codec
 from fedsim.script import Purpose
 
 ITEM_BYTES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "uint8": 1, "bool": 1}
+REAL: Final = frozenset({"float32", "float64", "float16", "bfloat16"})
+"""The dtypes that codecs act on; the others travel as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +33,29 @@ class Shape:
         """Bytes of the elements, without any header."""
         return self.elements * ITEM_BYTES[self.dtype]
 
+    def coded(self, codec: Codec) -> Codec:
+        """The codec that applies to it, where `codec` is that of its payload."""
+        return codec if self.dtype in REAL else PLAIN
+
+    def coded_bytes(self, codec: Codec) -> int:
+        """Bytes on the link, where `codec` is that of its payload."""
+        return self.coded(codec).nbytes(self.elements, ITEM_BYTES[self.dtype])
+
 
 @dataclass(frozen=True)
 class TensorMeta:
-    """The shapes of a payload, in order, and what they are for."""
+    """The shapes of a payload, in order, what they are for, and how they travel."""
 
     purpose: Purpose
     shapes: tuple[Shape, ...]
+    codec: Codec = PLAIN
 
     @cached_property
     def nbytes(self) -> int:
-        """Exact bytes of all tensors together."""
+        """Exact bytes of all tensors together on a link."""
+        return sum(shape.coded_bytes(self.codec) for shape in self.shapes)
+
+    @cached_property
+    def memory_bytes(self) -> int:
+        """Exact bytes of all tensors together in memory."""
         return sum(shape.nbytes for shape in self.shapes)
