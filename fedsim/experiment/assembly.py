@@ -39,6 +39,12 @@ class Assembly:
     participants: int
     rounds: int | None
     limits: Limits
+    head: ModelMeasure | None = None
+    """The auxiliary head, for schedulers that train devices by a local loss."""
+    need: int | None = None
+    """Contributions that complete a round; None: all that were asked for."""
+    window: float | None = None
+    """Seconds after which a round ends with those that came; None: it has no such end."""
     seed: int = 0
     network: NetworkOptions = field(default_factory=NetworkOptions)
     access: Mapping[str, AccessPoint] = field(default_factory=dict)
@@ -48,7 +54,21 @@ class Assembly:
 
     def blocks(self) -> dict[str, BlockPlan]:
         """The blocks that the scheduler's learners hold."""
-        return plans(self.model, self.cut if self.scheduler.splits else None, self.training)
+        return plans(self.model, self.cut if self.scheduler.splits else None, self.training, self.head)
+
+    def job(self, blocks: dict[str, BlockPlan] | None = None) -> Job:
+        """What scripts may know; `blocks` are those of a host that is there already."""
+        return Job(
+            seed=self.seed,
+            plans=self.blocks() if blocks is None else blocks,
+            samples=self.samples,
+            participants=self.participants,
+            need=self.need,
+            window=self.window,
+            rounds=self.rounds,
+            batch=self.training.batch,
+            drop_last=self.training.drop_last,
+        )
 
     def simulation(
         self,
@@ -58,14 +78,7 @@ class Assembly:
         observe: Callable[[str, float], None] | None = None,
     ) -> Simulation:
         """A run on the virtual clock, ready to start; timing only, unless there are workers."""
-        job = Job(
-            seed=self.seed,
-            plans=self.blocks() if blocks is None else blocks,
-            samples=self.samples,
-            participants=self.participants,
-            rounds=self.rounds,
-            batch=self.training.batch,
-        )
+        job = self.job(blocks)
         scheduler, fleet = self.scheduler, self.fleet
 
         def server(port: Port) -> Any:

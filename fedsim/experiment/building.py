@@ -30,6 +30,7 @@ from fedsim.simulation import Fault, Limits, Shortage
 
 if TYPE_CHECKING:
     from fedsim.learning.host import Host
+    from fedsim.models.auxiliary import Head
     from fedsim.models.measure import ModelMeasure
     from fedsim.models.units import UnitList
 
@@ -61,11 +62,9 @@ class Study:
         Raises:
             UserError: there can be no such head there.
         """
-        from fedsim.models.auxiliary import build_head
-
         options, device = self.scenario.auxiliary.options, _counting_device(self.scenario)
         network = _network(self.scenario, self.info, self.objects, device)
-        head = build_head(network, cut, options, self.scenario.seed)
+        head = _head(self.scenario, network, cut)
         return head_cost(self.assembly.model, cut, options, head.measure(network.block(0, cut)))
 
     def host(self) -> Host:
@@ -89,7 +88,9 @@ class Study:
             test=test,
         )
         network = _network(self.scenario, self.info, self.objects)
-        return Host(network, self.assembly.blocks(), samples, self.scenario.seed)
+        cut = self.assembly.cut
+        head = None if self.assembly.head is None or cut is None else _head(self.scenario, network, cut)
+        return Host(network, self.assembly.blocks(), samples, self.scenario.seed, head)
 
 
 def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
@@ -114,10 +115,15 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
     cut = choose_cut(scenario, model, fleet, training, samples)
     if scenario.model.cut == "auto" and cut is not None:  # from here on as if it had been given
         scenario = scenario.model_copy(update={"model": scenario.model.model_copy(update={"cut": cut})})
+    head = None
+    if cut is not None and has_local_loss(scenario.scheduler.options):
+        with placed(scenario, "auxiliary"):
+            head = _head(scenario, network, cut).measure(network.block(0, cut))
     assembly = Assembly(
         scheduler=scenario.scheduler.options,
         model=model,
         cut=cut,
+        head=head,
         training=training,
         fleet=fleet,
         samples=samples,
@@ -162,6 +168,18 @@ def _network(scenario: Scenario, info: DataInfo, objects: Mapping[str, Any], dev
             objects=objects,
             device=device,
         )
+
+
+def has_local_loss(scheduler: Any) -> bool:
+    """Whether a scheduler's devices train by a loss of their own, through an auxiliary head."""
+    return bool(getattr(scheduler, "local_loss", False))
+
+
+def _head(scenario: Scenario, network: UnitList, cut: int) -> Head:
+    """The scenario's auxiliary head behind a cut of its network, with its initial weights."""
+    from fedsim.models.auxiliary import build_head
+
+    return build_head(network, cut, scenario.auxiliary.options, scenario.seed)
 
 
 def check_scheduler(scenario: Scenario) -> None:

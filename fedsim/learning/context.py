@@ -5,7 +5,7 @@ Both are made of handles and plain numbers; they know neither clocks, nor tensor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -13,17 +13,21 @@ from typing import Literal
 import numpy as np
 
 from fedsim import seeds
-from fedsim.learning.learners import Batch, Learner, Mean, Node
+from fedsim.learning.crew import Crew
+from fedsim.learning.learners import Batch, Learner, Node, WeightPart
 from fedsim.learning.plan import DEVICE, MODEL, SERVER_BLOCK, BlockPlan
-from fedsim.script import SERVER, Connected, Disconnected, Message, Payload, Port, recv
+from fedsim.learning.pool import Pool, Store
+from fedsim.learning.rounds import Barrier
+from fedsim.learning.sums import Changes, Combining, Mean
+from fedsim.script import SERVER, Connected, Disconnected, Message, Payload, Port, Work, recv
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """What every script of a run may know.
 
-    `samples[k]` is the number of training samples of device k; `participants` how many devices a round asks for;
-    `rounds` the scenario's `until.rounds`, None for no limit.
+    `samples[k]` is the number of training samples of device k; `participants` how many devices a round asks, of which
+    `need` complete it (None for all) within `window` seconds; `rounds` the scenario's `until.rounds` (None: no limit).
     """
 
     seed: int
@@ -32,6 +36,9 @@ class Job:
     participants: int
     rounds: int | None
     batch: int
+    need: int | None = None
+    window: float | None = None
+    drop_last: bool = False
 
 
 class Inbox:
@@ -50,10 +57,11 @@ class Inbox:
 class Device:
     """A device's `me`: its data, and its model or block."""
 
-    __slots__ = ("_epoch", "_job", "_start", "block", "inbox", "number", "samples")
+    __slots__ = ("_epoch", "_job", "_port", "_start", "block", "inbox", "number", "samples")
 
     def __init__(self, port: Port, job: Job) -> None:
         node = Node(port)
+        self._port = port
         self._job = job
         self._epoch = self._start = 0
         self.number = port.node
@@ -75,11 +83,20 @@ class Device:
         """The whole model, where the scheduler does not split it."""
         return self.block
 
+    @property
+    def now(self) -> float:
+        """Seconds since the start of the run, on the run's own clock."""
+        return self._port.now
+
+    def mark(self, name: str, value: float = 0.0) -> None:
+        """Record a moment in the trace, such as `skipped`: activations that nobody had room for."""
+        self._port.mark(name, value)
+
     def batches(self, steps: int | None = None, epochs: int = 1) -> tuple[Batch, ...]:
         """The next batches: `steps` of them, or `epochs` whole passes over the device's data.
 
         The order of a pass depends on (seed, device, number of the pass) only. The last batch of a pass holds what
-        is left. Steps go on where the last ones ended; passes begin with a fresh one.
+        is left, unless the scenario drops it. Steps go on where the last ones ended; passes begin with a fresh one.
         """
         taken: list[Batch] = []
         if steps is None:
@@ -87,18 +104,37 @@ class Device:
                 self._epoch, self._start = self._epoch + 1, 0
             last = self._epoch + epochs
         while (self._epoch < last) if steps is None else (len(taken) < steps):
-            size = min(self._job.batch, self.samples - self._start)
-            taken.append(Batch(self._epoch, self._start, size))
-            self._start += size
-            if self._start == self.samples:
+            taken.append(Batch(self._epoch, self._start, min(self._job.batch, self.samples - self._start)))
+            self._start += taken[-1].size
+            left = self.samples - self._start
+            if not left or (self._job.drop_last and left < self._job.batch):
                 self._epoch, self._start = self._epoch + 1, 0
         return tuple(taken)
+
+    def all_batches(self) -> tuple[Batch, ...]:
+        """Every sample exactly once, in the order of the pass that would come next; moves nothing on."""
+        size = self._job.batch
+        return tuple(
+            Batch(self._epoch, start, min(size, self.samples - start)) for start in range(0, self.samples, size)
+        )
 
 
 class Server:
     """The server's `me`: the devices, the server block, aggregation, rounds."""
 
-    __slots__ = ("_job", "_node", "_plan", "_port", "_rng", "_version", "block", "devices", "inbox", "initial")
+    __slots__ = (
+        "_combining",
+        "_job",
+        "_node",
+        "_plan",
+        "_port",
+        "_rng",
+        "_version",
+        "block",
+        "devices",
+        "inbox",
+        "initial",
+    )
 
     def __init__(self, port: Port, job: Job, devices: int) -> None:
         self._port = port
@@ -112,15 +148,48 @@ class Server:
         self.inbox = Inbox(port)
         start = Learner(self._node, self._plan)
         self.initial: Payload = start.weights()
-        """The weights that devices start from: the device block's or the whole model's."""
+        """The weights that devices start from: the device block's (its head's with them) or the whole model's."""
         self._node.queue(start.number, "close", holds=self._plan.weights.nbytes)  # as the global model, from here on
         self.block = Learner(self._node, job.plans.get(SERVER_BLOCK, self._plan))
         """The server block (the whole model, where the scheduler does not split it)."""
+        self._combining = Combining(self._node, job.plans.values())
+
+    # ------------------------------------------------------------------------------------ what is known
 
     @property
     def rounds(self) -> int | None:
         """The scenario's `until.rounds`, None for no limit."""
         return self._job.rounds
+
+    @property
+    def updates(self) -> int | None:
+        """The aggregations of an asynchronous run: `until.rounds` times the number of devices; None for no limit."""
+        return None if self._job.rounds is None else self._job.rounds * len(self.devices)
+
+    @property
+    def now(self) -> float:
+        """Seconds since the start of the run, on the run's own clock."""
+        return self._port.now
+
+    @property
+    def batch(self) -> int:
+        """Samples in a step."""
+        return self._job.batch
+
+    @property
+    def plans(self) -> Mapping[str, BlockPlan]:
+        """What the blocks of the model cost and weigh, by name."""
+        return self._job.plans
+
+    def samples(self, device: int) -> int:
+        """Number of training samples on a device."""
+        return int(self._job.samples[device])
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        """A generator of the server's own for a purpose; the same for the same seed."""
+        return seeds.generator(self._job.seed, SERVER, purpose)
+
+    # ---------------------------------------------------------------------------------- who takes part
 
     def present(self) -> Sequence[int]:
         """The devices that are there now; notices of leaving and returning that still wait are settled by this."""
@@ -143,20 +212,79 @@ class Server:
         return tuple(sorted(present[i] for i in drawn.tolist()))
 
     @contextmanager
-    def round(self, number: int, chosen: Sequence[int], need: int | None = None) -> Iterator[None]:
-        """A barrier: the contributions of `chosen` that come before it closes belong to it; `need` complete it."""
-        self._port.mark("round.open", number, {"nodes": list(chosen), "need": len(chosen) if need is None else need})
-        yield
+    def round(self, number: int, chosen: Sequence[int]) -> Iterator[Barrier]:
+        """A barrier: the contributions of `chosen` that come before it closes belong to it.
+
+        As many complete it as the scenario asks for, all by default; a window of time closes it with those that came.
+        """
+        wanted, window = self._job.need, self._job.window
+        need = len(chosen) if wanted is None else min(wanted, len(chosen))
+        barrier = Barrier(number, chosen, need=need, until=None if window is None else self._port.now + window)
+        self._port.mark("round.open", number, {"nodes": list(chosen), "need": need})
+        yield barrier
         self._port.mark("round.close", number, None)
 
+    def crew(self, concurrency: int | None) -> Crew:
+        """The devices of an asynchronous system that train at the same time; all, where no number is given."""
+        return Crew(self._port, self.devices, concurrency, self.rng("crew"))
+
+    # -------------------------------------------------------------------------- what is made of models
+
     def mean(
-        self, expected: Sequence[int], weighting: Literal["samples", "uniform"] = "samples", *, of: str = "devices"
+        self,
+        expected: Sequence[int],
+        weighting: Literal["samples", "uniform"] = "samples",
+        *,
+        of: Literal["devices", "copies"] = "devices",
+        part: WeightPart = "weights",
     ) -> Mean:
         """A running mean over `expected` of what devices send (`of="devices"`) or of the server block's copies."""
         plan = self._plan if of == "devices" else self.block.plan
-        return Mean(self._node, plan, expected, weighting)
+        return Mean(self._node, plan, expected, weighting, part)
+
+    def changes(self) -> Changes:
+        """A running sum of changes of what devices train."""
+        return Changes(self._node, self._plan)
+
+    def mix(self, one: Payload, other: Payload, weight: float) -> Work[Payload]:
+        """(1 − weight)·one + weight·other; buffers alike, integer buffers take the larger value."""
+        return self._combining.mix(one, other, weight)
+
+    def toward(self, one: Payload, other: Payload, rate: float) -> Work[Payload]:
+        """one + rate·(other − one) for parameters; buffers are those of `other`."""
+        return self._combining.toward(one, other, rate)
+
+    def shift(self, one: Payload, other: Payload, factor: float) -> Work[Payload]:
+        """one + factor·other, of parameters without buffers, such as control variates."""
+        return self._combining.shift(one, other, factor)
+
+    def zero_control(self) -> Payload:
+        """A control variate of zeros: one value a parameter of what devices train."""
+        return self._combining.zeros(self._plan)
+
+    def without_head(self, weights: Payload) -> Payload:
+        """The device block alone, of weights that hold its head, too."""
+        return self._combining.part(self._plan, weights, "block")
+
+    def pool(self, store: Store = "ram") -> Pool:
+        """A pool for activations."""
+        return Pool(self._node, store)
+
+    # --------------------------------------------------------------------------------- what is recorded
 
     def publish(self, *model: Payload) -> None:
         """Name the current global model: the whole one, or the device block and the server block."""
         self._version += 1
         self._port.publish(self._version, model)
+
+    def mark(self, name: str, value: float = 0.0, detail: Mapping[str, object] | None = None) -> None:
+        """Record a moment in the trace."""
+        self._port.mark(name, value, detail)
+
+    def consumed(self, device: int) -> None:
+        """Record that the server block has taken a step on a batch of `device`."""
+        self._port.mark("consumed", device)
+
+    def rejected(self, device: int) -> None:
+        """Record that a batch of `device` has come and was not taken."""
+        self._port.mark("rejected", device)

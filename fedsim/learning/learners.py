@@ -6,13 +6,19 @@ queued behind everything the node has been told before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedsim.learning.plan import BlockPlan
 from fedsim.payload.meta import TensorMeta
 from fedsim.script import Command, Payload, Port, Work
+
+WeightPart = Literal["weights", "block", "head", "parameters"]
+"""All weights of a block; without its head; the head's alone; or the trained parameters, without buffers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,28 @@ class Node:
         self.port.command(self.command(learner, method, *args, output=output, holds=holds))
 
 
+@dataclass(frozen=True, slots=True)
+class Proximal:
+    """A term ½·mu·‖w − anchor‖² of the loss, which holds parameters near those of `anchor` (FedProx)."""
+
+    anchor: Payload
+    mu: float
+
+
+@dataclass(frozen=True, slots=True)
+class Controlled:
+    """Gradients corrected by the server's control variate less the device's own (SCAFFOLD): g + c − c_k."""
+
+    control: Payload
+
+
+Pull = Proximal | Controlled
+"""What bends the gradients of a local step."""
+
+_PULLED: Final = {Proximal: 3, Controlled: 4}
+"""Values a parameter that bending reads and writes."""
+
+
 class Learner:
     """A block's weights and optimizer state on one node.
 
@@ -63,11 +91,11 @@ class Learner:
     weights from `load` on, and gradients and optimizer state as well once it computes, until it is closed.
     """
 
-    __slots__ = ("_held", "_kept", "_node", "number", "plan")
+    __slots__ = ("_held", "_kept", "_node", "_residue", "number", "plan")
 
     def __init__(self, node: Node, plan: BlockPlan) -> None:
         self._node = node
-        self._held = self._kept = 0
+        self._held = self._kept = self._residue = 0
         self.plan = plan
         self.number = node.learner()
         node.queue(self.number, "open", plan.name)
@@ -81,22 +109,52 @@ class Learner:
         self._kept = self.plan.kept_bytes  # there is optimizer state from now on
         return self._holding(self.plan.weights.nbytes + self.plan.warm_bytes)
 
-    def load(self, weights: Payload) -> None:
-        """Take over `weights`; the optimizer starts afresh unless the scenario keeps its state."""
+    # -------------------------------------------------------------------------------- what takes no time
+
+    def load(self, weights: Payload, round: int | None = None) -> None:
+        """Take over `weights`; the optimizer starts afresh unless the scenario keeps its state.
+
+        Weights of the block without its head, or of the head alone, leave the rest as it is. `round` is the one that
+        the weights belong to, by which the learning rate is scheduled.
+        """
         holds = self._holding(max(self._held, self.plan.weights.nbytes + self._kept))
         self._node.queue(self.number, "load", weights, holds=holds)
+        if round is not None:
+            self.pace(round)
 
-    def weights(self) -> Payload:
-        """The weights as they are at this place in the queue."""
-        payload = self._node.payload(self.plan.weights)
-        self._node.queue(self.number, "weights", output=payload)
+    def pace(self, round: int) -> None:
+        """Train at the learning rate of `round` from now on."""
+        if self.plan.scheduled:
+            self._node.queue(self.number, "pace", round)
+
+    def weights(self, part: WeightPart = "weights") -> Payload:
+        """The weights as they are at this place in the queue; of `part` of them, `block` being all but the head."""
+        payload = self._node.payload(getattr(self.plan, part))
+        self._node.queue(self.number, "weights", part, output=payload)
         return payload
 
-    def take(self) -> Payload:
-        """The weights, after which the learner is closed."""
-        payload = self.weights()
+    def take(self, part: WeightPart = "weights") -> Payload:
+        """The weights, or a part of them, after which the learner is closed."""
+        payload = self.weights(part)
         self.close()
         return payload
+
+    def change(self, since: Payload) -> Payload:
+        """How far the parameters have moved from those of `since`; buffers as they are now."""
+        payload = self._node.payload(self.plan.weights)
+        self._node.queue(self.number, "change", since, output=payload)
+        return payload
+
+    def renew_control(self, control: Payload, since: Payload, steps: int) -> Payload:
+        """How far this device's control variate moves by the round that ends here, of `steps` steps (SCAFFOLD).
+
+        c_k⁺ − c_k = (w_t − w_k)/(H·lr) − c, with w_t the weights `since` and c the server's `control`. The device keeps
+        c_k⁺, through rounds that it sits out.
+        """
+        scale = 1 / (steps * self.plan.training.optimizer.lr)
+        change = self._node.payload(self.plan.parameters)
+        self._node.queue(self.number, "control.renew", control, since, scale, output=change)
+        return change
 
     def clone(self) -> Learner:
         """Another learner of this node with the same weights and a fresh optimizer."""
@@ -108,101 +166,95 @@ class Learner:
         """Drop the weights (and the optimizer state, unless the scenario keeps it); `load` opens it again."""
         self._node.queue(self.number, "close", holds=self._holding(self._kept))
 
-    def train(self, batches: Sequence[Batch]) -> Work[None]:
-        """A local step on each batch, one after the other, as one work with a span a step."""
-        parts = tuple(self.plan.train_part(batch.size) for batch in batches)
-        return Work(self._node.command(self.number, "train", tuple(batches), holds=self._computing()), parts, None)
-
-    def forward(self, batch: Batch, tag: int = 0) -> Work[Payload]:
-        """Activations of a batch; what `backward` with the same tag needs is kept."""
-        z = self._node.payload(self.plan.activations(batch.size))
-        command = self._node.command(self.number, "forward", batch, tag, output=z, holds=self._computing())
-        return Work(command, (self.plan.forward_part(batch.size),), z)
-
     def labels(self, batch: Batch) -> Payload:
         """The labels of a batch, as they travel beside its activations."""
         y = self._node.payload(self.plan.labels(batch.size))
         self._node.queue(self.number, "labels", batch, output=y)
         return y
 
-    def backward(self, gradient: Payload, tag: int = 0) -> Work[None]:
-        """Back-propagate a gradient of the activations of `forward(…, tag)` and take an optimizer step."""
-        part = self.plan.backward_part(_batch_size(gradient))
-        return Work(self._node.command(self.number, "backward", gradient, tag), (part,), None)
+    # --------------------------------------------------------------------------- whole steps on own data
+
+    def train(self, batches: Sequence[Batch], pull: Pull | None = None) -> Work[None]:
+        """A local step on each batch, one after the other, as one work with a span a step."""
+        pulled = 0 if pull is None else _PULLED[type(pull)]
+        parts = tuple(self.plan.train_part(batch.size, pulled=pulled) for batch in batches)
+        args = (tuple(batches),) if pull is None else (tuple(batches), pull)
+        return Work(self._node.command(self.number, "train", *args, holds=self._computing()), parts, None)
+
+    def local_step(self, batch: Batch) -> Work[Payload]:
+        """A step on a batch through the block and its head; answers with the activations of its forward."""
+        z = self._node.payload(self.plan.activations(batch.size))
+        command = self._node.command(self.number, "local_step", batch, output=z, holds=self._computing())
+        return Work(command, (self.plan.train_part(batch.size),), z)
+
+    def infer(self, batch: Batch, mode: Literal["eval", "train"] = "eval") -> Work[Payload]:
+        """Activations of a batch that nobody will send a gradient for; changes nothing.
+
+        In mode `train` normalisation goes by the batch and dropout drops, as in a step.
+        """
+        z = self._node.payload(self.plan.activations(batch.size))
+        command = self._node.command(self.number, "infer", batch, mode, output=z)
+        return Work(command, (self.plan.infer_part(batch.size),), z)
+
+    # --------------------------------------------------------------------- steps together with the server
+
+    def forward(self, batch: Batch, tag: int = 0) -> Work[Payload]:
+        """Activations of a batch; what `backward` with the same tag needs is kept."""
+        z = self._node.payload(self.plan.activations(batch.size))
+        command = self._node.command(self.number, "forward", batch, tag, output=z, holds=self._computing())
+        part = self.plan.forward_part(batch.size)
+        self._residue += part.keeps
+        return Work(command, (part,), z)
+
+    def backward(self, gradient: Payload, tag: int = 0, *, step: bool = True) -> Work[None]:
+        """Back-propagate a gradient of the activations of `forward(…, tag)`, and take an optimizer step.
+
+        Without a `step`, gradients add up until `update`.
+        """
+        part = self.plan.backward_part(batch_size(gradient), step=step)
+        self._residue += part.keeps
+        return Work(self._node.command(self.number, "backward", gradient, tag, step), (part,), None)
+
+    def abandon(self) -> None:
+        """Forget every forward whose backward has not come, and the gradients that have been added up."""
+        self._node.queue(self.number, "abandon", holds=-self._residue)
+        self._residue = 0
+
+    def update(self, batch: int) -> Work[None]:
+        """An optimizer step on the gradients that have been added up, of batches of `batch` samples."""
+        return Work(self._node.command(self.number, "update"), (self.plan.update_part(batch),), None)
+
+    # ------------------------------------------------------------------------------ steps on activations
 
     def train_step(self, activations: Payload, labels: Payload) -> Work[Payload]:
         """One step on activations; answers with the loss gradient at them, from before the step."""
-        size = _batch_size(activations)
+        size = batch_size(activations)
         gradient = self._node.payload(self.plan.gradients(size))
         holds = self._computing()
         command = self._node.command(self.number, "train_step", activations, labels, output=gradient, holds=holds)
         return Work(command, (self.plan.train_part(size),), gradient)
 
+    def step(self, activations: Payload, labels: Payload) -> Work[None]:
+        """One step on activations whose gradient nobody wants."""
+        command = self._node.command(self.number, "step", activations, labels, holds=self._computing())
+        return Work(command, (self.plan.train_part(batch_size(activations), to_input=False),), None)
 
-def _batch_size(payload: Payload) -> int:
+    def step_from(self, pool: int, rows: NDArray[np.int64]) -> Work[None]:
+        """One step on rows of the pool with this number."""
+        command = self._node.command(self.number, "pool.step", pool, rows, holds=self._computing())
+        return Work(command, (self.plan.train_part(len(rows), to_input=False),), None)
+
+    def accumulate(self, activations: Payload, labels: Payload, scale: float = 1.0) -> Work[Payload]:
+        """The gradient of `scale` times the loss at activations; that of the weights adds up until `update`."""
+        size = batch_size(activations)
+        gradient = self._node.payload(self.plan.gradients(size))
+        args, holds = (activations, labels, scale), self._computing()
+        command = self._node.command(self.number, "accumulate", *args, output=gradient, holds=holds)
+        return Work(command, (self.plan.gradient_part(size),), gradient)
+
+
+def batch_size(payload: Payload) -> int:
+    """Samples behind a payload of activations, gradients or labels."""
     meta = payload.meta
     assert isinstance(meta, TensorMeta)
     return meta.shapes[0].shape[0]
-
-
-class Contribution(Protocol):
-    """A message that brings weights trained on a number of samples."""
-
-    @property
-    def sender(self) -> int:
-        """The device it comes from."""
-        ...
-
-    @property
-    def weights(self) -> Payload:
-        """What was trained."""
-        ...
-
-    @property
-    def samples(self) -> int:
-        """On how many samples."""
-        ...
-
-
-class Mean:
-    """A weighted mean of a block's weights that is summed up as its members come in.
-
-    One summation tree, whatever the order of arrival and the number of workers: members by node number in runs of
-    eight, left to right inside a run, runs added in order. Real-valued tensors are averaged; integer buffers take
-    the largest value.
-    """
-
-    __slots__ = ("_members", "_node", "_number", "_plan", "_uniform")
-
-    def __init__(
-        self, node: Node, plan: BlockPlan, expected: Iterable[int], weighting: Literal["samples", "uniform"]
-    ) -> None:
-        self._node = node
-        self._plan = plan
-        self._number = node.learner()
-        self._members = 0
-        self._uniform = weighting == "uniform"
-        node.queue(self._number, "mean.open", plan.name, tuple(sorted(expected)))
-
-    def add(self, message: Contribution) -> None:
-        """Take in a contribution."""
-        self.put(message.sender, message.weights, message.samples)
-
-    def put(self, member: int, weights: Payload, samples: int) -> None:
-        """Take in the weights of one expected member."""
-        holds = 0 if self._members else self._plan.weights.nbytes  # the sum
-        self._members += 1
-        self._node.queue(self._number, "mean.add", member, weights, 1 if self._uniform else samples, holds=holds)
-
-    @property
-    def members(self) -> int:
-        """How many have been taken in."""
-        return self._members
-
-    def result(self) -> Work[Payload]:
-        """The mean over those that came; there must be at least one."""
-        assert self._members, "a mean of nothing"
-        payload = self._node.payload(self._plan.weights)
-        holds = -self._plan.weights.nbytes  # it takes the place of the global model
-        command = self._node.command(self._number, "mean.result", output=payload, holds=holds)
-        return Work(command, (self._plan.average_part(self._members),), payload)

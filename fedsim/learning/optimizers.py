@@ -76,3 +76,5 @@ class Training:
     optimizer: Optimizer
     keep_optimizer_state: bool = False
     channels_last: bool = True
+    drop_last: bool = False
+    """Whether a pass leaves its last batch out where that is not full."""

@@ -5,12 +5,23 @@ Knows no torch: it is made from a `ModelMeasure`, the same with learning on and 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from typing import Final
 
 from fedsim.costs import Cost, OpClass, Operator, Phase, total
 from fedsim.learning.optimizers import Training
-from fedsim.models.measure import ModelMeasure, backward_cost, forward_cost, retained_bytes
+from fedsim.models.measure import (
+    LinearOperator,
+    ModelMeasure,
+    UnitMeasure,
+    backward_cost,
+    forward_cost,
+    retained_bytes,
+)
 from fedsim.payload.meta import ITEM_BYTES, Shape, TensorMeta
 from fedsim.script import Part, Purpose
 
@@ -19,23 +30,65 @@ DEVICE: Final = "device"
 SERVER_BLOCK: Final = "server"
 
 
+HEAD_LOSS: Final = "aux_loss"
+"""Unit that the operators of an auxiliary head's loss are counted under."""
+
+
+def _named(operators: Iterable[LinearOperator]) -> tuple[LinearOperator, ...]:
+    return tuple(replace(operator, unit=HEAD_LOSS) for operator in operators)
+
+
+def _state(units: Iterable[UnitMeasure]) -> tuple[Shape, ...]:
+    """Parameters, then buffers: the order in which a block's weights lie and travel."""
+    units = tuple(units)
+    return (*(s for unit in units for s in unit.parameters), *(s for unit in units for s in unit.buffers))
+
+
 class BlockPlan:
-    """Units `first` up to, not including, `last` of a model.
+    """Units `first` up to, not including, `last` of a model, with an auxiliary head behind them where there is one.
 
     Costs and metas are made once a batch size, so that the same batch gives the same object.
+
+    Args:
+        name: what it is called on a host: `model`, `device` or `server`.
+        model: the whole model, measured.
+        first: index of the first unit.
+        last: index behind the last unit.
+        training: how it is trained.
+        head: the auxiliary head that gives it a loss of its own, measured; trained, sent and averaged with it.
     """
 
-    def __init__(self, name: str, model: ModelMeasure, first: int, last: int, training: Training) -> None:
+    def __init__(
+        self,
+        name: str,
+        model: ModelMeasure,
+        first: int,
+        last: int,
+        training: Training,
+        head: ModelMeasure | None = None,
+    ) -> None:
+        trunk, ends = model.units[first:last], () if head is None else head.units
         self.name = name
-        self.units = model.units[first:last]
+        self.trunk = len(trunk)
+        """Number of its units that belong to the model; the head's follow."""
+        self.units = (*trunk, *ends)
         self.model = model
         self.raw_input = first == 0
-        self.has_loss = last == len(model.units)
+        self.has_head = head is not None
+        self.has_loss = head is not None or last == len(model.units)
         self.training = training
         self._input = model.input if first == 0 else model.units[first - 1].output
-        shapes = [s for unit in self.units for s in unit.parameters]
-        shapes += [s for unit in self.units for s in unit.buffers]
-        self.weights = TensorMeta(Purpose.WEIGHTS, tuple(shapes))
+        loss = model if head is None else head
+        self._loss_forward = loss.loss_forward if head is None else _named(head.loss_forward)
+        self._loss_backward = loss.loss_backward if head is None else _named(head.loss_backward)
+        self._loss_retained = loss.loss_retained
+        self.weights = TensorMeta(Purpose.WEIGHTS, _state(self.units))
+        self.block = self.weights if head is None else TensorMeta(Purpose.WEIGHTS, _state(trunk))
+        """The weights without the head's."""
+        self.head = TensorMeta(Purpose.WEIGHTS, _state(ends))
+        """The head's weights alone; nothing, where there is no head."""
+        self.parameters = TensorMeta(Purpose.WEIGHTS, tuple(s for unit in self.units for s in unit.parameters))
+        """What is trained of the weights: control variates have its shapes."""
         self.trainable = sum(unit.trainable for unit in self.units)
         self.draws = any(unit.draws for unit in self.units)
         """Whether training it takes random numbers."""
@@ -43,8 +96,16 @@ class BlockPlan:
         self.train_part = cache(self._train_part)
         self.forward_part = cache(self._forward_part)
         self.backward_part = cache(self._backward_part)
+        self.infer_part = cache(self._infer_part)
+        self.gradient_part = cache(self._gradient_part)
+        self.update_part = cache(self._update_part)
         self.activations = cache(self._activations)
         self.gradients = cache(self._gradients)
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether the learning rate depends on the round."""
+        return getattr(self.training.optimizer, "schedule", None) is not None
 
     @property
     def warm_bytes(self) -> int:
@@ -61,7 +122,8 @@ class BlockPlan:
         return self.trainable * ITEM_BYTES[self.model.dtype]
 
     def _activations(self, batch: int) -> TensorMeta:
-        return TensorMeta(Purpose.ACTIVATIONS, (Shape("z", (batch, *self.units[-1].output), self.model.dtype),))
+        output = self.units[self.trunk - 1].output
+        return TensorMeta(Purpose.ACTIVATIONS, (Shape("z", (batch, *output), self.model.dtype),))
 
     def _gradients(self, batch: int) -> TensorMeta:
         return TensorMeta(Purpose.GRADIENTS, (Shape("g", (batch, *self._input), self.model.dtype),))
@@ -72,33 +134,67 @@ class BlockPlan:
 
     def input_bytes(self, batch: int) -> int:
         """Bytes of `batch` inputs: of raw data, or of activations."""
-        return self.model.input_bytes(batch) if self.raw_input else self.gradients(batch).nbytes
+        return self.model.input_bytes(batch) if self.raw_input else self._gradients(batch).nbytes
+
+    def _cost(self, operators: Iterable[Operator], batch: int) -> Cost:
+        return Cost(tuple(operators), batch, self.model.name)
 
     def _forward(self, batch: int) -> Cost:
         return forward_cost(self.units, batch, self.model.name)
 
-    def _backward(self, batch: int) -> Cost:
-        return backward_cost(self.units, batch, to_input=not self.raw_input, model=self.model.name)
+    def _backward(self, batch: int, *, to_input: bool) -> Cost:
+        return backward_cost(self.units, batch, to_input=to_input, model=self.model.name)
+
+    def _loss(self, batch: int) -> Cost:
+        return self._cost((op.at(batch) for op in (*self._loss_forward, *self._loss_backward)), batch)
+
+    def _kernels(self, values: Iterable[int], macs: int = 0) -> tuple[Operator, ...]:
+        """Kernels over all parameters, each of which reads or writes so many values a parameter."""
+        tensors = len(self.parameters.shapes)
+        kinds = OpClass.OPTIMIZER, Phase.OPTIMIZER
+        return tuple(Operator(*kinds, macs, each * self._value_bytes, tensors=tensors) for each in values)
 
     def _step(self, batch: int) -> Cost:
-        tensors = sum(len(unit.parameters) for unit in self.units)
-        kernels = tuple(
-            Operator(OpClass.OPTIMIZER, Phase.OPTIMIZER, 0, values * self._value_bytes, tensors=tensors)
-            for values in self.training.optimizer.kernels
-        )
-        return Cost(kernels, batch, self.model.name)
+        return self._cost(self._kernels(self.training.optimizer.kernels), batch)
 
-    def _train_part(self, batch: int) -> Part:
-        """Forward, loss, backward and optimizer step of a block that holds the loss.
+    def _training_memory(self, batch: int, *, to_input: bool) -> int:
+        """Bytes of a whole step: the inputs, the labels, and what the backward needs of the forward."""
+        kept = retained_bytes(self.units, batch, to_input=to_input, loss=self._loss_retained)
+        return self.input_bytes(batch) + self.labels(batch).nbytes + kept
 
-        In memory meanwhile: the inputs, the labels, and what the backward needs of the forward.
+    def _train_part(self, batch: int, *, to_input: bool | None = None, pulled: int = 0) -> Part:
+        """Forward, loss, backward and optimizer step of a block that has a loss.
+
+        Args:
+            batch: samples.
+            to_input: whether the gradient of its input is wanted as well; by default that of activations is.
+            pulled: values a parameter that are read or written to bend the gradients, one MAC each parameter.
         """
         assert self.has_loss
-        loss = tuple(op.at(batch) for op in (*self.model.loss_forward, *self.model.loss_backward))
-        steps = (self._forward(batch), Cost(loss, batch, self.model.name), self._backward(batch), self._step(batch))
-        kept = retained_bytes(self.units, batch, to_input=not self.raw_input, loss=self.model.loss_retained)
-        memory = self.input_bytes(batch) + self.labels(batch).nbytes + kept
-        return Part("step", total(steps), batch, memory)
+        wanted = not self.raw_input if to_input is None else to_input
+        steps = [self._forward(batch), self._loss(batch), self._backward(batch, to_input=wanted)]
+        if pulled:
+            steps.append(self._cost(self._kernels((pulled,), macs=self.trainable), batch))
+        steps.append(self._step(batch))
+        return Part("step", total(steps), batch, self._training_memory(batch, to_input=wanted))
+
+    def _gradient_part(self, batch: int) -> Part:
+        """Forward, loss and backward as far as the input, without an optimizer step."""
+        assert self.has_loss
+        cost = total((self._forward(batch), self._loss(batch), self._backward(batch, to_input=True)))
+        return Part("gradient", cost, batch, self._training_memory(batch, to_input=True))
+
+    def _update_part(self, batch: int) -> Part:
+        """An optimizer step alone, on the gradients of batches of `batch` samples."""
+        return Part("update", self._step(batch))
+
+    def _infer_part(self, batch: int) -> Part:
+        """Forward through the block without its head and without a backward to come: two neighbours are in memory."""
+        trunk = self.units[: self.trunk]
+        sizes = [self.input_bytes(batch)]
+        sizes += [batch * math.prod(unit.output) * ITEM_BYTES[self.model.dtype] for unit in trunk]
+        memory = max(before + after for before, after in pairwise(sizes))
+        return Part("infer", forward_cost(trunk, batch, self.model.name), memory=memory)
 
     def _kept(self, batch: int, *, input_bytes: int = 0) -> int:
         """Bytes that lie between a forward and its backward; the output is held for it to begin at."""
@@ -111,27 +207,35 @@ class BlockPlan:
         memory = arrived + self._kept(batch)
         return Part("forward", self._forward(batch), memory=memory, keeps=self._kept(batch, input_bytes=arrived))
 
-    def _backward_part(self, batch: int) -> Part:
-        """Backward from a given output gradient, and the optimizer step; frees what the forward left."""
+    def _backward_part(self, batch: int, *, step: bool = True) -> Part:
+        """Backward from a given output gradient, and maybe the optimizer step; frees what the forward left."""
         kept = self._kept(batch, input_bytes=self.input_bytes(batch))
-        cost = self._backward(batch) + self._step(batch)
-        return Part("backward", cost, batch, memory=self.activations(batch).nbytes, keeps=-kept)
+        cost = self._backward(batch, to_input=not self.raw_input)
+        if step:
+            cost = cost + self._step(batch)
+        return Part("backward", cost, batch, memory=self._activations(batch).nbytes, keeps=-kept)
 
-    def average_part(self, members: int) -> Part:
-        """Averaging `members` models of this block: one MAC a parameter and member."""
-        item = ITEM_BYTES[self.model.dtype]
-        operator = Operator(
-            OpClass.COPY, Phase.AGGREGATE, members * self.trainable, (members + 1) * self.trainable * item
-        )
+    def average_part(self, members: int, trainable: int | None = None) -> Part:
+        """Putting `members` models of this block together: one MAC a parameter and member.
+
+        `trainable` is the number of parameters, where not all of the block's take part.
+        """
+        item, count = ITEM_BYTES[self.model.dtype], self.trainable if trainable is None else trainable
+        operator = Operator(OpClass.COPY, Phase.AGGREGATE, members * count, (members + 1) * count * item)
         return Part("aggregate", Cost((operator,)))
 
 
-def plans(model: ModelMeasure, cut: int | None, training: Training) -> dict[str, BlockPlan]:
-    """The blocks that scripts may hold: the whole model or, with a cut, the device and the server block."""
+def plans(
+    model: ModelMeasure, cut: int | None, training: Training, head: ModelMeasure | None = None
+) -> dict[str, BlockPlan]:
+    """The blocks that scripts may hold: the whole model or, with a cut, the device and the server block.
+
+    A `head` stands behind the device block.
+    """
     count = len(model.units)
     if cut is None:
         return {MODEL: BlockPlan(MODEL, model, 0, count, training)}
     return {
-        DEVICE: BlockPlan(DEVICE, model, 0, cut, training),
+        DEVICE: BlockPlan(DEVICE, model, 0, cut, training, head),
         SERVER_BLOCK: BlockPlan(SERVER_BLOCK, model, cut, count, training),
     }

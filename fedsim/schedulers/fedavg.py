@@ -11,8 +11,8 @@ from itertools import count
 from typing import ClassVar, Literal
 
 from fedsim.learning.context import Device, Server
-from fedsim.schedulers.options import check_local
-from fedsim.script import SERVER, Message, Payload, Role, broadcast, compute, gather, recv, send
+from fedsim.schedulers.options import check_local, newest
+from fedsim.script import SERVER, Message, Payload, Role, broadcast, compute, send
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,7 @@ class Train(Message):
 
     role: ClassVar[Role] = Role.MODEL
     weights: Payload  # w_t
+    round: int  # t
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Trained(Message):
     role: ClassVar[Role] = Role.CONTRIBUTION
     weights: Payload  # w_k
     samples: int  # n_k
+    round: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +54,10 @@ class FedAvg:
     async def device(self, me: Device) -> None:
         """Train on what comes, send it back."""
         while True:
-            me.model.load((await recv(Train)).weights)
+            train = await newest(me, Train)
+            me.model.load(train.weights, train.round)
             await compute(me.model.train(me.batches(self.local_steps, self.local_epochs)))
-            await send(SERVER, Trained(me.model.take(), samples=me.samples))
+            await send(SERVER, Trained(me.model.take(), me.samples, train.round))
 
     async def server(self, me: Server) -> None:
         """Send w_t to P devices, average what they return, as often as asked."""
@@ -62,9 +65,9 @@ class FedAvg:
         me.publish(w)
         for t in count() if me.rounds is None else range(me.rounds):
             chosen = await me.sample()
-            with me.round(t, chosen):
-                await broadcast(chosen, Train(w))
+            with me.round(t, chosen) as barrier:
+                await broadcast(chosen, Train(w, t))
                 total = me.mean(expected=chosen, weighting=self.weighting)
-                if await gather(chosen, Trained, into=total):
+                if await barrier.gather(Trained, into=total):
                     w = await compute(total.result())  # Σ n_k/n · w_k
             me.publish(w)

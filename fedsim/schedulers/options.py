@@ -1,6 +1,13 @@
-"""Checks of options that several schedulers share."""
+"""What several schedulers share: checks of options, and the way a device takes its orders."""
 
 from __future__ import annotations
+
+from typing import TypeVar
+
+from fedsim.learning.context import Device
+from fedsim.script import Message, recv
+
+M = TypeVar("M", bound=Message)
 
 
 def check_local(local_steps: int | None, local_epochs: int) -> None:
@@ -13,3 +20,11 @@ def check_local(local_steps: int | None, local_epochs: int) -> None:
         raise ValueError(f"local_steps {local_steps} must be 1 or more")
     if local_epochs < 1:
         raise ValueError(f"local_epochs {local_epochs} must be 1 or more")
+
+
+async def newest(me: Device, kind: type[M]) -> M:
+    """The next order of the server; of several that wait, since rounds went on without this device, the last one."""
+    order = await recv(kind)
+    while isinstance(later := me.inbox.poll(kind), kind):
+        order = later
+    return order

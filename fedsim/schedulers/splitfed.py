@@ -1,7 +1,8 @@
-"""SplitFed V1: device and server train a cut model together, batch by batch; both halves are averaged each round.
+"""SplitFed: device and server train a cut model together, batch by batch; device blocks are averaged each round.
 
 Thapa, Mahawaga Arachchige, Camtepe, Sun, "SplitFed: When Federated Learning Meets Split Learning", AAAI 2022,
-arXiv 2004.12088, algorithm 1 (SFLV1): the server keeps one copy of its block a device.
+arXiv 2004.12088. Version 1 (algorithm 1): the server keeps a copy of its block a device, and averages the copies as
+well. Version 2 (section 3.2): it has one block, which all devices' batches train one after the other.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from itertools import count
 from typing import ClassVar, Literal
 
 from fedsim.learning.context import Device, Server
-from fedsim.learning.learners import Batch
-from fedsim.schedulers.options import check_local
-from fedsim.script import SERVER, Disconnected, Message, Payload, Role, broadcast, compute, recv, send
+from fedsim.learning.learners import Batch, Learner
+from fedsim.learning.rounds import Barrier
+from fedsim.learning.sums import Mean
+from fedsim.schedulers.options import check_local, newest
+from fedsim.script import SERVER, Disconnected, Message, Payload, Role, Timeout, broadcast, compute, recv, send
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,7 @@ class Train(Message):
 
     role: ClassVar[Role] = Role.MODEL
     weights: Payload  # d
+    round: int  # t
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,7 @@ class Activations(Message):
     role: ClassVar[Role] = Role.ACTIVATIONS
     values: Payload  # z
     labels: Payload  # y
+    round: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,7 @@ class Gradient(Message):
 
     role: ClassVar[Role] = Role.GRADIENT
     values: Payload  # ∂loss/∂z
+    round: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +54,17 @@ class Trained(Message):
     role: ClassVar[Role] = Role.CONTRIBUTION
     weights: Payload  # d_k
     samples: int  # n_k
+    round: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitFed:
-    """SplitFed V1."""
+    """SplitFed, in both of its versions."""
 
+    version: Literal[1, 2] = 1
+    """1: the server keeps a copy of its block a device, and averages the copies each round. 2: one block for all."""
+    order: Literal["arrival", "device"] = "arrival"
+    """How version 2 serves: batches as they arrive, or a device's whole round at a time, devices in random order."""
     local_steps: int | None = None  # H
     """Batches a device trains in a round; by default whole passes over its data."""
     local_epochs: int = 1
@@ -66,50 +77,89 @@ class SplitFed:
 
     def __post_init__(self) -> None:
         check_local(self.local_steps, self.local_epochs)
+        if self.order == "device" and self.version == 1:
+            raise ValueError("order: device is for version 2; version 1 has a copy a device, so there is no order")
 
     async def device(self, me: Device) -> None:
-        """Forward, wait for the gradient, backward; at the end of the round send the block."""
+        """Round after round, from the newest device block."""
+        train = await newest(me, Train)
         while True:
-            me.block.load((await recv(Train)).weights)
-            for batch in me.batches(self.local_steps, self.local_epochs):
-                await self.step(me, batch)
-            await send(SERVER, Trained(me.block.take(), samples=me.samples))
+            me.block.load(train.weights, train.round)
+            train = await self.local_round(me, train.round) or await newest(me, Train)
 
-    async def step(self, me: Device, batch: Batch) -> None:
-        """One batch. What it holds goes with it: a device that waits for its next round keeps no activations."""
+    async def local_round(self, me: Device, t: int) -> Train | None:
+        """Train a round and send the block; answers with the next order, if that comes before the round is done."""
+        for batch in me.batches(self.local_steps, self.local_epochs):
+            if next_one := await self.step(me, batch, t):
+                me.block.abandon()  # the others went on without this device
+                return next_one
+        await send(SERVER, Trained(me.block.take(), me.samples, t))
+        return None
+
+    async def step(self, me: Device, batch: Batch, t: int) -> Train | None:
+        """One batch: forward, wait for the gradient, backward. What it holds goes with it."""
         z = await compute(me.block.forward(batch))
-        await send(SERVER, Activations(z, me.block.labels(batch)))
-        gradient = await recv(Gradient)
-        await compute(me.block.backward(gradient.values))  # and the optimizer's step
+        await send(SERVER, Activations(z, me.block.labels(batch), t))
+        while True:
+            match await recv(Gradient, Train):
+                case Train() as next_one:
+                    return next_one
+                case Gradient(values=g, round=r) if r == t:
+                    await compute(me.block.backward(g))  # and the optimizer's step
+                    return None
 
     async def server(self, me: Server) -> None:
-        """Serve batches as they come, each on its device's copy; average both halves once all are done."""
+        """A round: give d out, serve batches, average what came of it."""
         d, s = me.initial, me.block.weights()
         me.publish(d, s)
         for t in count() if me.rounds is None else range(me.rounds):
             chosen = await me.sample()
-            copies = {k: me.block.clone() for k in chosen}
+            me.block.pace(t)
+            copies = {k: me.block.clone() for k in chosen} if self.version == 1 else {}
             devices = me.mean(expected=chosen, weighting=self.weighting)
             servers = me.mean(expected=chosen, weighting=self.weighting, of="copies")
-            with me.round(t, chosen):
-                await broadcast(chosen, Train(d))
-                open_ones = set(chosen)
-                while open_ones:
-                    match await recv(Activations, Trained, Disconnected):
-                        case Activations(sender=k, values=z, labels=y) if k in open_ones:
-                            g = await compute(copies[k].train_step(z, y))
-                            await send(k, Gradient(g))
-                        case Trained(sender=k, samples=n) as trained if k in open_ones:
-                            devices.add(trained)
-                            servers.put(k, copies.pop(k).take(), n)
-                            open_ones.remove(k)
-                        case Disconnected(device=k) if k in open_ones:
-                            copies.pop(k).close()  # what this copy has learnt is dropped
-                            open_ones.remove(k)
-                        case _:
-                            pass  # of a device that left during the round
+            with me.round(t, chosen) as barrier:
+                await broadcast(chosen, Train(d, t))
+                await self.serve(me, barrier, copies, devices, servers)
+                for copy in copies.values():
+                    copy.close()  # of those that were too late
                 if devices.members:
                     d = await compute(devices.result())
+                if servers.members:
                     s = await compute(servers.result())
                     me.block.load(s)
+            if self.version == 2:
+                s = me.block.weights()
             me.publish(d, s)
+
+    async def serve(
+        self, me: Server, barrier: Barrier, copies: dict[int, Learner], devices: Mean, servers: Mean
+    ) -> None:
+        """Train each batch on its device's copy, or all on one block, until the round is complete."""
+        turns = self.turns(me, barrier)
+        while barrier.waiting:
+            match await barrier.recv(Activations, Trained, source=turns[0] if turns else None):
+                case Activations(sender=k, values=z, labels=y) as batch if barrier.expects(batch):
+                    g = await compute(copies.get(k, me.block).train_step(z, y))  # from before the step
+                    me.consumed(k)
+                    await send(k, Gradient(g, barrier.number))
+                    continue
+                case Trained(sender=k, samples=n) as trained if barrier.deliver(trained):
+                    devices.add(trained)
+                    if k in copies:
+                        servers.put(k, copies.pop(k).take(), n)
+                case Disconnected(device=k) if barrier.leave(k):
+                    if k in copies:
+                        copies.pop(k).close()  # what it has learnt is dropped
+                case Timeout():
+                    barrier.over()
+                case _:
+                    continue  # of an earlier round, or of a device that left during this one
+            turns = [k for k in turns if k in barrier.missing]
+
+    def turns(self, me: Server, barrier: Barrier) -> list[int]:
+        """Whose round is served first, second, …; nobody's, where batches are served as they arrive."""
+        if self.order == "arrival":
+            return []
+        drawn = me.rng(f"order {barrier.number}").permutation(len(barrier.chosen))
+        return [barrier.chosen[i] for i in drawn.tolist()]

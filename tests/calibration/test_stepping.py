@@ -77,7 +77,7 @@ def test_the_timed_steps_are_those_of_a_run(network: Network, optimizer: str) ->
     host = Host(network.build("cpu"), plans(plan.model, None, plan.training), Same(*samples), seed=0)
     host.run(Command(0, 1, "open", (MODEL,), None))
     host.run(Command(0, 1, "train", (tuple(Batch(epoch, 0, 6) for epoch in range(3)),), None))
-    run = host._weights(0, 1).named()
+    run = host.core.weights(0, 1).named()
     assert timed.keys() == run.keys()
     assert all(torch.equal(timed[name], run[name]) for name in run)
     assert all(timed[name].stride() == run[name].stride() for name in run)

@@ -53,7 +53,7 @@ def test_a_fedavg_device() -> None:
     for _ in range(2):
         awaits_recv(me, fedavg.Train)
         methods(me)
-        me.answer(fedavg.Train(w, sender=SERVER))
+        me.answer(fedavg.Train(w, 0, sender=SERVER))
         assert me.port.commands[0].args == (w,)
         assert methods(me) == ["load"]
         work = computes(me)
@@ -84,7 +84,7 @@ def test_a_fedavg_server() -> None:
     for k in (2, 0, 1):
         awaits_recv(me, fedavg.Trained, Disconnected)
         assert methods(me) == (["mean.open"] if k == 2 else []), "nothing but waiting"
-        me.answer(fedavg.Trained(weights(k, 7, MODEL, scheduler), samples=10 * (k + 1), sender=k))
+        me.answer(fedavg.Trained(weights(k, 7, MODEL, scheduler), samples=10 * (k + 1), round=0, sender=k))
         if k != 1:
             assert [command.args[0::2] for command in me.port.commands] == [(k, 10 * (k + 1))]
             assert methods(me) == ["mean.add"]
@@ -113,7 +113,7 @@ def test_a_splitfed_device() -> None:
     d = weights(SERVER, 1, DEVICE, SplitFed())
     awaits_recv(me, splitfed.Train)
     methods(me)
-    me.answer(splitfed.Train(d, sender=SERVER))
+    me.answer(splitfed.Train(d, 0, sender=SERVER))
     for batch in range(2):
         z = computes(me)
         assert z.command.method == "forward"
@@ -124,9 +124,9 @@ def test_a_splitfed_device() -> None:
         assert smashed.labels.nbytes == 8 * 8, "int64 labels of a batch of 8"
         assert methods(me) == ["labels"]
         me.answer(None)
-        awaits_recv(me, splitfed.Gradient)
+        awaits_recv(me, splitfed.Gradient, splitfed.Train)
         gradient = Payload(SERVER, 5 + batch, z.result.meta)
-        me.answer(splitfed.Gradient(gradient, sender=SERVER))
+        me.answer(splitfed.Gradient(gradient, 0, sender=SERVER))
         step = computes(me)
         assert step.command.method == "backward"
         assert step.command.args[0] is gradient
@@ -152,7 +152,7 @@ def test_a_splitfed_server() -> None:
     for k in (1, 0, 1):
         awaits_recv(me, splitfed.Activations, splitfed.Trained, Disconnected)
         z = Payload(k, 3, meta.activations(8))
-        me.answer(splitfed.Activations(z, Payload(k, 4, meta.labels(8)), sender=k))
+        me.answer(splitfed.Activations(z, Payload(k, 4, meta.labels(8)), 0, sender=k))
         step = computes(me)
         assert step.command.method == "train_step"
         assert copies.setdefault(k, step.command.learner) == step.command.learner
@@ -164,7 +164,7 @@ def test_a_splitfed_server() -> None:
     assert copies[0] != copies[1]
     for k in (0, 1):
         awaits_recv(me, splitfed.Activations, splitfed.Trained, Disconnected)
-        me.answer(splitfed.Trained(weights(k, 9, DEVICE, scheduler), samples=8, sender=k))
+        me.answer(splitfed.Trained(weights(k, 9, DEVICE, scheduler), samples=8, round=0, sender=k))
     d = computes(me)
     me.answer(d.result)
     s = computes(me)
@@ -184,13 +184,13 @@ def test_a_splitfed_server_drops_the_copy_of_a_device_that_left() -> None:
     assert methods(me) == ["close"]
     blocks = toy(scheduler).blocks()
     late = splitfed.Activations(
-        Payload(1, 3, blocks[DEVICE].activations(8)), Payload(1, 4, blocks[DEVICE].labels(8)), sender=1
+        Payload(1, 3, blocks[DEVICE].activations(8)), Payload(1, 4, blocks[DEVICE].labels(8)), 0, sender=1
     )
     me.answer(late)
     awaits_recv(me, splitfed.Activations, splitfed.Trained, Disconnected)
-    me.answer(splitfed.Trained(weights(1, 9, DEVICE, scheduler), samples=8, sender=1))
+    me.answer(splitfed.Trained(weights(1, 9, DEVICE, scheduler), samples=8, round=0, sender=1))
     awaits_recv(me, splitfed.Activations, splitfed.Trained, Disconnected)
     assert methods(me) == [], "neither a step nor a member of the mean"
-    me.answer(splitfed.Trained(weights(0, 9, DEVICE, scheduler), samples=8, sender=0))
+    me.answer(splitfed.Trained(weights(0, 9, DEVICE, scheduler), samples=8, round=0, sender=0))
     assert computes(me).parts[0].cost.macs == blocks[DEVICE].trainable, "a mean of one"
     me.close()

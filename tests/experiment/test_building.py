@@ -81,13 +81,13 @@ def test_evaluation_on_a_subset() -> None:
     chosen = []
     for seed in (1, 1, 2):
         study = built(learning=True, seed=seed, evaluate={"samples": 50})
-        samples: Any = study.host()._data
+        samples: Any = study.host().core.data
         assert samples.held_out_size("test") == 50
         assert len(np.unique(samples.held_out("test", 0, 50)[0].flatten(1), axis=0)) == 50, "none twice"
         chosen.append(samples.held_out("test", 0, 50)[0])
     assert chosen[0].equal(chosen[1])
     assert not chosen[0].equal(chosen[2])
-    many: Any = built(learning=True, evaluate={"samples": 10**6}).host()._data
+    many: Any = built(learning=True, evaluate={"samples": 10**6}).host().core.data
     assert many.held_out_size("test") == 360, "never more than there are"
 
 
@@ -115,10 +115,10 @@ def test_whoever_validates_has_its_samples_on_the_host() -> None:
     study = built(learning=True, scheduler=Validates())
     assert study.data is not None
     assert study.validation is not None
-    samples: Any = study.host()._data
+    samples: Any = study.host().core.data
     assert samples.held_out_size("validation") == 20
     assert samples.held_out("validation", 0, 20)[1].tolist() == study.data.train.labels[study.validation].tolist()
-    without: Any = built(learning=True).host()._data
+    without: Any = built(learning=True).host().core.data
     with pytest.raises(KeyError, match="validation"):
         without.held_out_size("validation")
 
@@ -139,9 +139,9 @@ def test_everything_random_follows_the_seed() -> None:
         assert one.data is not None
         assert np.array_equal(study.data.train.inputs, one.data.train.inputs) is same
         assert np.array_equal(study.shards.indices, one.shards.indices) is same
-        (mine,), (theirs,) = (list(s.host()._blocks.values()) for s in (one, study))
+        (mine,), (theirs,) = (list(s.host().core.blocks.values()) for s in (one, study))
         assert mine.initial.buffers[0].equal(theirs.initial.buffers[0]) is same
-        assert (study.host()._seed == one.host()._seed) is same
+        assert (study.host().core.seed == one.host().core.seed) is same
         assert (study.assembly.seed == one.assembly.seed) is same
 
 

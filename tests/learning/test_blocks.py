@@ -98,7 +98,7 @@ def test_training_does_not_import_the_compiler() -> None:
 def test_binding_repoints_the_module_at_an_instance() -> None:
     """Parameters and buffers, without copying; the same module serves every instance."""
     bench = Federation().bench()
-    block: Block = bench.host._blocks["model"]
+    block: Block = bench.host.core.blocks["model"]
     a, b = block.acquire(), block.acquire()
     for instance, value in ((a, 1.0), (b, 2.0), (a, 1.0)):
         for tensor in instance.tensors:
@@ -116,7 +116,7 @@ def test_binding_repoints_the_module_at_an_instance() -> None:
 def test_instances_are_reused_last_released_first() -> None:
     """While they are warm; their state goes when they are loaded."""
     bench = Federation(optimizer=Sgd(lr=0.1, momentum=0.9)).bench()
-    block: Block = bench.host._blocks["model"]
+    block: Block = bench.host.core.blocks["model"]
     a, b = block.acquire(), block.acquire()
     for instance in (a, b):
         for parameter in instance.parameters:

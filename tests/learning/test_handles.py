@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from fedsim.learning.context import Device, Job, Server
-from fedsim.learning.learners import Batch, Learner, Mean, Node
+from fedsim.learning.learners import Batch, Learner, Node
 from fedsim.learning.optimizers import Sgd
 from fedsim.learning.plan import DEVICE, SERVER_BLOCK, BlockPlan
+from fedsim.learning.sums import Mean
 from fedsim.script import SERVER, Command, Connected, Disconnected, Message, Payload, Purpose, Recv
 from tests.learning.toys import MLP, Federation
 
@@ -82,12 +84,12 @@ def test_calls_that_take_no_time_are_queued_in_order() -> None:
     taken = other.take()
     assert port.said() == [
         (1, "open", DEVICE),
-        (1, "weights"),
+        (1, "weights", "weights"),
         (1, "load", w),
         (2, "open", DEVICE),
         (2, "copy", 1),
         (1, "close"),
-        (2, "weights"),
+        (2, "weights", "weights"),
         (2, "close"),
     ]
     assert (w.node, w.number, taken.number) == (4, 1, 2)
@@ -107,7 +109,7 @@ def test_works_announce_result_and_cost_before_they_run() -> None:
     backward = device.backward(step.result, tag=3)
     assert [c[1] for c in port.said()] == ["open", "open", "labels"]
     assert (forward.command.method, forward.command.args) == ("forward", (batch, 3))
-    assert (backward.command.method, backward.command.args) == ("backward", (step.result, 3))
+    assert (backward.command.method, backward.command.args) == ("backward", (step.result, 3, True))
     assert (forward.result.nbytes, y.nbytes, step.result.nbytes) == (5 * 6 * 4, 5 * 8, 5 * 6 * 4)
     assert [p.meta.purpose for p in (forward.result, y, step.result)] == [
         Purpose.ACTIVATIONS,
@@ -189,7 +191,7 @@ def test_a_mean_is_summed_as_its_members_come() -> None:
         total.put(2, w, 7)
         assert total.members == 1
         work = total.result()
-        assert port.said() == [(1, "mean.open", DEVICE, (2, 5, 9)), (1, "mean.add", 2, w, weight)]
+        assert port.said() == [(1, "mean.open", DEVICE, "weights", (2, 5, 9)), (1, "mean.add", 2, w, weight)]
         assert work.command.method == "mean.result"
         assert work.result.nbytes == w.nbytes
         assert work.parts[0].cost.macs == PLANS[DEVICE].trainable
@@ -239,7 +241,7 @@ def test_an_order_depends_on_seed_node_and_epoch_only(seed: int) -> None:
     def order(node: int, epoch: int, batch: int) -> list[int]:
         rows: list[int] = []
         for start in range(0, 12, batch):
-            rows += bench.host._indices(node, Batch(epoch, start, min(batch, 12 - start))).tolist()
+            rows += bench.host.core.indices(node, Batch(epoch, start, min(batch, 12 - start))).tolist()
         return rows
 
     first = order(0, seed, 5)
@@ -247,8 +249,8 @@ def test_an_order_depends_on_seed_node_and_epoch_only(seed: int) -> None:
     assert order(0, seed + 1, 12) != first
     assert order(0, seed, 12) == first == order(0, seed, 1)
     assert sorted(first) == what.shards()[0].tolist()
-    bench.host._seed += 1
-    bench.host._orders.clear()
+    bench.host.core.seed += 1
+    bench.host.core._orders.clear()
     assert order(0, seed, 12) != first
 
 
@@ -259,7 +261,7 @@ def test_the_server_opens_its_block_and_knows_the_first_weights() -> None:
     """`initial` are the device's; the block is its own."""
     port = FakePort(SERVER)
     me = Server(port, job(), 3)
-    assert port.said() == [(1, "open", DEVICE), (1, "weights"), (1, "close"), (2, "open", SERVER_BLOCK)]
+    assert port.said() == [(1, "open", DEVICE), (1, "weights", "weights"), (1, "close"), (2, "open", SERVER_BLOCK)]
     assert me.initial.nbytes == PLANS[DEVICE].weights.nbytes
     assert me.mean([0], of="copies").result is not None
     me.publish(me.initial, me.block.weights())
@@ -321,8 +323,8 @@ def test_sampling_waits_where_nobody_is_there() -> None:
 def test_a_round_is_two_marks() -> None:
     """The barrier's members, and how many complete it."""
     port = FakePort(SERVER)
-    me = Server(port, job(), 3)
-    with me.round(4, (0, 2), need=1):
+    me = Server(port, replace(job(), need=1), 3)
+    with me.round(4, (0, 2)):
         assert port.marks == [("round.open", 4, {"nodes": [0, 2], "need": 1})]
     assert port.marks[1:] == [("round.close", 4, None)]
 

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from fedsim.data import Shards, from_arrays
 from fedsim.learning.host import Host
-from fedsim.learning.learners import Batch, Learner, Mean, Node
+from fedsim.learning.learners import Batch, Learner, Node
 from fedsim.learning.optimizers import AdamW, Sgd
 from fedsim.learning.plan import DEVICE, MODEL, SERVER_BLOCK, plans
 from fedsim.learning.samples import TensorSamples
+from fedsim.learning.sums import Mean
 from fedsim.models.building import build
 from fedsim.models.counting import measure
 from fedsim.models.options import TextTransformer
@@ -171,7 +172,7 @@ def test_a_closed_learner_of_the_server_is_gone() -> None:
     bench = MLP.bench()
     copy = bench.learner(SERVER)
     copy.close()
-    assert not bench.host._learners
+    assert not bench.host.core.learners
     with pytest.raises(AssertionError, match="learner 1 of node -1 is closed"):
         copy.weights()
 
@@ -179,7 +180,7 @@ def test_a_closed_learner_of_the_server_is_gone() -> None:
 def test_memory_of_a_closed_learner_serves_the_next() -> None:
     """Instances are pooled: training many devices one after the other takes the memory of one."""
     bench = dataclasses.replace(MLP, sizes=(8,) * 20).bench()
-    block = bench.host._blocks[MODEL]
+    block = bench.host.core.blocks[MODEL]
     for node in range(20):
         learner = bench.learner(node)
         bench.do(learner.train((Batch(0, 0, 8),)))
@@ -203,7 +204,7 @@ def test_pooled_memory_carries_no_optimizer_state_over(optimizer: Any, keep: boo
 
 
 def _state(bench: Bench, node: int) -> dict[str, Tensor]:
-    instance = bench.host._learners[node, 1].instance
+    instance = bench.host.core.learners[node, 1].instance
     assert instance is not None
     state = [tensor for i in sorted(instance.optimizer.state) for tensor in instance.optimizer.state[i]]
     assert len(state) >= len(instance.parameters)
@@ -233,8 +234,8 @@ def test_a_device_that_leaves_takes_everything_with_it() -> None:
     bench.do(a.forward(BATCHES[0]))
     bench.do(b.forward(BATCHES[0]))
     bench.host.forget(0)
-    assert list(bench.host._learners) == [(1, 1)]
-    assert not bench.host._blocks[DEVICE]._pool, "its memory may belong to a graph"
+    assert list(bench.host.core.learners) == [(1, 1)]
+    assert not bench.host.core.blocks[DEVICE]._pool, "its memory may belong to a graph"
     del bench.nodes[0]
     again = bench.learner(0)
     assert weights(bench, again) == weights(bench, bench.learner(SERVER, DEVICE))
@@ -260,27 +261,27 @@ def test_tensors_live_as_long_as_their_handle() -> None:
     total.put(0, first, 3)
     total.put(1, second, 5)
     result = bench.do(total.result())
-    assert len(bench.host._values) == 6
+    assert len(bench.host.core.values) == 6
     del z, y, g, first, second
-    assert list(bench.host._values) == [result]
-    assert not bench.host._means
+    assert list(bench.host.core.values) == [result]
+    assert not bench.host.core.memory
     del result
-    assert not bench.host._values
+    assert not bench.host.core.values
 
 
 def test_orders_of_samples_are_kept_for_a_bounded_number_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing one again gives the same batches."""
-    monkeypatch.setattr("fedsim.learning.host._ORDERS", 2)
+    monkeypatch.setattr("fedsim.learning.core._ORDERS", 2)
     bench = MLP.bench()
-    first = [bench.host._indices(node, Batch(0, 0, 5)).tolist() for node in range(4)]
-    assert len(bench.host._orders) == 2
-    assert [bench.host._indices(node, Batch(0, 0, 5)).tolist() for node in range(4)] == first
-    bench.host._indices(0, Batch(1, 0, 5))
-    assert sum(node == 0 for node in bench.host._orders) == 1, "one epoch a device"
-    bench.host._orders.clear()
+    first = [bench.host.core.indices(node, Batch(0, 0, 5)).tolist() for node in range(4)]
+    assert len(bench.host.core._orders) == 2
+    assert [bench.host.core.indices(node, Batch(0, 0, 5)).tolist() for node in range(4)] == first
+    bench.host.core.indices(0, Batch(1, 0, 5))
+    assert sum(node == 0 for node in bench.host.core._orders) == 1, "one epoch a device"
+    bench.host.core._orders.clear()
     for node, epoch in ((0, 0), (1, 0), (0, 1), (2, 0)):
-        bench.host._indices(node, Batch(epoch, 0, 5))
-    assert list(bench.host._orders) == [0, 2], "the one drawn longest ago goes"
+        bench.host.core.indices(node, Batch(epoch, 0, 5))
+    assert list(bench.host.core._orders) == [0, 2], "the one drawn longest ago goes"
 
 
 # ----------------------------------------------------------------------------------------------- guards
@@ -303,12 +304,12 @@ def test_weights_cannot_change_between_a_forward_and_its_backward() -> None:
         bench.do(a.backward(gradient(bench, DEVICE, 8), tag=0))
     with pytest.raises(AssertionError, match="backward 7 without its forward"):
         bench.do(a.backward(gradient(bench, DEVICE, 8), tag=7))
-    instance = bench.host._learners[0, 1].instance
+    instance = bench.host.core.learners[0, 1].instance
     assert instance is not None
     with pytest.raises(AssertionError, match="weights overwritten between a forward and its backward"):
         instance.load(bench.flat(initial))
     with pytest.raises(AssertionError, match="weights released between a forward and its backward"):
-        bench.host._blocks[DEVICE].release(instance)
+        bench.host.core.blocks[DEVICE].release(instance)
 
 
 def test_a_backward_comes_after_a_forward() -> None:
@@ -370,7 +371,7 @@ def test_evaluation_changes_nothing() -> None:
                 assert bench.host.evaluate(model, "test") == quality
             bench.do(device.backward(g))
         assert torch.get_rng_state().equal(random)
-        assert all(m.training for block in bench.host._blocks.values() for m in block.module.modules())
+        assert all(m.training for block in bench.host.core.blocks.values() for m in block.module.modules())
         results.append(weights(bench, device) | weights(bench, server))
     assert results[0] == results[1]
 
@@ -400,7 +401,7 @@ def test_every_sample_of_a_large_test_set_is_evaluated_once() -> None:
     bench = what.bench()
     data = what.data()
     data = from_arrays(data.train.inputs, data.train.labels, data.train.inputs, data.train.labels, classes=4)
-    bench.host._data = TensorSamples(data, what.shards())
+    bench.host.core.data = TensorSamples(data, what.shards())
     quality = bench.host.evaluate((bench.learner().weights(),), "test")
     with torch.no_grad():
         logits = what.network().eval()(torch.tensor(data.test.inputs))
@@ -436,11 +437,11 @@ def test_a_broken_evaluation_leaves_the_modes_as_they_were(monkeypatch: pytest.M
     def fail(*_: object) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(bench.host._data, "held_out", fail)
+    monkeypatch.setattr(bench.host.core.data, "held_out", fail)
     with pytest.raises(KeyboardInterrupt):
         bench.host.evaluate((payload,), "test")
-    assert all(m.training for m in bench.host._blocks[MODEL].module.modules())
-    assert len(bench.host._blocks[MODEL]._pool) == 1
+    assert all(m.training for m in bench.host.core.blocks[MODEL].module.modules())
+    assert len(bench.host.core.blocks[MODEL]._pool) == 1
 
 
 # ------------------------------------------------------------------------------- networks of one's own
@@ -562,7 +563,7 @@ def test_unusual_modules_train_as_they_do_alone(maker: Any) -> None:
     for batch in BATCHES:
         bench.do(noise.train(BATCHES[:1]))
         bench.do(learner.train((batch,)))
-        x, y = what.samples().train(bench.host._indices(0, batch))
+        x, y = what.samples().train(bench.host.core.indices(0, batch))
         optimizer.zero_grad()
         nn.functional.cross_entropy(network(x), y).backward()
         optimizer.step()

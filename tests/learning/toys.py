@@ -189,7 +189,7 @@ class Bench:
 
     def give(self, payload: Payload, value: FlatTensors | Tensor) -> Payload:
         """Put a value behind a handle, as when it has come over a wire."""
-        self.host._values[payload] = value
+        self.host.core.values[payload] = value
         return payload
 
 

@@ -59,7 +59,7 @@ def test_fedavg_of_one_device_is_centralised_training() -> None:
 @pytest.mark.parametrize("devices", [1, 4])
 @pytest.mark.parametrize("local", [{"local_steps": 3}, {"local_epochs": 2}], ids=str)
 @pytest.mark.parametrize("weighting", ["samples", "uniform"])
-def test_splitfed_learns_what_fedavg_learns(devices: int, local: dict[str, int], weighting: Any) -> None:
+def test_splitfed_learns_what_fedavg_learns(devices: int, local: dict[str, Any], weighting: Any) -> None:
     """Oracle 2: cutting the model changes the schedule, not the mathematics."""
     whole = simulate(toy(FedAvg(weighting=weighting, **local), devices=devices, rounds=3)).weights
     split = simulate(toy(SplitFed(weighting=weighting, **local), devices=devices, rounds=3)).weights

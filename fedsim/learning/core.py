@@ -1,0 +1,218 @@
+"""What a host holds: blocks, learners, payloads and the data of its nodes. Operations work on it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, get_args
+from weakref import WeakKeyDictionary
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedsim import seeds
+from fedsim.learning.blocks import Block, Instance, State
+from fedsim.learning.learners import Batch, WeightPart
+from fedsim.learning.plan import SERVER_BLOCK, BlockPlan
+from fedsim.models import building
+from fedsim.models.auxiliary import Head
+from fedsim.models.units import UnitList
+from fedsim.payload.meta import TensorMeta
+from fedsim.payload.tensors import FlatTensors, Layout
+from fedsim.script import Payload
+
+_ORDERS: Final = 1024  # nodes whose order of samples is kept; another is drawn again from its seed in microseconds
+
+Value = FlatTensors | Tensor
+"""What lies behind a payload: weights, or one tensor."""
+
+
+class Samples(Protocol):
+    """The data of a run, as tensors on demand; indices are those of the whole data set."""
+
+    def shard(self, node: int) -> NDArray[Any]:
+        """Indices of a device's samples."""
+        ...
+
+    def train(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs and labels of training samples, in memory that is the caller's."""
+        ...
+
+    def labels(self, indices: Tensor) -> Tensor:
+        """Labels of training samples."""
+        ...
+
+    def held_out(self, split: str, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """Inputs and labels `first` up to, not including, `last` of a split."""
+        ...
+
+    def held_out_size(self, split: str) -> int:
+        """Number of samples of a split."""
+        ...
+
+
+@dataclass(slots=True)
+class Trainee:
+    """A learner: its weights lie in `instance` once it has computed, else in `source`, which is shared.
+
+    Neither is there while the learner is closed.
+    """
+
+    block: Block
+    source: FlatTensors | None
+    instance: Instance | None = None
+    kept: State | None = None
+    residues: dict[int, Tensor] = field(default_factory=dict)
+    works: int = 0  # done so far; names the random numbers of the next
+    round: int = 0  # by which its learning rate is scheduled
+
+
+@dataclass(frozen=True, slots=True)
+class LocalLoss:
+    """A device block's loss through its head; `trunk` is the block without it."""
+
+    trunk: nn.Sequential
+    head: Head
+
+
+class Core:
+    """The state of a host.
+
+    Args:
+        model: the network with its initial weights; it is left as it is.
+        plans: the blocks of the run, by name.
+        data: the samples of its nodes.
+        seed: the run's seed; each node's order of batches comes from it.
+        head: the auxiliary head, where a plan has one.
+    """
+
+    def __init__(
+        self, model: UnitList, plans: Mapping[str, BlockPlan], data: Samples, seed: int, head: Head | None = None
+    ) -> None:
+        self.data = data
+        self.seed = seed
+        self.blocks: dict[str, Block] = {}
+        self.local: dict[str, LocalLoss] = {}
+        self.learners: dict[tuple[int, int], Trainee] = {}
+        self.values: WeakKeyDictionary[Payload, Value] = WeakKeyDictionary()
+        self.memory: dict[tuple[str, int, int], Any] = {}
+        """What operations remember: by their name, the node and the learner."""
+        self._orders: OrderedDict[int, tuple[int, Tensor]] = OrderedDict()
+        self._layouts: dict[tuple[str, str], Layout] = {}
+        # Blocks re-point the modules' tensors: this host has modules of its own, with the same initial tensors.
+        model, head = _private(model), None if head is None else _private(head)
+        self.model = model
+        units = next(plan.trunk for name, plan in plans.items() if name != SERVER_BLOCK)
+        for name, plan in plans.items():
+            trunk = model.block(units, len(model)) if name == SERVER_BLOCK else model.block(0, units)
+            module: nn.Sequential = trunk
+            if plan.has_head:
+                assert head is not None, "a plan with a head, but no head"
+                self.local[name] = LocalLoss(trunk, head)
+                module = nn.Sequential(OrderedDict((*trunk.named_children(), *head.body.named_children())))
+            block = self.blocks[name] = Block(plan, module)
+            for part in get_args(WeightPart):
+                meta: TensorMeta = getattr(plan, part)
+                self._layouts[name, part] = (
+                    block.layout
+                    if meta is plan.weights
+                    else Layout(meta.shapes, channels_last=plan.training.channels_last)
+                )
+
+    # ---------------------------------------------------------------------------------------- payloads
+
+    def layout(self, name: str, part: WeightPart) -> Layout:
+        """How the weights of a block, or a part of them, lie in memory."""
+        return self._layouts[name, part]
+
+    def flat(self, payload: Payload) -> FlatTensors:
+        """The weights behind a handle."""
+        value = self.values[payload]
+        assert isinstance(value, FlatTensors)
+        return value
+
+    def tensor(self, payload: Payload) -> Tensor:
+        """The tensor behind a handle."""
+        value = self.values[payload]
+        assert isinstance(value, Tensor)
+        return value
+
+    # ---------------------------------------------------------------------------------------- learners
+
+    def put_away(self, trainee: Trainee) -> None:
+        """Take a learner's weights out of use; its optimizer's state goes, unless it is to be kept."""
+        assert not trainee.residues, f"residue {sorted(trainee.residues)} was never consumed by a backward"
+        if trainee.instance is not None:
+            if trainee.block.plan.training.keep_optimizer_state:
+                trainee.kept = trainee.instance.optimizer.state
+            trainee.block.release(trainee.instance)
+            trainee.instance = None
+
+    def weights(self, node: int, learner: int) -> FlatTensors:
+        """A learner's weights as they are now, in memory that nobody writes to."""
+        trainee = self.learners.get((node, learner))
+        if trainee is not None and trainee.instance is not None:
+            return trainee.instance.flats.clone()
+        assert trainee is not None and trainee.source is not None, f"learner {learner} of node {node} is closed"
+        return trainee.source
+
+    def ready(self, node: int, learner: int) -> tuple[Trainee, Instance, nn.Module]:
+        """A learner with its weights in place and its module bound to them."""
+        trainee = self.learners[node, learner]
+        block = trainee.block
+        if trainee.instance is None:
+            assert trainee.source is not None, f"learner {learner} of node {node} is closed"
+            trainee.instance = block.acquire()
+            trainee.instance.load(trainee.source)
+            if trainee.kept is not None:
+                trainee.instance.optimizer.state = trainee.kept
+            trainee.kept = trainee.source = None  # nothing but the instance counts from here on
+        return trainee, trainee.instance, block.bind(trainee.instance)
+
+    def loss(self, trainee: Trainee, module: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean loss of a batch, and what the block makes of it: activations before a head, else logits."""
+        local = self.local.get(trainee.block.plan.name)
+        if local is None:
+            out: Tensor = module(x)
+            return self.model.loss(out, y), out
+        z: Tensor = local.trunk(x)
+        return local.head.loss(z, y, local.trunk), z
+
+    def trunk(self, trainee: Trainee, module: nn.Module) -> nn.Module:
+        """The block without its head; it is bound with it."""
+        local = self.local.get(trainee.block.plan.name)
+        return module if local is None else local.trunk
+
+    def noise(self, node: int, learner: int, trainee: Trainee) -> AbstractContextManager[None]:
+        """Random numbers for a work of a model that draws some, such as by dropout: its own, whoever runs it."""
+        trainee.works += 1
+        if not trainee.block.plan.draws:
+            return nullcontext()
+        return building.seeded(seeds.derive(self.seed, node, f"noise of {learner}", trainee.works))
+
+    # -------------------------------------------------------------------------------------------- data
+
+    def indices(self, node: int, batch: Batch) -> Tensor:
+        """The samples of a batch, as indices of the whole training set."""
+        held = self._orders.get(node)
+        if held is None or held[0] != batch.epoch:
+            shard = self.data.shard(node)
+            drawn = seeds.generator(self.seed, node, "batches", batch.epoch).permutation(len(shard))
+            held = self._orders[node] = (batch.epoch, torch.from_numpy(shard[drawn]))
+            self._orders.move_to_end(node)
+            if len(self._orders) > _ORDERS:
+                self._orders.popitem(last=False)
+        return held[1][batch.start : batch.start + batch.size]
+
+
+Operation = Callable[..., Value | None]
+"""A function of (core, node, learner, arguments of the command) that answers with what it makes, if anything."""
+
+
+def _private(module: Any) -> Any:
+    """The same module with the same tensors, in slots of its own."""
+    return deepcopy(module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())})

@@ -1,0 +1,18 @@
+"""What commands do, a table of methods a module: functions of a host's core, a node, a learner and arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from fedsim.learning.core import Operation
+from fedsim.learning.operations import averaging, controlling, holding, pooling, stepping
+
+OPERATIONS: Final[Mapping[str, Operation]] = {
+    **holding.METHODS,
+    **stepping.METHODS,
+    **averaging.METHODS,
+    **controlling.METHODS,
+    **pooling.METHODS,
+}
+"""By the method that a command names."""

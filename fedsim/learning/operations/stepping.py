@@ -1,0 +1,149 @@
+"""Steps of training: whole ones on a node's own data, halves with the server in between, and those on activations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from fedsim.learning.blocks import Instance
+from fedsim.learning.core import Core, Operation, Trainee
+from fedsim.learning.learners import Batch, Controlled, Proximal, Pull
+from fedsim.learning.operations.controlling import corrected
+from fedsim.script import Payload
+
+
+def _train(core: Core, node: int, learner: int, batches: Sequence[Batch], pull: Pull | None = None) -> None:
+    trainee, instance, module = core.ready(node, learner)
+    with core.noise(node, learner, trainee):
+        for batch in batches:
+            x, y = core.data.train(core.indices(node, batch))
+            core.loss(trainee, module, x, y)[0].backward()
+            if pull is not None:
+                _bend(core, node, instance, pull)
+            instance.step()
+
+
+@torch.no_grad()
+def _bend(core: Core, node: int, instance: Instance, pull: Pull) -> None:
+    """Change the gradients of a step by its pull."""
+    parameters = [p for p in instance.parameters if p.grad is not None]
+    match pull:
+        case Proximal(anchor, mu):
+            for parameter, start in zip(instance.parameters, core.flat(anchor).views(), strict=False):
+                if parameter.grad is not None:
+                    parameter.grad.add_(parameter - start, alpha=mu)
+        case Controlled(control):
+            assert len(parameters) == len(instance.parameters), "a control variate for a parameter without gradient"
+            corrected(core, node, parameters, control)
+
+
+def _local_step(core: Core, node: int, learner: int, batch: Batch) -> Tensor:
+    trainee, instance, module = core.ready(node, learner)
+    x, y = core.data.train(core.indices(node, batch))
+    with core.noise(node, learner, trainee):
+        loss, z = core.loss(trainee, module, x, y)
+    loss.backward()
+    instance.step()
+    return _arranged(trainee, z)
+
+
+def _infer(core: Core, node: int, learner: int, batch: Batch, mode: str) -> Tensor:
+    trainee, _, module = core.ready(node, learner)
+    x, _ = core.data.train(core.indices(node, batch))
+    trunk = core.trunk(trainee, module)
+    buffers = [b.clone() for b in trunk.buffers()] if mode == "train" else []
+    trunk.train(mode == "train")
+    with torch.no_grad(), core.noise(node, learner, trainee):
+        z: Tensor = trunk(x)
+        for buffer, before in zip(trunk.buffers(), buffers, strict=bool(buffers)):
+            buffer.copy_(before)  # a look changes nothing
+    trunk.train()
+    return _arranged(trainee, z)
+
+
+def _arranged(trainee: Trainee, z: Tensor) -> Tensor:
+    return trainee.block.layout.arranged(z.detach())
+
+
+def _labels(core: Core, node: int, _learner: int, batch: Batch) -> Tensor:
+    return core.data.labels(core.indices(node, batch))
+
+
+def _forward(core: Core, node: int, learner: int, batch: Batch, tag: int) -> Tensor:
+    trainee, instance, module = core.ready(node, learner)
+    assert tag not in trainee.residues, f"residue {tag} was never consumed by a backward"
+    x, _ = core.data.train(core.indices(node, batch))
+    with core.noise(node, learner, trainee):
+        z: Tensor = module(x)
+    trainee.residues[tag] = z
+    instance.graphs += 1
+    return _arranged(trainee, z)
+
+
+def _backward(core: Core, node: int, learner: int, gradient: Payload, tag: int, step: bool) -> None:
+    trainee = core.learners[node, learner]
+    instance = trainee.instance
+    assert instance is not None and tag in trainee.residues, f"backward {tag} without its forward"
+    torch.autograd.backward(trainee.residues.pop(tag), core.tensor(gradient))
+    instance.graphs -= 1
+    if step:
+        instance.step()
+
+
+def _update(core: Core, node: int, learner: int) -> None:
+    core.ready(node, learner)[1].step()
+
+
+def _abandon(core: Core, node: int, learner: int) -> None:
+    trainee = core.learners[node, learner]
+    trainee.residues.clear()
+    if trainee.instance is not None:
+        trainee.instance.graphs = 0
+        for parameter in trainee.instance.parameters:
+            parameter.grad = None
+
+
+def _train_step(core: Core, node: int, learner: int, activations: Payload, labels: Payload) -> Tensor:
+    gradient = _accumulate(core, node, learner, activations, labels, 1.0)
+    _update(core, node, learner)
+    return gradient
+
+
+def _accumulate(core: Core, node: int, learner: int, activations: Payload, labels: Payload, scale: float) -> Tensor:
+    trainee, _, module = core.ready(node, learner)
+    z = core.tensor(activations).detach().requires_grad_()
+    with core.noise(node, learner, trainee):
+        loss = core.loss(trainee, module, z, core.tensor(labels))[0]
+        (loss if scale == 1.0 else loss * scale).backward()
+    assert z.grad is not None
+    return trainee.block.layout.arranged(z.grad)
+
+
+def _step(core: Core, node: int, learner: int, activations: Payload, labels: Payload) -> None:
+    step_on(core, node, learner, core.tensor(activations), core.tensor(labels))
+
+
+def step_on(core: Core, node: int, learner: int, z: Tensor, y: Tensor) -> None:
+    """A step of a server block on activations whose gradient nobody wants."""
+    trainee, instance, module = core.ready(node, learner)
+    with core.noise(node, learner, trainee):
+        core.loss(trainee, module, z, y)[0].backward()
+    instance.step()
+
+
+METHODS: Final[Mapping[str, Operation]] = {
+    "train": _train,
+    "local_step": _local_step,
+    "infer": _infer,
+    "labels": _labels,
+    "forward": _forward,
+    "backward": _backward,
+    "update": _update,
+    "abandon": _abandon,
+    "train_step": _train_step,
+    "accumulate": _accumulate,
+    "step": _step,
+}
