@@ -60,17 +60,17 @@ def device_need(machine: Machine, plan: BlockPlan, batch: int) -> Need:
     else:  # the forward leaves something for the backward, which gets a gradient beside it
         forward, backward = plan.forward_part(batch), plan.backward_part(batch)
         step = max(forward.memory, forward.keeps + backward.memory)
-    held = plan.weights.nbytes + plan.warm_bytes
+    held = plan.state_bytes + plan.warm_bytes
     return Need(machine.id, process_bytes(machine), held, step, round(machine.memory.usable))
 
 
 def server_need(machine: Machine, blocks: Mapping[str, BlockPlan], batch: int, copies: int) -> Need:
     """The memory of a server that holds the global model and trains `copies` of its block, one batch at a time."""
-    held = sum(plan.weights.nbytes for plan in blocks.values())
+    held = sum(plan.state_bytes for plan in blocks.values())
     step = 0
     if SERVER_BLOCK in blocks:
         block = blocks[SERVER_BLOCK]
-        held += copies * (block.weights.nbytes + block.warm_bytes)
+        held += copies * (block.state_bytes + block.warm_bytes)
         step = block.train_part(batch).memory
     return Need("server", process_bytes(machine), held, step, round(machine.memory.usable))
 
@@ -215,8 +215,8 @@ def _candidate(
         slowest = max(slowest, max(count) * step.seconds + step.model)
         busy += sum(count) * dict(step.phases)["server"]
         trained = sum(count) * size if steps else int(held.sum())
-        up += trained * (device.activations(1).nbytes + device.labels(1).nbytes)
-        down += trained * server.gradients(1).nbytes
+        up += trained * (device.activations(size).nbytes + device.labels(size).nbytes) / size
+        down += trained * server.gradients(size).nbytes / size
         need = device_need(group.machine, device, size)
         memory, fits = max(memory, need.total / need.usable), fits and need.fits
     up += fleet.devices * device.weights.nbytes

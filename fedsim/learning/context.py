@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar, cast
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from fedsim.learning.pool import Pool, Store
 from fedsim.learning.rounds import Barrier
 from fedsim.learning.sums import Changes, Combining, Mean
 from fedsim.script import SERVER, Connected, Disconnected, Message, Payload, Port, Work, recv
+
+M = TypeVar("M", bound=Message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,14 +55,22 @@ class Inbox:
         """Take the first waiting message of `kinds`, or nothing, at once."""
         return self._port.poll(*kinds)
 
+    def arrived(self, kind: type[M]) -> list[M]:
+        """The messages of `kind` that have come since this was last asked, whether they still wait or not."""
+        return cast(list[M], self._port.arrived(kind))
+
+    def drop(self, message: Message) -> None:
+        """Refuse a message that waits."""
+        self._port.drop(message)
+
 
 class Device:
     """A device's `me`: its data, and its model or block."""
 
-    __slots__ = ("_epoch", "_job", "_port", "_start", "block", "inbox", "number", "samples")
+    __slots__ = ("_epoch", "_job", "_node", "_port", "_start", "block", "inbox", "number", "samples")
 
     def __init__(self, port: Port, job: Job) -> None:
-        node = Node(port)
+        self._node = node = Node(port)
         self._port = port
         self._job = job
         self._epoch = self._start = 0
@@ -87,6 +97,10 @@ class Device:
     def now(self) -> float:
         """Seconds since the start of the run, on the run's own clock."""
         return self._port.now
+
+    def hold(self, nbytes: int) -> None:
+        """Count `nbytes` more (or fewer, below 0) as held by this device: what the script keeps for later."""
+        self._node.queue(0, "hold", holds=nbytes)
 
     def mark(self, name: str, value: float = 0.0) -> None:
         """Record a moment in the trace, such as `skipped`: activations that nobody had room for."""
@@ -149,7 +163,7 @@ class Server:
         start = Learner(self._node, self._plan)
         self.initial: Payload = start.weights()
         """The weights that devices start from: the device block's (its head's with them) or the whole model's."""
-        self._node.queue(start.number, "close", holds=self._plan.weights.nbytes)  # as the global model, from here on
+        self._node.queue(start.number, "close", holds=self._plan.state_bytes)  # as the global model, from here on
         self.block = Learner(self._node, job.plans.get(SERVER_BLOCK, self._plan))
         """The server block (the whole model, where the scheduler does not split it)."""
         self._combining = Combining(self._node, job.plans.values())

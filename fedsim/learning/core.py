@@ -21,14 +21,12 @@ from fedsim.learning.plan import SERVER_BLOCK, BlockPlan
 from fedsim.models import building
 from fedsim.models.auxiliary import Head
 from fedsim.models.units import UnitList
+from fedsim.payload.coding import Arrivals, Value
 from fedsim.payload.meta import TensorMeta
 from fedsim.payload.tensors import FlatTensors, Layout
-from fedsim.script import Payload
+from fedsim.script import SERVER, Payload
 
 _ORDERS: Final = 1024  # nodes whose order of samples is kept; another is drawn again from its seed in microseconds
-
-Value = FlatTensors | Tensor
-"""What lies behind a payload: weights, or one tensor."""
 
 
 class Samples(Protocol):
@@ -99,6 +97,10 @@ class Core:
         self.local: dict[str, LocalLoss] = {}
         self.learners: dict[tuple[int, int], Trainee] = {}
         self.values: WeakKeyDictionary[Payload, Value] = WeakKeyDictionary()
+        """What its maker has behind a handle; `flat` and `tensor` give what the reader has."""
+        self.arrivals = Arrivals()
+        self.reader = SERVER
+        """The node whose command runs; the server's, where published models are looked at."""
         self.memory: dict[tuple[str, int, int], Any] = {}
         """What operations remember: by their name, the node and the learner."""
         self._orders: OrderedDict[int, tuple[int, Tensor]] = OrderedDict()
@@ -130,14 +132,14 @@ class Core:
         return self._layouts[name, part]
 
     def flat(self, payload: Payload) -> FlatTensors:
-        """The weights behind a handle."""
-        value = self.values[payload]
+        """The weights behind a handle, as they have come to the reader."""
+        value = self.arrivals.seen(payload, self.values[payload], self.reader)
         assert isinstance(value, FlatTensors)
         return value
 
     def tensor(self, payload: Payload) -> Tensor:
-        """The tensor behind a handle."""
-        value = self.values[payload]
+        """The tensor behind a handle, as it has come to the reader."""
+        value = self.arrivals.seen(payload, self.values[payload], self.reader)
         assert isinstance(value, Tensor)
         return value
 

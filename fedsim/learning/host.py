@@ -15,14 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.learning.blocks import Block, Instance
-from fedsim.learning.core import Core, Samples, Value
+from fedsim.learning.core import Core, Samples
+from fedsim.learning.learners import meta_of
 from fedsim.learning.operations import OPERATIONS
 from fedsim.learning.plan import BlockPlan
 from fedsim.models.auxiliary import PREFIX, Head
 from fedsim.models.units import UnitList
+from fedsim.payload.coding import Value
 from fedsim.payload.memory import trim
 from fedsim.payload.tensors import FlatTensors
-from fedsim.script import Command, Payload, Purpose, Quality
+from fedsim.script import SERVER, Command, Payload, Purpose, Quality
 
 __all__ = ["Host", "Samples"]
 
@@ -47,16 +49,21 @@ class Host:
 
     def run(self, command: Command) -> None:
         """Run one command; its payload, if it makes one, is there afterwards."""
-        made = OPERATIONS[command.method](self.core, command.node, command.learner, *command.args)
+        self.core.reader = command.node
+        try:
+            made = OPERATIONS[command.method](self.core, command.node, command.learner, *command.args)
+        finally:
+            self.core.reader = SERVER
         if command.output is not None:
-            assert made is not None and made.nbytes == command.output.nbytes, (
+            announced = meta_of(command.output).memory_bytes
+            assert made is not None and made.nbytes == announced, (
                 f"{command.method} made {'nothing' if made is None else f'{made.nbytes} bytes'}, "
-                f"but {command.output.nbytes} bytes were announced"
+                f"but {announced} bytes were announced"
             )
             self.core.values[command.output] = made
 
     def value(self, payload: Payload) -> Value:
-        """The tensors behind a handle."""
+        """The tensors behind a handle, as whoever made them has them."""
         return self.core.values[payload]
 
     def held(self, purpose: Purpose) -> int:
@@ -71,6 +78,7 @@ class Host:
         learners = self.core.learners
         for key in [key for key in learners if key[0] == node]:
             del learners[key]  # with its instance: graphs may be alive, so that is not reused
+        self.core.arrivals.forget(node)
 
     # -------------------------------------------------------------------------------- published models
 

@@ -107,7 +107,7 @@ class Learner:
 
     def _computing(self) -> int:
         self._kept = self.plan.kept_bytes  # there is optimizer state from now on
-        return self._holding(self.plan.weights.nbytes + self.plan.warm_bytes)
+        return self._holding(self.plan.state_bytes + self.plan.warm_bytes)
 
     # -------------------------------------------------------------------------------- what takes no time
 
@@ -117,7 +117,7 @@ class Learner:
         Weights of the block without its head, or of the head alone, leave the rest as it is. `round` is the one that
         the weights belong to, by which the learning rate is scheduled.
         """
-        holds = self._holding(max(self._held, self.plan.weights.nbytes + self._kept))
+        holds = self._holding(max(self._held, self.plan.state_bytes + self._kept))
         self._node.queue(self.number, "load", weights, holds=holds)
         if round is not None:
             self.pace(round)
@@ -255,6 +255,10 @@ class Learner:
 
 def batch_size(payload: Payload) -> int:
     """Samples behind a payload of activations, gradients or labels."""
-    meta = payload.meta
-    assert isinstance(meta, TensorMeta)
-    return meta.shapes[0].shape[0]
+    return meta_of(payload).shapes[0].shape[0]
+
+
+def meta_of(payload: Payload) -> TensorMeta:
+    """What is known of a payload's tensors."""
+    assert isinstance(payload.meta, TensorMeta)
+    return payload.meta

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
+
+from fedsim.payload.codecs import Codecs
 
 
 def _check(lr: float, weight_decay: float) -> None:
@@ -78,3 +80,5 @@ class Training:
     channels_last: bool = True
     drop_last: bool = False
     """Whether a pass leaves its last batch out where that is not full."""
+    codecs: Codecs = field(default_factory=Codecs)
+    """How what blocks make is written for the link."""

@@ -22,6 +22,7 @@ from fedsim.models.measure import (
     forward_cost,
     retained_bytes,
 )
+from fedsim.payload.codecs import PLAIN
 from fedsim.payload.meta import ITEM_BYTES, Shape, TensorMeta
 from fedsim.script import Part, Purpose
 
@@ -82,12 +83,13 @@ class BlockPlan:
         self._loss_forward = loss.loss_forward if head is None else _named(head.loss_forward)
         self._loss_backward = loss.loss_backward if head is None else _named(head.loss_backward)
         self._loss_retained = loss.loss_retained
-        self.weights = TensorMeta(Purpose.WEIGHTS, _state(self.units))
-        self.block = self.weights if head is None else TensorMeta(Purpose.WEIGHTS, _state(trunk))
+        self.weights = self._weights(_state(self.units))
+        """What all its weights weigh on a link; `state_bytes` is what a node holds of them."""
+        self.block = self.weights if head is None else self._weights(_state(trunk))
         """The weights without the head's."""
-        self.head = TensorMeta(Purpose.WEIGHTS, _state(ends))
+        self.head = self._weights(_state(ends))
         """The head's weights alone; nothing, where there is no head."""
-        self.parameters = TensorMeta(Purpose.WEIGHTS, tuple(s for unit in self.units for s in unit.parameters))
+        self.parameters = self._weights(s for unit in self.units for s in unit.parameters)
         """What is trained of the weights: control variates have its shapes."""
         self.trainable = sum(unit.trainable for unit in self.units)
         self.draws = any(unit.draws for unit in self.units)
@@ -101,6 +103,16 @@ class BlockPlan:
         self.update_part = cache(self._update_part)
         self.activations = cache(self._activations)
         self.gradients = cache(self._gradients)
+
+    def _weights(self, shapes: Iterable[Shape]) -> TensorMeta:
+        codecs = self.training.codecs
+        codec = PLAIN if self.name == SERVER_BLOCK else codecs.weights  # the server block travels nowhere
+        return TensorMeta(Purpose.WEIGHTS, tuple(shapes), codec)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the weights where they are trained, averaged or kept."""
+        return self.weights.memory_bytes
 
     @property
     def scheduled(self) -> bool:
@@ -123,10 +135,12 @@ class BlockPlan:
 
     def _activations(self, batch: int) -> TensorMeta:
         output = self.units[self.trunk - 1].output
-        return TensorMeta(Purpose.ACTIVATIONS, (Shape("z", (batch, *output), self.model.dtype),))
+        shape = Shape("z", (batch, *output), self.model.dtype)
+        return TensorMeta(Purpose.ACTIVATIONS, (shape,), self.training.codecs.activations)
 
     def _gradients(self, batch: int) -> TensorMeta:
-        return TensorMeta(Purpose.GRADIENTS, (Shape("g", (batch, *self._input), self.model.dtype),))
+        shape = Shape("g", (batch, *self._input), self.model.dtype)
+        return TensorMeta(Purpose.GRADIENTS, (shape,), self.training.codecs.gradients)
 
     def labels(self, batch: int) -> TensorMeta:
         """The labels of `batch` samples; one a sample, or one a position for text."""
@@ -134,7 +148,7 @@ class BlockPlan:
 
     def input_bytes(self, batch: int) -> int:
         """Bytes of `batch` inputs: of raw data, or of activations."""
-        return self.model.input_bytes(batch) if self.raw_input else self._gradients(batch).nbytes
+        return self.model.input_bytes(batch) if self.raw_input else self._gradients(batch).memory_bytes
 
     def _cost(self, operators: Iterable[Operator], batch: int) -> Cost:
         return Cost(tuple(operators), batch, self.model.name)
@@ -213,7 +227,7 @@ class BlockPlan:
         cost = self._backward(batch, to_input=not self.raw_input)
         if step:
             cost = cost + self._step(batch)
-        return Part("backward", cost, batch, memory=self._activations(batch).nbytes, keeps=-kept)
+        return Part("backward", cost, batch, memory=self._activations(batch).memory_bytes, keeps=-kept)
 
     def average_part(self, members: int, trainable: int | None = None) -> Part:
         """Putting `members` models of this block together: one MAC a parameter and member.

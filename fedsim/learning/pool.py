@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.learning.learners import Learner, Node, batch_size
+from fedsim.learning.learners import Learner, Node, batch_size, meta_of
 from fedsim.script import Payload, Work
 
 Store = Literal["ram", "disk", "mmap"]
@@ -38,7 +38,7 @@ class Pool:
 
     def add(self, source: int, activations: Payload, labels: Payload) -> None:
         """Take a batch in."""
-        holds = activations.nbytes + labels.nbytes if self._in_memory else labels.nbytes
+        holds = labels.nbytes + (meta_of(activations).memory_bytes if self._in_memory else 0)
         self._held += holds
         self._first.append(self._rows)
         self._source.append(source)

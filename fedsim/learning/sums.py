@@ -62,7 +62,7 @@ class Mean:
 
     def put(self, member: int, weights: Payload, samples: int) -> None:
         """Take in the weights of one expected member."""
-        holds = 0 if self._members else self._meta.nbytes  # the sum
+        holds = 0 if self._members else self._meta.memory_bytes  # the sum
         self._members += 1
         self._node.queue(self._number, "mean.add", member, weights, 1 if self._uniform else samples, holds=holds)
 
@@ -75,7 +75,7 @@ class Mean:
         """The mean over those that came; there must be at least one."""
         assert self._members, "a mean of nothing"
         payload = self._node.payload(self._meta)
-        holds = -self._meta.nbytes  # it takes the place of the global model
+        holds = -self._meta.memory_bytes  # it takes the place of the global model
         command = self._node.command(self._number, "mean.result", output=payload, holds=holds)
         return Work(command, (averaging(self._plan, self._meta, self._members),), payload)
 
@@ -103,7 +103,7 @@ class Changes:
 
     def add(self, change: Payload, weight: float) -> None:
         """Take one in."""
-        holds = 0 if self.members else self._plan.weights.nbytes
+        holds = 0 if self.members else self._plan.state_bytes
         self.members += 1
         self.total += weight
         self._node.queue(self._number, "changes.add", change, weight, holds=holds)
@@ -113,7 +113,7 @@ class Changes:
         assert self.members, "a sum of nothing"
         payload = self._node.payload(self._plan.weights)
         args = (model, rate, denominator, momentum)
-        holds = -self._plan.weights.nbytes
+        holds = -self._plan.state_bytes
         if momentum and not self._moving:
             self._moving, holds = True, 0  # a velocity stays
         command = self._node.command(self._number, "changes.apply", *args, output=payload, holds=holds)
