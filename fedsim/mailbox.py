@@ -28,12 +28,13 @@ _RANKINGS: Final = 4  # heaps kept a mailbox: a script that makes a new key func
 class Mailbox:
     """The waiting messages of one node."""
 
-    __slots__ = ("_arrivals", "_queues", "_rankings")
+    __slots__ = ("_arrivals", "_queues", "_rankings", "_watched")
 
     def __init__(self) -> None:
         self._arrivals = 0
         self._queues: dict[type[Message], Queue] = {}
         self._rankings: dict[tuple[Kinds, Key], _Ranked] | None = None
+        self._watched: dict[type[Message], list[Message]] | None = None
 
     def put(self, message: Message) -> None:
         """Let a message wait behind all others."""
@@ -61,6 +62,31 @@ class Mailbox:
             assert by is not None
             return self._take_ranked(kinds, by)
         return self._take_from(kinds, source, by)
+
+    def arrived(self, kind: type[Message]) -> list[Message]:
+        """The messages of `kind` that have come since this was last asked, whether they still wait or not.
+
+        The first time, those that wait.
+        """
+        if self._watched is None:
+            self._watched = {}
+        found = self._watched.get(kind)
+        self._watched[kind] = []
+        return list(self._queues.get(kind, {}).values()) if found is None else found
+
+    def note(self, message: Message) -> None:
+        """Note that a message has come, for `arrived`; whoever brings messages says so of each."""
+        if self._watched is not None and type(message) in self._watched:
+            self._watched[type(message)].append(message)
+
+    def drop(self, message: Message) -> bool:
+        """Remove one message that waits, looking at the last ones first; whether it was there."""
+        queue = self._queues.get(type(message), OrderedDict())
+        for arrival in reversed(queue):
+            if queue[arrival] is message:
+                del queue[arrival]
+                return True
+        return False
 
     def waiting(self) -> dict[str, int]:
         """How many messages of each kind wait, by class name."""

@@ -390,6 +390,14 @@ class Port(Protocol):
         """Take the first waiting message of `kinds`, or nothing, at once."""
         ...
 
+    def arrived(self, kind: type[Message]) -> list[Message]:
+        """The messages of `kind` that have come since this was last asked, whether they still wait or not."""
+        ...
+
+    def drop(self, message: Message) -> None:
+        """Take a message that waits out of the mailbox without looking at it; nothing, if it does not wait."""
+        ...
+
     def command(self, command: Command) -> None:
         """Queue a command that takes no time behind everything this node has been told so far."""
         ...

@@ -62,6 +62,14 @@ class Hand:
         """Take the first message that was put into `mailbox`."""
         return self.mailbox.take(kinds)
 
+    def arrived(self, kind: type[Message]) -> list[Message]:
+        """Those of `kind` that were put into `mailbox` since this was last asked."""
+        return self.mailbox.arrived(kind)
+
+    def drop(self, message: Message) -> None:
+        """Take a message out of `mailbox`."""
+        self.mailbox.drop(message)
+
     def command(self, command: Command) -> None:
         """Note the command."""
         self.commands.append(command)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from fedsim.learning.context import Device
-from fedsim.script import Message, recv
+from fedsim.script import Message, Recv
 
 M = TypeVar("M", bound=Message)
 
@@ -22,9 +22,9 @@ def check_local(local_steps: int | None, local_epochs: int) -> None:
         raise ValueError(f"local_epochs {local_epochs} must be 1 or more")
 
 
-async def newest(me: Device, kind: type[M]) -> M:
+async def newest(me: Device, *kinds: type[M]) -> M:
     """The next order of the server; of several that wait, since rounds went on without this device, the last one."""
-    order = await recv(kind)
-    while isinstance(later := me.inbox.poll(kind), kind):
-        order = later
+    order: M = await Recv(kinds, None, None, None)
+    while (later := me.inbox.poll(*kinds)) is not None:
+        order = cast(M, later)
     return order

@@ -353,6 +353,7 @@ class Simulation:
 
     def _hand_over(self, actor: Actor, message: Message, number: int) -> None:
         """Give a message to the script that waits for it, or let it wait in the mailbox."""
+        actor.mailbox.note(message)
         wanted = actor.waiting
         if (
             wanted is not None

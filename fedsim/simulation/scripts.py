@@ -87,6 +87,15 @@ class Actor:
             self._engine.taken(self, message)
         return message
 
+    def arrived(self, kind: type[Message]) -> list[Message]:
+        """The messages of `kind` that have come since this was last asked."""
+        return self.mailbox.arrived(kind)
+
+    def drop(self, message: Message) -> None:
+        """Refuse a message that waits."""
+        if self.mailbox.drop(message) and self.inbox:
+            self._engine.taken(self, message)
+
     def command(self, command: Command) -> None:
         """Queue a command that takes no time."""
         self._engine.queue(command)

@@ -41,6 +41,13 @@ class FakePort:
             self.waiting.remove(found)
         return found
 
+    def arrived(self, kind: type[Message]) -> list[Message]:
+        """Nothing ever comes."""
+        return []
+
+    def drop(self, message: Message) -> None:
+        """There is nothing to refuse."""
+
     def command(self, command: Command) -> None:
         """Note it."""
         self.commands.append(command)

@@ -139,6 +139,13 @@ class DirectPort:
         """Nothing ever waits."""
         return None
 
+    def arrived(self, kind: type[Message]) -> list[Message]:
+        """Nothing ever comes."""
+        return []
+
+    def drop(self, message: Message) -> None:
+        """There is nothing to refuse."""
+
     def command(self, command: Command) -> None:
         """Run it."""
         self._host.run(command)

@@ -88,7 +88,12 @@ def _close(core: Core, node: int, learner: int) -> None:
         del core.learners[node, learner]
 
 
+def _hold(_core: Core, _node: int, _learner: int) -> None:
+    """Nothing: what is held lies behind payloads."""
+
+
 METHODS: Final[Mapping[str, Operation]] = {
+    "hold": _hold,
     "open": _open,
     "load": _load,
     "pace": _pace,
