@@ -8,6 +8,7 @@ from fedsim.report.folder import RunFolder, read_run, read_summary, write_compar
 from fedsim.report.identity import check_identity
 from fedsim.report.idle import CAUSES
 from fedsim.report.measures import Measures, measure
+from fedsim.report.quality import spread, time_to
 from fedsim.report.show import show, table
 from fedsim.report.summary import summarise
 
@@ -21,8 +22,10 @@ __all__ = [
     "read_run",
     "read_summary",
     "show",
+    "spread",
     "summarise",
     "table",
+    "time_to",
     "write_comparison",
     "write_run",
     "write_summary",

@@ -16,6 +16,8 @@ from typing import Any, Final
 import numpy as np
 
 from fedsim.report import charts
+from fedsim.report.columns import Bools
+from fedsim.report.contributions import STEPS
 from fedsim.report.measures import Measures, Point
 from fedsim.report.show import MISSING, best_of, figures, labels, percent
 from fedsim.report.summary import perplexity, utilisation
@@ -31,10 +33,13 @@ _NODE_COLUMNS: Final[Mapping[str, Callable[[Any], str]]] = {
     "profile": str,
     "active_s": human_seconds,
     "busy_s": human_seconds,
+    "idle": percent,
+    "idle_whole_run": percent,
     "macs": lambda value: human_count(value, "MAC"),
     "samples": str,
     "joules": lambda value: human_count(value, "J"),
     "contributions": str,
+    **dict.fromkeys(STEPS, str),
 }
 
 
@@ -166,16 +171,30 @@ def _percent(share: float) -> str:
 def _idle(runs: Sequence[Run], names: Sequence[str]) -> str:
     content = [charts.legend([(state, state) for state in charts.STATES])]
     for name, run in zip(names, runs, strict=True):
-        rows = [
-            [_cell(label), f'<td class="bars">{charts.bar(shares)}</td>', _cell(percent(1 - shares[0]))]
-            for label, shares in _groups(run.measures)
-        ]
-        content.append(_table(["", "share of the active time", "idle"], rows, name if len(runs) > 1 else ""))
+        kind = run.measures.contributions.kind
+        head = ["", "share of the active time", "idle", "least–most", "of the whole run", f"{kind}, fewest–most"]
+        rows = [_group(run.measures, label, shares, members) for label, shares, members in _groups(run.measures)]
+        content.append(_table(head, rows, name if len(runs) > 1 else ""))
     return _section("Busy and idle time by cause", *content)
 
 
-def _groups(measures: Measures) -> list[tuple[str, list[float]]]:
-    """Label and shares by state of the server, of all devices and of each group of devices."""
+def _group(measures: Measures, label: str, shares: Sequence[float], members: Bools) -> list[str]:
+    """A row of the table of idle time: a device can be busy and useless, so what devices gave stands beside it."""
+    idle, given = measures.idle[members], measures.contributions.counts[members]
+    devices = bool(measures.columns.devices[members].all())
+    least, most = percent(float(idle.min())), percent(float(idle.max()))
+    return [
+        _cell(label),
+        f'<td class="bars">{charts.bar(shares)}</td>',
+        _cell(percent(1 - shares[0])),
+        _cell(least if least == most else f"{least}–{most}"),
+        _cell(percent(float(measures.idle_whole_run[members].mean()))),
+        _cell(f"{given.min()}–{given.max()}" if devices else ""),
+    ]
+
+
+def _groups(measures: Measures) -> list[tuple[str, list[float], Bools]]:
+    """Label, shares by state and members of the server, of all devices and of each group of devices."""
     nodes = measures.columns.nodes
     busy, idle = utilisation(measures)
     present = ~np.isnan(busy)
@@ -187,7 +206,9 @@ def _groups(measures: Measures) -> list[tuple[str, list[float]]]:
         first = nodes[int(np.flatnonzero(rows)[0])]
         picks.append((f"group {number}: {int(rows.sum())} × {first.profile}", rows))
     return [
-        (label, [float(busy[rows].mean()), *idle[:, rows].mean(axis=1).tolist()]) for label, rows in picks if rows.any()
+        (label, [float(busy[rows].mean()), *idle[:, rows].mean(axis=1).tolist()], rows)
+        for label, rows in picks
+        if rows.any()
     ]
 
 
@@ -200,23 +221,37 @@ def _bytes(runs: Sequence[Run], names: Sequence[str]) -> str:
             amounts = [found[direction][purpose] for purpose in _PURPOSES]
             rows.append([_cell(direction), *(_cell(human_count(n, "B")) for n in [*amounts, sum(amounts)])])
         tables.append(_table(["", *_PURPOSES, "total"], rows, name if len(runs) > 1 else ""))
+        tables.append(f"<p>{escape(_lost(run.summary))}</p>")
     return _section("Bytes delivered", *tables)
+
+
+def _lost(summary: Mapping[str, Any]) -> str:
+    """What the table of bytes leaves out."""
+    amounts = summary["bytes"]["payload"], summary["bytes"]["envelope"], summary["bytes"]["wasted"]
+    payload, envelope, wasted, flying = (
+        human_count(n, "B") for n in (*amounts, summary["identity"]["bytes_in_flight"])
+    )
+    return (
+        f"Payload {payload}, envelopes (control) {envelope}. Not counted here: {wasted} lost on the way, {flying} still "
+        "under way at the end."
+    )
 
 
 def _nodes(runs: Sequence[Run], names: Sequence[str]) -> str:
     tables = []
     for name, run in zip(names, runs, strict=True):
+        every = [dict(zip(NODES, row, strict=True)) for row in node_rows(run.measures, NODES_SHOWN)]
+        known = {key: say for key, say in _NODE_COLUMNS.items() if any(row[key] is not None for row in every)}
         rows = []
-        for row in node_rows(run.measures, NODES_SHOWN):
-            found = dict(zip(NODES, row, strict=True))
+        for found in every:
             up = sum(found[key] for key in NODES if key.startswith("bytes_up"))
             down = sum(found[key] for key in NODES if key.startswith("bytes_down"))
-            cells = [_cell(MISSING if found[key] is None else say(found[key])) for key, say in _NODE_COLUMNS.items()]
+            cells = [_cell(MISSING if found[key] is None else say(found[key])) for key, say in known.items()]
             rows.append([*cells, _cell(human_count(up, "B")), _cell(human_count(down, "B"))])
         count = len(run.measures.columns.nodes)
         shown = f"the first {NODES_SHOWN} of {count} nodes; all are in nodes.csv" if count > NODES_SHOWN else ""
         caption = ", ".join(part for part in (name if len(runs) > 1 else "", shown) if part)
-        head = [key.removesuffix("_s") for key in _NODE_COLUMNS]
+        head = [key.removesuffix("_s").replace("_", " ") for key in known]
         tables.append(_table([*head, "up", "down"], rows, caption))
     return _section("Nodes", *tables)
 

@@ -4,8 +4,9 @@ The rules, from roles and rounds alone (a wait of several roles counts as that o
 the first):
 
 * a device that waits for a `gradient`: dependency; for a `credit`: flow; `sleep` and `load` by name;
-* any other wait of a device, within a round that it is not part of: unselected; within its own round, from delivery
-  of its contribution until the barrier is full: straggler; the rest (transfers, aggregation, between rounds): model;
+* any other wait of a device, while it sits out for others to have their turn, or within a round that it is not part
+  of: unselected; within its own round, from delivery of its contribution until the barrier is full: straggler; the rest
+  (transfers, aggregation, between rounds): model;
 * the server, while some but not all contributions of an open barrier are in: straggler; else dependency;
 * a device that no message ever reached in a stretch of its horizon has no records there: all of it is unselected;
 * spans of kind `load` are waiting for data, not computing: where nothing else runs, that is load.
@@ -22,6 +23,7 @@ from typing import Final
 import numpy as np
 
 from fedsim.errors import AccountingError
+from fedsim.report.bench import bench
 from fedsim.report.columns import Bools, Columns, Ints
 from fedsim.report.horizon import Horizon, horizons
 from fedsim.report.intervals import added, covered, cut, overlapping, spread, union
@@ -146,8 +148,9 @@ def _add_waits(columns: Columns, idle: Ints) -> None:
         idle[STRAGGLER, columns.server] += partly.sum()
         idle[DEPENDENCY, columns.server] += (end - start - partly).sum()
 
-    here = ~direct & ~server
-    node, start, end = waits.node[here], waits.start[here], waits.end[here]
+    node, start, end, out = _turns(columns, ~direct & ~server)
+    np.add.at(idle[UNSELECTED], node[out], (end - start)[out])
+    node, start, end = node[~out], start[~out], end[~out]
     wait, member = _own_rounds(barriers, node, start, end)
     number = barriers.member_round[member]
     since, until = np.maximum(start[wait], barriers.opens[number]), np.minimum(end[wait], barriers.closes[number])
@@ -162,6 +165,14 @@ def _add_waits(columns: Columns, idle: Ints) -> None:
         (MODEL, end - start - straggler - unselected),
     ):
         np.add.at(idle[cause], node, amount)
+
+
+def _turns(columns: Columns, here: Bools) -> tuple[Ints, Ints, Ints, Bools]:
+    """These waits of devices, cut where a device begins or ceases to sit out: node, start, end, whether it does."""
+    waits = columns.waits
+    node = waits.node[here]
+    wait, start, end, out = bench(columns).cut(node, waits.start[here], waits.end[here])
+    return node[wait], start, end, out
 
 
 def _own_rounds(barriers: Rounds, node: Ints, start: Ints, end: Ints) -> tuple[Ints, Ints]:
@@ -183,9 +194,11 @@ def _cut_server(columns: Columns, barriers: Rounds, here: Bools) -> Columns4:
 
 
 def _cut_devices(columns: Columns, barriers: Rounds, here: Bools) -> Columns4:
-    waits = columns.waits
-    wait, start, end, number = cut(waits.start[here], waits.end[here], barriers.opens, barriers.closes)
-    node = waits.node[here][wait]
+    node, start, end, out = _turns(columns, here)
+    benched = (node[out], start[out], end[out], np.full(int(out.sum()), UNSELECTED))
+    node = node[~out]
+    wait, start, end, number = cut(start[~out], end[~out], barriers.opens, barriers.closes)
+    node = node[wait]
     member = np.where(number < 0, -1, barriers.memberships(node, np.maximum(number, 0)))
     own = member >= 0
     other = (node[~own], start[~own], end[~own], np.where(number[~own] < 0, MODEL, UNSELECTED))
@@ -193,6 +206,7 @@ def _cut_devices(columns: Columns, barriers: Rounds, here: Bools) -> Columns4:
     full = np.clip(barriers.full[number], start, end)
     ready = np.minimum(np.maximum(barriers.delivered[member], start), full)
     parts = [
+        benched,
         other,
         (node, start, ready, np.full(len(node), MODEL)),
         (node, ready, full, np.full(len(node), STRAGGLER)),

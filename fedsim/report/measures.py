@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedsim.report.columns import Columns, Ints, tabulate
+from fedsim.report.contributions import Contributions, contributions, splits
 from fedsim.report.energy import joules
 from fedsim.report.idle import Accounts, account
 from fedsim.report.intervals import added
@@ -43,15 +44,20 @@ class Point:
 class Measures:
     """The measures of a run; arrays have an entry a row of the node table.
 
-    `samples` are those of work that was not wasted; MACs include wasted work. `joules` is NaN where the profile has no
-    power, `peak_memory` (bytes) where a node took no part or its memory was not accounted.
+    `samples` are those of work that was not wasted. `macs` include wasted work, which `wasted_macs` are of; `head_macs`
+    are those of auxiliary heads, both ways, `forward_macs` those that go forward through the model's own units.
+    `joules` is NaN where the profile has no power, `peak_memory` (bytes) where a node took no part or its memory was
+    not accounted.
     """
 
     columns: Columns
     accounts: Accounts
     traffic: Traffic
+    contributions: Contributions
     macs: Ints
     forward_macs: Ints
+    head_macs: Ints
+    wasted_macs: Ints
     samples: Ints
     joules: Floats
     peak_memory: Floats
@@ -61,6 +67,36 @@ class Measures:
     def seconds(self) -> float:
         """Length of the run on its own clock."""
         return self.columns.end / SECOND
+
+    @property
+    def backward_macs(self) -> Ints:
+        """MACs that are neither forward nor a head's: the backward, the loss and whatever bends or averages weights."""
+        rest: Ints = self.macs - self.forward_macs - self.head_macs
+        return rest
+
+    @property
+    def splits(self) -> bool:
+        """Whether the model is cut, so that the server trains a part of it."""
+        return splits(self.columns)
+
+    @property
+    def used(self) -> Floats:
+        """Nanoseconds that each node was busy: with several lanes of the server, all of them count as one."""
+        amounts = self.accounts.busy.astype(np.float64)
+        row = self.columns.server
+        if row >= 0:
+            amounts[row] = self.accounts.lane_busy[row] / max(self.columns.nodes[row].lanes, 1)
+        return amounts
+
+    @property
+    def idle(self) -> Floats:
+        """Fraction of its active horizon that each node was not busy; NaN where it has none."""
+        return 1.0 - self.used / np.where(self.accounts.horizon > 0, self.accounts.horizon, np.nan)
+
+    @property
+    def idle_whole_run(self) -> Floats:
+        """Fraction of the whole run that each node was not busy, done or away included; NaN where it took no part."""
+        return np.where(self.accounts.horizon > 0, 1.0 - self.used / max(self.columns.end, 1), np.nan)
 
 
 def measure(trace: Trace) -> Measures:
@@ -72,8 +108,11 @@ def measure(trace: Trace) -> Measures:
         columns=columns,
         accounts=accounts,
         traffic=traffic(columns),
+        contributions=contributions(columns),
         macs=added(spans.node, spans.macs, size),
         forward_macs=added(spans.node, spans.forward_macs, size),
+        head_macs=added(spans.node, spans.head_macs, size),
+        wasted_macs=added(spans.node[spans.wasted], spans.macs[spans.wasted], size),
         samples=added(spans.node[kept], spans.samples[kept], size),
         joules=joules(columns, accounts),
         peak_memory=_peaks(columns),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from rich.console import Console
@@ -17,6 +18,7 @@ from rich.text import Text
 from fedsim.units import human_count, human_seconds
 
 MISSING: Final = "–"
+UNREACHED: Final = "not reached"
 _COLUMNS: Final = 4  # runs side by side; more stand in rows
 Summary = Mapping[str, Any]
 
@@ -25,7 +27,8 @@ Summary = Mapping[str, Any]
 class Figure:
     """A figure of a summary: how to find and write it, and which one is best: the highest (+1), the lowest or none.
 
-    `short` heads its column where many runs stand in rows; figures without one are left out there.
+    `short` heads its column where many runs stand in rows; figures without one are left out there. `words` writes it
+    where the number alone does not say it all.
     """
 
     label: str
@@ -33,11 +36,14 @@ class Figure:
     find: Callable[[Summary], float | None]
     write: Callable[[float], str]
     better: int = 0
+    words: Callable[[Summary], str] | None = None
 
     def text(self, summary: Summary) -> str:
         """The figure as people read it."""
         value = self.find(summary)
-        return MISSING if value is None else self.write(value)
+        if value is None:
+            return MISSING
+        return self.write(value) if self.words is None else self.words(summary)
 
 
 def percent(value: float) -> str:
@@ -45,10 +51,39 @@ def percent(value: float) -> str:
     return f"{value:.1%}".replace("%", " %")
 
 
-def _reach(summary: Summary) -> float | None:
-    times = summary["accuracy"]["time_to"]
-    value: float | None = next(reversed(times.values()), None) if times else None
-    return value
+def _targets(summaries: Sequence[Summary]) -> list[Figure]:
+    """The time to every target accuracy that one of the runs has; one that was not reached is infinitely late."""
+
+    def late(target: str, summary: Summary) -> float | None:
+        found = summary["accuracy"]
+        if target not in found["time_to"] or found["best"] is None:  # not asked for, or never looked at
+            return None
+        reached: float | None = found["time_to"][target]
+        return math.inf if reached is None else reached
+
+    def figure(target: str) -> Figure:
+        share = f"{float(target) * 100:.4g} %"
+        return Figure(f"time to {share} accuracy", f"to {share}", partial(late, target), _moment, -1)
+
+    return [figure(target) for target in dict.fromkeys(t for s in summaries for t in s["accuracy"]["time_to"])]
+
+
+def _moment(seconds: float) -> str:
+    return human_seconds(seconds) if math.isfinite(seconds) else UNREACHED
+
+
+def _given(summaries: Sequence[Summary]) -> Figure:
+    """What the least and the most contributing device gave: a device can be busy and useless."""
+    kinds = {str(summary["contributions"]["kind"]) for summary in summaries}
+
+    def words(summary: Summary) -> str:
+        found = summary["contributions"]
+        amounts = f"{found['min']}–{found['max']}"
+        return amounts if len(kinds) == 1 or len(summaries) > _COLUMNS else f"{amounts} {found['kind']}"
+
+    names = {"consumed": "batches consumed of each device", "delivered": "updates delivered by each device"}
+    label = names[next(iter(kinds))] if len(kinds) == 1 else "contributions of each device"
+    return Figure(label, "each", lambda s: s["contributions"]["min"], str, 0, words)
 
 
 def _rate(summary: Summary) -> float | None:
@@ -65,9 +100,12 @@ def figures(summaries: Sequence[Summary]) -> list[Figure]:
         Figure("length of the run", "length", lambda s: s["seconds"], human_seconds),
         Figure(f"final {name}", name, lambda s: s["metric"]["final"], quality, up),
         Figure(f"best {name}", "", lambda s: s["metric"]["best"], quality, up),
-        Figure("time to target accuracy", "to target", _reach, human_seconds, -1),
+        *_targets(summaries),
         Figure("server idle", "server", lambda s: s["server"]["idle"], percent, -1),
         Figure("devices idle, mean", "devices", lambda s: s["devices"]["idle"], percent, -1),
+        _given(summaries),
+        Figure("balance of contributions", "", lambda s: s["contributions"]["jain"], "{:.3f}".format, 1),
+        Figure("devices idle, whole run", "", lambda s: s["devices"]["idle_whole_run"], percent, -1),
         Figure("bytes, both ways", "bytes", lambda s: s["bytes"]["total"], _bytes, -1),
         Figure("bytes up", "", lambda s: sum(s["bytes"]["up"].values()), _bytes, -1),
         Figure("bytes down", "", lambda s: sum(s["bytes"]["down"].values()), _bytes, -1),
@@ -84,7 +122,7 @@ def figures(summaries: Sequence[Summary]) -> list[Figure]:
 def best_of(figure: Figure, summaries: Sequence[Summary]) -> set[int]:
     """The runs that are best by this figure; none where it has no better end or all are alike."""
     values = [figure.find(summary) for summary in summaries]
-    known = [value for value in values if value is not None]
+    known = [value for value in values if value is not None and math.isfinite(value)]
     if not figure.better or len(summaries) < 2 or not known or len(set(values)) == 1:
         return set()
     top = max(known) if figure.better > 0 else min(known)
@@ -118,7 +156,8 @@ def table(summaries: Sequence[Summary], names: Sequence[str] | None = None) -> T
         for figure, cells in zip(chosen, zip(*rows, strict=True), strict=True):
             grid.add_row(Text(figure.label), *cells)
     else:
-        grid.title, grid.title_justify = "server and devices: idle", "left"
+        grid.title = "server, devices: idle; each: fewest–most contributions of a device"
+        grid.title_justify = "left"
         grid.add_column("run", overflow="fold")
         for figure in chosen:
             grid.add_column(figure.short, justify="right", no_wrap=True)

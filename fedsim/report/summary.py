@@ -1,6 +1,6 @@
-"""`summary.json`: the figures of a run under the names that `interface.md` fixes (schema 1).
+"""`summary.json`: the figures of a run under fixed names (schema 1).
 
-Fractions are of a node's active horizon; a figure that this run does not have is null, never 0.
+Fractions are of a node's active horizon, `idle_whole_run` apart; a figure that this run does not have is null, never 0.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ from typing import Any, Final
 
 import numpy as np
 
+from fedsim.report.columns import Bools, Ints
+from fedsim.report.contributions import STEPS, jain
 from fedsim.report.energy import energy_label
 from fedsim.report.idle import CAUSES, DEPENDENCY
 from fedsim.report.measures import SECOND, Floats, Measures, Point, best, finite, measure
+from fedsim.report.quality import time_to
 from fedsim.report.traffic import DIRECTIONS
 from fedsim.trace import PURPOSES, Trace
 
@@ -28,6 +31,7 @@ def summarise(
     status: str,
     wall_seconds: float,
     measures: Measures | None = None,
+    targets: Sequence[float] = (),
     pruning: Mapping[str, Any] | None = None,
     fidelity: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -37,6 +41,7 @@ def summarise(
         status: `done`, `stopped` or `failed`.
         wall_seconds: how long the run took on the host.
         measures: those of this trace, where the caller has them already.
+        targets: accuracies whose time is asked for, beside the one that the scenario ends at.
         pruning: what the pruner reports, for runs that prune.
         fidelity: what the pacers report, for emulations.
     """
@@ -51,7 +56,7 @@ def summarise(
         "status": status,
         "seconds": found.seconds,
         "wall_seconds": wall_seconds,
-        "accuracy": _accuracy(found.curve, _targets(scenario)),
+        "accuracy": _accuracy(found, [*_targets(scenario), *targets]),
         "server": _server(found),
         "devices": _devices(found),
         "bytes": _bytes(found),
@@ -88,13 +93,8 @@ def utilisation(measures: Measures) -> tuple[Floats, Floats]:
     """
     accounts = measures.accounts
     horizon = np.where(accounts.horizon > 0, accounts.horizon.astype(np.float64), np.nan)
-    busy, idle = accounts.busy / horizon, accounts.idle / horizon
-    row = measures.columns.server
-    if row >= 0:
-        lanes = max(measures.columns.nodes[row].lanes, 1)
-        used = float(accounts.lane_busy[row] / (lanes * horizon[row]))
-        idle[DEPENDENCY, row] += busy[row] - used
-        busy[row] = used
+    busy, idle = measures.used / horizon, accounts.idle / horizon
+    idle[DEPENDENCY] += (accounts.busy - measures.used) / horizon
     return busy, idle
 
 
@@ -104,6 +104,7 @@ def _server(measures: Measures) -> dict[str, Any]:
     rows = np.arange(len(busy)) == row
     return {
         **_fractions(busy[rows], idle[:, rows]),
+        "idle_whole_run": _mean(measures.idle_whole_run[rows]),
         "peak_memory_bytes": _most(measures.peak_memory[rows]),
         "joules": _sum(measures.joules[rows]),
     }
@@ -113,10 +114,19 @@ def _devices(measures: Measures) -> dict[str, Any]:
     rows = measures.columns.devices
     busy, idle = utilisation(measures)
     present = rows & ~np.isnan(busy)
+    alone = measures.idle[present]
+    head = int(measures.head_macs[rows].sum())
     return {
         "count": int(rows.sum()),
         **_fractions(busy[present], idle[:, present]),
+        "idle_min": float(alone.min()) if len(alone) else None,
+        "idle_max": float(alone.max()) if len(alone) else None,
+        "idle_whole_run": _mean(measures.idle_whole_run[present]),
         "macs": int(measures.macs[rows].sum()),
+        "macs_forward": int(measures.forward_macs[rows].sum()),
+        "macs_backward": int(measures.backward_macs[rows].sum()),
+        "macs_head": head or None,
+        "macs_wasted": int(measures.wasted_macs[rows].sum()),
         "peak_memory_bytes": _most(measures.peak_memory[rows]),
         "joules": _sum(measures.joules[rows]),
     }
@@ -130,6 +140,10 @@ def _fractions(busy: Floats, idle: Floats) -> dict[str, Any]:
     return {"idle": 1.0 - float(busy.mean()), "idle_by_cause": by_cause, "busy": float(busy.mean())}
 
 
+def _mean(values: Floats) -> float | None:
+    return finite(float(values.mean())) if len(values) else None
+
+
 def _most(values: Floats) -> int | None:
     """The greatest of the values that are known."""
     known = values[~np.isnan(values)]
@@ -140,11 +154,9 @@ def _sum(values: Floats) -> float | None:
     return finite(float(values.sum())) if len(values) else None
 
 
-def _accuracy(curve: Sequence[Point], targets: Sequence[float]) -> dict[str, Any]:
-    values = [point.accuracy for point in curve]
-    reached = {
-        f"{target:g}": next((point.time for point in curve if point.accuracy >= target), None) for target in targets
-    }
+def _accuracy(measures: Measures, targets: Sequence[float]) -> dict[str, Any]:
+    values = [point.accuracy for point in measures.curve]
+    reached = {f"{target:g}": finite(time_to(measures, target)) for target in targets}
     return {"final": finite(values[-1]) if values else None, "best": best(values), "time_to": reached}
 
 
@@ -166,25 +178,31 @@ def perplexity(loss: float) -> float:
 
 
 def _bytes(measures: Measures) -> dict[str, Any]:
+    """What was delivered: by direction and purpose, in all, and of that payload and envelopes; what was lost, apart."""
     totals = measures.traffic.totals(measures.columns.server)
+    total, envelope = int(totals.sum()), int(totals[:, PURPOSES.index("control")].sum())
     found: dict[str, Any] = {
         direction: {purpose: int(totals[index, PURPOSES.index(purpose)]) for purpose in _ORDER}
         for index, direction in enumerate(DIRECTIONS)
     }
-    return {**found, "total": int(totals.sum())}
+    wasted = measures.traffic.wasted
+    return {**found, "total": total, "payload": total - envelope, "envelope": envelope, "wasted": wasted}
 
 
 def _throughput(measures: Measures) -> dict[str, float | None]:
-    """Samples a second of the whole run; without training on the server, the devices' rate is end to end."""
+    """Samples a second of the whole run; where the model is not cut, the devices' rate is end to end.
+
+    A split system is as fast as its slower half: end to end its rate is 0 before the server has trained anything.
+    """
     rows, seconds = measures.columns.devices, measures.seconds
     if not seconds:
         return dict.fromkeys(("device_samples_per_s", "server_samples_per_s", "end_to_end_samples_per_s"))
     device = int(measures.samples[rows].sum()) / seconds
-    server = int(measures.samples[~rows].sum()) / seconds
+    server = int(measures.samples[~rows].sum()) / seconds if measures.splits else None
     return {
         "device_samples_per_s": device,
         "server_samples_per_s": server,
-        "end_to_end_samples_per_s": min(device, server) if server else device,
+        "end_to_end_samples_per_s": device if server is None else min(device, server),
     }
 
 
@@ -202,12 +220,24 @@ def _deployment(measures: Measures) -> dict[str, float | None]:
     }
 
 
-def _contributions(measures: Measures) -> dict[str, int | None]:
-    counts = measures.traffic.contributions[measures.columns.devices]
-    return {"min": int(counts.min()) if len(counts) else None, "max": int(counts.max()) if len(counts) else None}
+def _contributions(measures: Measures) -> dict[str, Any]:
+    """The fewest and the most that a device has contributed, how evenly, of what kind; totals of all devices."""
+    rows, found = measures.columns.devices, measures.contributions
+    counts = found.counts[rows]
+    return {
+        "min": int(counts.min()) if len(counts) else None,
+        "max": int(counts.max()) if len(counts) else None,
+        "jain": jain(counts),
+        "kind": found.kind,
+        **{name: _total(getattr(found, name), rows) for name in STEPS},
+    }
 
 
-def _targets(scenario: Mapping[str, Any]) -> list[float]:
+def _total(given: Ints | None, rows: Bools) -> int | None:
+    return None if given is None or not rows.any() else int(given[rows].sum())
+
+
+def _targets(scenario: Mapping[str, Any]) -> Sequence[float]:
     target = (scenario.get("until") or {}).get("accuracy")
     return [] if target is None else [float(target)]
 

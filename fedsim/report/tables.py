@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from fedsim.report.contributions import STEPS
 from fedsim.report.idle import CAUSES
 from fedsim.report.measures import SECOND, Measures, finite
 from fedsim.report.traffic import DIRECTIONS
@@ -23,8 +24,11 @@ BYTES: Final = tuple(f"bytes_{direction}_{purpose}" for direction in DIRECTIONS 
 NODES: Final = (
     *("node", "name", "profile", "group", "active_s", "busy_s"),
     *(f"{cause}_s" for cause in CAUSES),
+    *("idle", "idle_whole_run"),
     *BYTES,
-    *("macs", "forward_macs", "samples", "peak_memory_bytes", "joules", "contributions"),
+    *("macs", "macs_forward", "macs_backward", "macs_head", "macs_wasted"),
+    *("samples", "peak_memory_bytes", "joules", "contributions"),
+    *STEPS,
 )
 
 
@@ -38,16 +42,32 @@ def node_rows(measures: Measures, limit: int | None = None) -> list[tuple[Any, .
         zip(
             *([getattr(node, key) for node in nodes] for key in ("number", "name", "profile", "group")),
             *seconds.tolist(),
+            *(
+                [finite(share) for share in column[:count].tolist()]
+                for column in (measures.idle, measures.idle_whole_run)
+            ),
             *amounts.tolist(),
-            measures.macs[:count].tolist(),
-            measures.forward_macs[:count].tolist(),
+            *(column[:count].tolist() for column in (measures.macs, measures.forward_macs, measures.backward_macs)),
+            measures.head_macs[:count].tolist() if measures.head_macs.any() else [None] * count,
+            measures.wasted_macs[:count].tolist(),
             measures.samples[:count].tolist(),
             [None if math.isnan(peak) else int(peak) for peak in measures.peak_memory[:count].tolist()],
             [finite(joules) for joules in measures.joules[:count].tolist()],
-            measures.traffic.contributions[:count].tolist(),
+            *(_given(measures, name, count) for name in ("counts", *STEPS)),
             strict=True,
         )
     )
+
+
+def _given(measures: Measures, name: str, count: int) -> list[int | None]:
+    """One of the counts of contributions; the server gives none."""
+    given = getattr(measures.contributions, name)
+    if given is None:
+        return [None] * count
+    return [
+        number if device else None
+        for number, device in zip(given[:count].tolist(), measures.columns.devices[:count].tolist(), strict=True)
+    ]
 
 
 def curve_rows(measures: Measures) -> list[tuple[Any, ...]]:

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from fedsim.report.bench import bench
 from fedsim.report.columns import Bools, Columns, Ints
 from fedsim.report.identity import DELIVERED
 from fedsim.report.idle import CAUSES, Pieces, pieces
@@ -88,10 +89,10 @@ def choose(columns: Columns, events: int) -> Shown:
 
 
 def _most_pieces(columns: Columns) -> Ints:
-    """The most pieces that each wait can be cut into: two a round that it overlaps, and one."""
-    barriers = rounds(columns)
-    low, high = overlapping(columns.waits.start, columns.waits.end, barriers.opens, barriers.closes)
-    return 1 + 2 * (high - low)
+    """The most pieces that each wait can be cut into: two for each round and each turn of others, and one."""
+    barriers, waits = rounds(columns), columns.waits
+    low, high = overlapping(waits.start, waits.end, barriers.opens, barriers.closes)
+    return 1 + 2 * (high - low + bench(columns).overlaps(waits.node, waits.start, waits.end))
 
 
 def _names(columns: Columns, shown: Shown, waits: Pieces) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Bytes by direction and purpose, counted once, where they are delivered; lost ones apart, by reason.
 
 `up` is towards the server, `down` away from it; each node's row counts what it sent up or received from above, the
-server's row everything.
+server's row everything. `control` is the envelope of messages, all other purposes are payload.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import numpy as np
 
 from fedsim.report.columns import Bools, Columns, Ints
 from fedsim.report.identity import DELIVERED, IN_FLIGHT
-from fedsim.script import Role
 from fedsim.trace import PURPOSES
 
 DIRECTIONS: Final = ("up", "down")
@@ -21,10 +20,9 @@ DIRECTIONS: Final = ("up", "down")
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Delivered bytes with axes (direction, purpose, node); totals of what was not delivered; contributions a node."""
+    """Delivered bytes with axes (direction, purpose, node); totals of what was not delivered."""
 
     delivered: Ints
-    contributions: Ints
     in_flight: int
     lost: dict[str, int]
 
@@ -50,10 +48,8 @@ def traffic(columns: Columns) -> Traffic:
             np.add.at(counted[direction, purpose], peer[rows], sent.bytes[purpose, rows])
         if columns.server >= 0:
             counted[direction, :, columns.server] = counted[direction].sum(axis=1)
-    offered = arrived & up & sent.role.among(Role.CONTRIBUTION)
     return Traffic(
         delivered=counted,
-        contributions=np.bincount(sent.source[offered], minlength=size).astype(np.int64),
         in_flight=_total(sent.bytes, sent.outcome.among(IN_FLIGHT)),
         lost={
             reason: _total(sent.bytes, sent.outcome.among(reason))

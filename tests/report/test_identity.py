@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from itertools import pairwise
+from operator import itemgetter
 
 import numpy as np
 import pytest
@@ -40,6 +41,8 @@ def consistent(draw: st.DrawFn) -> Trace:
         tape.send(device, SERVER, "contribution", queued, arrived, weights=9, outcome=outcome)
     for node in range(-1, devices):
         _live(draw, tape, node, moments)
+    for device in draw(st.lists(st.integers(0, devices - 1), max_size=8)):
+        tape.trace.mark(SERVER, draw(moments), draw(st.sampled_from(["benched", "benched", "called"])), device)
     return tape.trace
 
 
@@ -67,7 +70,7 @@ def _live(draw: st.DrawFn, tape: Tape, node: int, moments: st.SearchStrategy[int
 @settings(deadline=None)
 @given(consistent())
 def test_busy_and_causes_fill_every_horizon_exactly(trace: Trace) -> None:
-    """In integers, for any roles, rounds, contributions and absences; summing and cutting agree."""
+    """In integers, for any roles, rounds, contributions, absences and turns; summing and cutting agree."""
     check_identity(trace)
     columns = tabulate(trace)
     accounts = account(columns)
@@ -103,10 +106,13 @@ def test_every_instant_has_the_cause_that_a_plain_reading_of_the_rules_gives(tra
 
 def plain_reading(trace: Trace, node: int, role: str, now: int) -> str:
     """The cause of waiting for `role` during the nanosecond that starts at `now`."""
-    if role in ("sleep", "load"):
-        return role
-    if node != SERVER and role in ("gradient", "credit"):
-        return {"gradient": "dependency", "credit": "flow"}[role]
+    named = {"sleep": "sleep", "load": "load"}
+    if node != SERVER:
+        named |= {"gradient": "dependency", "credit": "flow"}
+    if role in named:
+        return named[role]
+    if plain_bench(trace, node, now):
+        return "unselected"
     for chosen, start, end, need, arrivals in plain_rounds(trace):
         if start <= now < end:
             times = sorted(arrivals.values())
@@ -117,6 +123,16 @@ def plain_reading(trace: Trace, node: int, role: str, now: int) -> str:
                 return "unselected"
             return "straggler" if arrivals.get(node, END) <= now and not full else "model"
     return "dependency" if node == SERVER else "model"
+
+
+def plain_bench(trace: Trace, node: int, now: int) -> bool:
+    """Whether a device sits out: the last that happened to it up to then was being benched."""
+    happened = [
+        (time, name)
+        for owner, time, name, value, _ in trace.marks
+        if time <= now and ((name in ("benched", "called") and value == node) or (name == "leave" and owner == node))
+    ]
+    return bool(happened) and sorted(happened, key=itemgetter(0))[-1][1] == "benched"
 
 
 def plain_rounds(trace: Trace) -> list[tuple[list[int], int, int, int, dict[int, int]]]:

@@ -29,13 +29,19 @@ def test_the_keys_are_those_of_the_interface() -> None:
     assert {key: list(value) if isinstance(value, dict) else None for key, value in found.items()} == {
         **dict.fromkeys(["schema", "name", "scheduler", "mode", "seed", "status", "seconds", "wall_seconds"]),
         "accuracy": ["final", "best", "time_to"],
-        "server": ["idle", "idle_by_cause", "busy", "peak_memory_bytes", "joules"],
-        "devices": ["count", "idle", "idle_by_cause", "busy", "macs", "peak_memory_bytes", "joules"],
-        "bytes": ["up", "down", "total"],
+        "server": ["idle", "idle_by_cause", "busy", "idle_whole_run", "peak_memory_bytes", "joules"],
+        "devices": [
+            *("count", "idle", "idle_by_cause", "busy", "idle_min", "idle_max", "idle_whole_run"),
+            *("macs", "macs_forward", "macs_backward", "macs_head", "macs_wasted", "peak_memory_bytes", "joules"),
+        ],
+        "bytes": ["up", "down", "total", "payload", "envelope", "wasted"],
         "throughput": ["device_samples_per_s", "server_samples_per_s", "end_to_end_samples_per_s"],
         "metric": ["name", "final", "best"],
         "deployment": ["bytes", "seconds", "macs"],
-        "contributions": ["min", "max"],
+        "contributions": [
+            *("min", "max", "jain", "kind"),
+            *("trained", "offered", "sent", "skipped", "rejected", "consumed", "delivered"),
+        ],
         "energy_label": None,
         "identity": ["time_error_s", "bytes_in_flight", "bytes_wasted"],
     }
@@ -61,13 +67,19 @@ def test_the_figures_of_a_round_of_fedavg() -> None:
     assert devices["joules"] == pytest.approx(2 * 2 * 80 * NS + 4 * 40 * NS)
     assert server["peak_memory_bytes"] is devices["peak_memory_bytes"] is None, "not measured is not 0"
     assert found["bytes"]["up"]["weights"] == found["bytes"]["down"]["weights"] == 200
-    assert found["bytes"]["total"] == 416
+    assert (found["bytes"]["total"], found["bytes"]["payload"], found["bytes"]["envelope"]) == (416, 400, 16)
+    assert (devices["idle_min"], devices["idle_max"], devices["idle_whole_run"]) == (0.625, 0.875, 0.75)
+    assert (devices["macs_forward"], devices["macs_backward"], devices["macs_wasted"]) == (20, 40, 0)
+    assert devices["macs_head"] is None, "no device has a head"
     rates = found["throughput"]
     assert rates["device_samples_per_s"] == rates["end_to_end_samples_per_s"] == pytest.approx(16 / (80 * NS))
-    assert rates["server_samples_per_s"] == 0
+    assert rates["server_samples_per_s"] is None, "there is no server block"
     assert found["accuracy"] == {"final": 0.6, "best": 0.6, "time_to": {"0.5": 70e-9}}
     assert found["metric"] == {"name": "accuracy", "final": 0.6, "best": 0.6}
-    assert found["contributions"] == {"min": 1, "max": 1}
+    assert found["contributions"] == {
+        **{"min": 1, "max": 1, "jain": 1.0, "kind": "delivered", "trained": 2, "delivered": 2},
+        **dict.fromkeys(["offered", "sent", "skipped", "rejected", "consumed"]),
+    }
     assert found["identity"] == {"time_error_s": 0, "bytes_in_flight": 0, "bytes_wasted": 0}
     assert found["deployment"] == {"bytes": None, "seconds": None, "macs": None}
 
@@ -96,21 +108,59 @@ def test_bytes_count_at_delivery_and_lost_ones_apart() -> None:
     assert found["bytes"]["down"]["gradients"] == found["bytes"]["total"] - 10 == 16
     assert found["identity"]["bytes_in_flight"] == 32
     assert found["identity"]["bytes_wasted"] == 65
-    assert found["contributions"] == {"min": 0, "max": 0}
+    assert found["bytes"]["wasted"] == 65
+    assert (found["contributions"]["min"], found["contributions"]["jain"]) == (0, None)
     assert measure(tape.trace).traffic.lost == {"left": 65}
 
 
 def test_split_systems_are_as_fast_as_their_slower_half() -> None:
-    """End to end is the minimum of both rates; wasted samples are not trained, wasted MACs are spent."""
+    """End to end is the minimum of both rates; wasted samples are not trained."""
     tape = Tape(1, 100)
-    tape.span(0, 0, 50, samples=30, macs=7, forward_macs=2)
-    tape.span(0, 50, 100, samples=10, macs=3, wasted=True)
+    tape.span(0, 0, 50, samples=30)
+    tape.span(0, 50, 100, samples=10, wasted=True)
     tape.span(SERVER, 0, 100, samples=20)
-    found = summary_of(tape)
-    assert found["throughput"]["device_samples_per_s"] == pytest.approx(30 / (100 * NS))
-    assert found["throughput"]["end_to_end_samples_per_s"] == pytest.approx(20 / (100 * NS))
-    assert found["devices"]["macs"] == 10
-    assert measure(tape.trace).forward_macs.tolist() == [0, 2]
+    assert rates(tape) == pytest.approx([30, 20, 20])
+    tape.span(SERVER, 0, 100, samples=15)
+    assert rates(tape) == pytest.approx([30, 35, 30])
+
+
+def rates(tape: Tape) -> list[float | None]:
+    """Samples in 100 ns: on devices, at the server, end to end."""
+    found = summary_of(tape)["throughput"]
+    names = ("device_samples_per_s", "server_samples_per_s", "end_to_end_samples_per_s")
+    return [None if found[name] is None else found[name] * 100 * NS for name in names]
+
+
+def test_a_batch_counts_once_however_many_spans_it_takes() -> None:
+    """Two micro-batches of 4: forwards train nothing, backwards their 4 samples each, the step none."""
+    tape = Tape(1, 100)
+    for micro in (0, 1):
+        tape.span(0, 10 * micro, 10 * micro + 10, "forward")
+        tape.span(0, 40 + 10 * micro, 50 + 10 * micro, "backward", samples=4)
+        tape.span(SERVER, 20 + 10 * micro, 30 + 10 * micro, "gradient", samples=4)
+    tape.span(0, 60, 65, "update")
+    tape.span(SERVER, 40, 45, "update")
+    assert rates(tape) == pytest.approx([8, 8, 8])
+    assert measure(tape.trace).contributions.trained.tolist() == [2, 2]
+
+
+def test_a_merged_batch_counts_with_all_its_samples() -> None:
+    """The server takes one step on the batches of three devices."""
+    tape = Tape(3, 100)
+    for device in range(3):
+        tape.span(device, 0, 10, "backward", samples=4)
+    tape.span(SERVER, 20, 30, samples=12)
+    assert rates(tape) == pytest.approx([12, 12, 12])
+
+
+def test_a_split_system_whose_server_never_trained_is_no_full_model_system() -> None:
+    """It has sent activations, or devices have trained heads: end to end nothing has come out of it."""
+    head, sent, whole = Tape(1, 100), Tape(1, 100), Tape(1, 100)
+    for tape in (head, sent, whole):
+        tape.span(0, 0, 10, samples=8, macs=9, head_macs=3 if tape is head else 0)
+    sent.send(0, SERVER, "activations", 10, 100, activations=8, outcome="in flight")
+    assert rates(head) == rates(sent) == pytest.approx([8, 0, 0])
+    assert rates(whole) == pytest.approx([8, None, 8])
 
 
 def test_a_target_that_was_not_reached_is_null_and_not_dropped() -> None:
@@ -121,6 +171,15 @@ def test_a_target_that_was_not_reached_is_null_and_not_dropped() -> None:
     assert summary_of(tape)["accuracy"] == {"final": 0.6, "best": 0.89, "time_to": {"0.9": None}}
     tape.evaluate(40, 0.9, 1.0, 5)
     assert summary_of(tape)["accuracy"]["time_to"] == {"0.9": 40e-9}
+
+
+def test_more_targets_may_be_asked_for() -> None:
+    """Beside the one that the scenario ends at; each is there, reached or not."""
+    tape = Tape(1, 100, {**SCENARIO, "until": {"accuracy": 0.5}})
+    for time, accuracy in ((10, 0.4), (20, 0.75)):
+        tape.evaluate(time, accuracy, 1.0, 5)
+    found = summarise(tape.trace, status="done", wall_seconds=1.0, targets=[0.4, 0.8])
+    assert found["accuracy"]["time_to"] == {"0.5": 20e-9, "0.4": 10e-9, "0.8": None}
 
 
 def test_language_models_are_measured_by_perplexity() -> None:
@@ -160,7 +219,10 @@ def test_a_run_without_learning_and_of_no_length_has_nulls() -> None:
     assert found["accuracy"] == {"final": None, "best": None, "time_to": {"0.5": None}}
     assert found["server"]["idle"] is found["devices"]["idle"] is None
     assert found["throughput"]["device_samples_per_s"] is None
-    assert found["contributions"] == {"min": None, "max": None}
+    assert {value for key, value in found["contributions"].items() if key != "kind"} == {None}
+    assert (
+        found["server"]["idle_whole_run"] is found["devices"]["idle_whole_run"] is found["devices"]["idle_min"] is None
+    )
     json.dumps(found, allow_nan=False)
 
 
@@ -182,12 +244,16 @@ def test_the_most_that_a_node_has_held_is_its_peak() -> None:
 
 
 def test_wasted_work_is_spent_and_teaches_nothing() -> None:
-    """MACs of both kinds count, samples do not."""
+    """MACs of every kind count, and those of wasted work stand apart as well; samples and batches do not count."""
     tape = Tape(1, 100)
-    tape.span(0, 0, 50, samples=30, macs=7, forward_macs=2)
-    tape.span(0, 50, 100, samples=10, macs=3, forward_macs=1, wasted=True)
-    found = measure(tape.trace)
-    assert (found.macs.tolist(), found.forward_macs.tolist(), found.samples.tolist()) == ([0, 10], [0, 3], [0, 30])
+    tape.span(0, 0, 50, samples=30, macs=70, forward_macs=20, head_macs=15)
+    tape.span(0, 50, 100, samples=10, macs=30, forward_macs=10, head_macs=5, wasted=True)
+    tape.span(SERVER, 0, 100, macs=1000, forward_macs=1000)
+    found = summary_of(tape)["devices"]
+    assert (found["macs"], found["macs_wasted"]) == (100, 30)
+    assert (found["macs_forward"], found["macs_backward"], found["macs_head"]) == (30, 50, 20)
+    measures = measure(tape.trace)
+    assert (measures.samples.tolist(), measures.contributions.trained.tolist()) == ([0, 30], [0, 1])
 
 
 def test_where_several_goals_are_given_accuracy_is_the_metric() -> None:

@@ -23,7 +23,17 @@ def test_a_row_a_node(tmp_path: Path) -> None:
     assert math.isclose(sum(states), float(fast["active_s"]))
     assert float(fast["straggler_s"]) == 30e-9
     assert (fast["bytes_up_weights"], fast["bytes_down_weights"], server["bytes_up_weights"]) == ("100", "100", "200")
-    assert (fast["macs"], fast["forward_macs"], fast["samples"], fast["contributions"]) == ("30", "10", "8", "1")
+    assert [fast[f"macs{part}"] for part in ("", "_forward", "_backward", "_head", "_wasted")] == [
+        "30",
+        "10",
+        "20",
+        "",
+        "0",
+    ]
+    assert [fast[key] for key in ("samples", "contributions", "trained", "delivered")] == ["8", "1", "1", "1"]
+    assert {fast[key] for key in ("offered", "sent", "skipped", "rejected", "consumed")} == {""}, "nothing is offered"
+    assert (server["contributions"], server["trained"]) == ("", ""), "the server gives nothing to itself"
+    assert (fast["idle"], fast["idle_whole_run"], server["idle"]) == ("0.875", "0.875", "0.875")
     assert fast["peak_memory_bytes"] == ""
 
 
