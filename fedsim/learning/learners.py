@@ -187,13 +187,14 @@ class Learner:
         command = self._node.command(self.number, "local_step", batch, output=z, holds=self._computing())
         return Work(command, (self.plan.train_part(batch.size),), z)
 
-    def infer(self, batch: Batch, mode: Literal["eval", "train"] = "eval") -> Work[Payload]:
+    def infer(self, batch: Batch, mode: Literal["eval", "train"] = "eval", augment: int | None = None) -> Work[Payload]:
         """Activations of a batch that nobody will send a gradient for; changes nothing.
 
-        In mode `train` normalisation goes by the batch and dropout drops, as in a step.
+        In mode `train` normalisation goes by the batch and dropout drops, as in a step. With a number to `augment` by,
+        images are shifted and mirrored at random, each number in its own way.
         """
         z = self._node.payload(self.plan.activations(batch.size))
-        command = self._node.command(self.number, "infer", batch, mode, output=z)
+        command = self._node.command(self.number, "infer", batch, mode, augment, output=z)
         return Work(command, (self.plan.infer_part(batch.size),), z)
 
     # --------------------------------------------------------------------- steps together with the server

@@ -59,6 +59,15 @@ class Pool:
         for start in range(0, len(order), batch):
             yield order[start : start + batch]
 
+    def epoch(self, rng: np.random.Generator, batch: int, by: Literal["pooled", "per_device"]) -> Iterator[Rows]:
+        """A pass over all rows: mixed, or the batches of one device after those of another, in a random order."""
+        if by == "pooled":
+            yield from self.shuffled(rng, batch)
+            return
+        own = list(self.by_source().values())
+        for i in rng.permutation(len(own)).tolist():
+            yield from self.shuffled(rng, batch, own[i])
+
     def drawn(self, rng: np.random.Generator, batch: int) -> Rows:
         """A batch of rows that are there now, each at most once."""
         return rng.choice(self._rows, size=min(batch, self._rows), replace=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from fedsim.schedulers.ampere import Ampere
 from fedsim.schedulers.cse_fsl import CseFsl
 from fedsim.schedulers.fedavg import FedAvg
 from fedsim.schedulers.locsplitfed import LocSplitFed
@@ -15,4 +16,5 @@ SCHEDULERS: Final[Mapping[str, type[Any]]] = {
     "splitfed": SplitFed,
     "locsplitfed": LocSplitFed,
     "cse_fsl": CseFsl,
+    "ampere": Ampere,
 }

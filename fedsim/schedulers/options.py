@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+from itertools import count
 from typing import TypeVar, cast
 
 from fedsim.learning.context import Device
@@ -28,3 +31,25 @@ async def newest(me: Device, *kinds: type[M]) -> M:
     while (later := me.inbox.poll(*kinds)) is not None:
         order = cast(M, later)
     return order
+
+
+def counted(limit: int | None) -> Iterable[int]:
+    """0, 1, … up to, not including, `limit`; without one, for ever."""
+    return count() if limit is None else range(limit)
+
+
+class Patience:
+    """Ends a phase when a loss has not become lower for so many times in a row; never, where no number is given."""
+
+    def __init__(self, times: int | None) -> None:
+        self._times = times
+        self._lowest = math.inf
+        self._since = 0
+
+    def now(self, loss: float) -> bool:
+        """Take the next loss in; whether to end. A loss that is not a number is no lower one."""
+        if loss < self._lowest:
+            self._lowest, self._since = loss, 0
+            return False
+        self._since += 1
+        return self._times is not None and self._since >= self._times

@@ -8,6 +8,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from fedsim import seeds
+from fedsim.learning.augmenting import augmented
 from fedsim.learning.blocks import Instance
 from fedsim.learning.core import Core, Operation, Trainee
 from fedsim.learning.learners import Batch, Controlled, Proximal, Pull
@@ -50,9 +52,11 @@ def _local_step(core: Core, node: int, learner: int, batch: Batch) -> Tensor:
     return _arranged(trainee, z)
 
 
-def _infer(core: Core, node: int, learner: int, batch: Batch, mode: str) -> Tensor:
+def _infer(core: Core, node: int, learner: int, batch: Batch, mode: str, augment: int | None) -> Tensor:
     trainee, _, module = core.ready(node, learner)
     x, _ = core.data.train(core.indices(node, batch))
+    if augment is not None:
+        x = augmented(x, seeds.generator(core.seed, node, f"augment {augment} {batch.epoch} {batch.start}", 0))
     trunk = core.trunk(trainee, module)
     buffers = [b.clone() for b in trunk.buffers()] if mode == "train" else []
     trunk.train(mode == "train")

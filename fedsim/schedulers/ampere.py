@@ -1,0 +1,232 @@
+"""Ampere: the device block first, by a local loss; then one transfer of activations; then the server block.
+
+Inspired by Zhang, Wong, Varghese, "Ampere: Communication-Efficient and High-Accuracy Split Federated Learning", arXiv
+2507.07130. Its abstract gives the order of the phases, the lightweight auxiliary network, the single transfer and the
+consolidation of activations; the body was not available, so every further choice is an option with a default here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from fedsim.learning.context import Device, Server
+from fedsim.learning.pool import Pool, Store
+from fedsim.schedulers.consolidation import epoch_of_copies, epoch_of_one
+from fedsim.schedulers.locsplitfed import Train, Trained
+from fedsim.schedulers.options import Patience, check_local, counted, newest
+from fedsim.script import (
+    SERVER,
+    Connected,
+    Disconnected,
+    Evaluate,
+    Message,
+    Payload,
+    Role,
+    broadcast,
+    compute,
+    recv,
+    send,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Export(Message):
+    """Server to device: send the activations that this device block, or your own one, makes of your data."""
+
+    role: ClassVar[Role] = Role.MODEL
+    weights: Payload | None  # d
+
+
+@dataclass(frozen=True, slots=True)
+class Activations(Message):
+    """Device to server: a batch's activations at the cut, and its labels."""
+
+    role: ClassVar[Role] = Role.ACTIVATIONS
+    values: Payload  # z
+    labels: Payload  # y
+
+
+@dataclass(frozen=True, slots=True)
+class Exported(Message):
+    """Device to server: those were all."""
+
+    role: ClassVar[Role] = Role.CONTROL
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ampere:
+    """Unidirectional inter-block training."""
+
+    device_rounds: int | None = None  # R_d
+    """Rounds of the device blocks; by default `until.rounds`."""
+    server_epochs: int | None = None  # E_s
+    """Passes of the server block over the pool; by default `until.rounds`."""
+    local_steps: int | None = None  # H
+    """Batches a device trains in a round; by default whole passes over its data."""
+    local_epochs: int = 1
+    """Passes over its data that a device trains in a round, where `local_steps` is not given."""
+    weighting: Literal["samples", "uniform"] = "samples"
+    """Weight of a device in the averages: its number of samples, or the same for all."""
+    aggregate_aux: bool = True
+    """Whether heads are averaged with the device blocks; otherwise each device keeps its own."""
+    activations_from: Literal["aggregated", "local"] = "aggregated"
+    """The block that makes the activations: the aggregated one, or each device's own as it last trained it."""
+    export_mode: Literal["eval", "train"] = "eval"
+    """Whether that block normalises by its statistics, or by each batch and with dropout."""
+    augment_copies: int = 0  # m
+    """Copies of each image, shifted and mirrored at random, that are exported in the place of the image; 0: itself."""
+    transfer: Literal["background", "sequential", "stream"] = "background"
+    """Each batch leaves when it is computed; or all leave once all are computed; or, as the first, and the server
+    trains on uniform draws of what has arrived meanwhile."""
+    consolidation: Literal["pooled", "per_device", "copies"] = "pooled"
+    """Batches of all devices mixed; or each of one device, device after device; or a copy a device, averaged at the end
+    of every epoch."""
+    stop_device: int | None = None
+    """Rounds without a lower held-out loss of a∘d after which phase 1 ends."""
+    stop_server: int | None = None
+    """Epochs without a lower held-out loss of s∘d after which phase 3 ends."""
+    store: Store = "ram"
+    """Where the activations are kept."""
+
+    splits: ClassVar[bool] = True
+    local_loss: ClassVar[bool] = True
+    messages: ClassVar[tuple[type[Message], ...]] = (Train, Trained, Export, Activations, Exported)
+
+    def __post_init__(self) -> None:
+        check_local(self.local_steps, self.local_epochs)
+        for name in ("device_rounds", "server_epochs", "stop_device", "stop_server"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} {value} must be 1 or more, or left out")
+        if self.augment_copies < 0:
+            raise ValueError(f"augment_copies {self.augment_copies} must be 0 or more")
+        if self.consolidation != "pooled" and self.transfer == "stream":
+            raise ValueError(f"consolidation: {self.consolidation} needs the whole pool, not transfer: stream")
+
+    @property
+    def validates(self) -> bool:
+        """Whether held-out results decide anything."""
+        return self.stop_device is not None or self.stop_server is not None
+
+    # ------------------------------------------------------------------------------------------- device
+
+    async def device(self, me: Device) -> None:
+        """Rounds on the local loss; then, once, all activations; then nothing more."""
+        while True:
+            order: Train | Export = await newest(me, Train, Export)
+            match order:
+                case Train(weights=w, round=t):
+                    me.block.load(w, t)
+                    await compute(me.block.train(me.batches(self.local_steps, self.local_epochs)))
+                    own = not self.aggregate_aux or self.activations_from == "local"  # is needed again
+                    d = me.block.weights(self.part) if own else me.block.take(self.part)
+                    await send(SERVER, Trained(d, me.samples, t))
+                case Export(weights=d):
+                    if d is not None:
+                        me.block.load(d)
+                    await self.export(me)
+                    return
+
+    async def export(self, me: Device) -> None:
+        """Each sample exactly once, or so many augmented copies of it, without a gradient."""
+        made: list[Activations] = []
+        for copy in range(self.copies):
+            for batch in me.all_batches():
+                z = await compute(me.block.infer(batch, self.export_mode, copy if self.augment_copies else None))
+                activations = Activations(z, me.block.labels(batch))
+                if self.transfer == "sequential":
+                    me.hold(z.nbytes)
+                    made.append(activations)
+                else:
+                    await send(SERVER, activations)
+        for activations in made:
+            me.hold(-activations.values.nbytes)
+            await send(SERVER, activations)
+        me.block.close()
+        await send(SERVER, Exported())
+
+    # ------------------------------------------------------------------------------------------- server
+
+    async def server(self, me: Server) -> None:
+        """The three phases."""
+        d = await self.train_devices(me)
+        pool, done = await self.collect(me, d)
+        if len(pool):
+            await self.train_server(me, d, pool, done)
+
+    @property
+    def part(self) -> Literal["weights", "block"]:
+        """What devices send of their blocks."""
+        return "weights" if self.aggregate_aux else "block"
+
+    async def train_devices(self, me: Server) -> Payload:
+        """Phase 1: FedAvg on a∘d; answers with d."""
+        s = me.block.weights()
+        da = me.initial if self.aggregate_aux else me.without_head(me.initial)
+        stop = Patience(self.stop_device)
+        me.publish(da, s)
+        for t in counted(self.device_rounds or me.rounds):
+            chosen = await me.sample()
+            with me.round(t, chosen) as barrier:
+                await broadcast(chosen, Train(da, t))
+                total = me.mean(expected=chosen, weighting=self.weighting, part=self.part)
+                if await barrier.gather(Trained, into=total):
+                    da = await compute(total.result())
+            me.publish(da, s)
+            if self.stop_device and stop.now((await Evaluate((da,), "validation")).loss):
+                break
+        return me.without_head(da) if self.aggregate_aux else da
+
+    async def collect(self, me: Server, d: Payload) -> tuple[Pool, int]:
+        """Phase 2: every device's activations, once; answers with them and the steps that were taken meanwhile.
+
+        Who leaves is not waited for: its whole batches stay. Who comes only now is asked as well.
+        """
+        order = Export(d if self.activations_from == "aggregated" else None)
+        while not (asked := set(me.present())):
+            await recv(Connected)
+        await broadcast(sorted(asked), order)
+        exporting, pool, done, rng = set(asked), me.pool(self.store), 0, me.rng("stream")
+        while exporting:
+            message = me.inbox.poll(Activations, Exported, Disconnected, Connected)
+            if message is None and self.transfer == "stream" and len(pool) and done < self.steps(me):
+                await compute(pool.step(me.block, pool.drawn(rng, me.batch)))
+                done += 1
+                continue
+            match message or await recv(Activations, Exported, Disconnected, Connected):
+                case Activations(sender=k, values=z, labels=y):
+                    pool.add(k, z, y)
+                case Exported(sender=k) | Disconnected(device=k):
+                    exporting.discard(k)
+                case Connected(device=k) if k not in asked:
+                    asked.add(k)
+                    exporting.add(k)
+                    await send(k, order)
+        me.mark("coverage", len(pool) / (self.copies * sum(me.samples(k) for k in me.devices)))
+        return pool, done
+
+    @property
+    def copies(self) -> int:
+        """How often each sample is exported."""
+        return max(1, self.augment_copies)
+
+    def steps(self, me: Server) -> float:
+        """Steps of phase 3, if everything arrives."""
+        samples = self.copies * sum(me.samples(k) for k in me.devices)
+        return (self.server_epochs or me.rounds or math.inf) * math.ceil(samples / me.batch)
+
+    async def train_server(self, me: Server, d: Payload, pool: Pool, done: int) -> None:
+        """Phase 3: passes over the pool; `done` steps count towards them already."""
+        rng, stop = me.rng("pool"), Patience(self.stop_server)
+        for epoch in counted(self.server_epochs or me.rounds):
+            me.block.pace(epoch)
+            if self.consolidation == "copies":
+                await epoch_of_copies(me, pool, rng, self.weighting)
+            else:
+                done = await epoch_of_one(me, pool, rng, by=self.consolidation, done=done)
+            s = me.block.weights()
+            me.publish(d, s)
+            if self.stop_server and stop.now((await Evaluate((d, s), "validation")).loss):
+                break
