@@ -232,8 +232,8 @@ def _lost(summary: Mapping[str, Any]) -> str:
         human_count(n, "B") for n in (*amounts, summary["identity"]["bytes_in_flight"])
     )
     return (
-        f"Payload {payload}, envelopes (control) {envelope}. Not counted here: {wasted} lost on the way, {flying} still "
-        "under way at the end."
+        f"Payload {payload}, envelopes (control) {envelope}. Not counted in these: {wasted} lost on the way, "
+        f"{flying} still under way at the end."
     )
 
 

@@ -40,6 +40,25 @@ def test_a_machine_that_is_ready_draws_that_in_the_place_of_idle() -> None:
     assert joules(taped(ready_watts=3.0).trace)[1] == pytest.approx((3 * 100 + 3 * 10) * NS)
 
 
+def test_a_machine_draws_power_as_long_as_it_takes_part() -> None:
+    """Nothing before it joins, nor after its end; lost work has drawn power, while it waits or loads it is idle."""
+    tape = Tape(1, 100)
+    tape.trace.mark(0, 20, "join")
+    tape.span(0, 20, 30, wasted=True)
+    tape.span(0, 30, 40, "load")
+    tape.wait(0, 40, 80, "model")
+    tape.trace.mark(0, 80, "end")
+    assert joules(tape.trace)[1] == pytest.approx((2 * 60 + 4 * 10) * NS)
+
+
+def test_two_lanes_at_once_draw_power_once() -> None:
+    """A server (100 W idle, 300 W busy) is busy while any of its lanes is: from 0 to 30."""
+    tape = Tape(1, 100, lanes=2)
+    tape.span(SERVER, 0, 20)
+    tape.span(SERVER, 10, 30, lane=1)
+    assert joules(tape.trace)[0] == pytest.approx((100 * 100 + 200 * 30) * NS)
+
+
 def test_the_radio_draws_power_once_in_a_direction_and_energy_for_each_byte() -> None:
     """Two uploads that overlap from 10 to 50 ns count once; a download beside them counts apart."""
     tape = taped(radio_watts=5.0, radio_up=0.25, radio_down=0.125)

@@ -153,6 +153,36 @@ def test_bytes_are_totalled_and_each_node_has_its_two_directions() -> None:
     assert cells(page, "0")[-2:] == ["34 B", "500 B"]
 
 
+def test_what_was_lost_stands_below_the_bytes() -> None:
+    """Payload and envelopes apart; what was lost or is under way is in neither."""
+    tape = Tape(1, 100)
+    tape.send(SERVER, 0, "model", 0, 10, weights=500, control=64)
+    tape.send(0, SERVER, "contribution", 10, 20, weights=30, control=4, outcome="sender left")
+    tape.send(0, SERVER, "contribution", 30, 100, weights=7, outcome="in flight")
+    assert (
+        "Payload 500 B, envelopes (control) 64 B. Not counted in these: 34 B lost on the way, 7 B still under way"
+        in render([run(tape)])
+    )
+
+
+def test_what_devices_gave_stands_beside_their_idle_time() -> None:
+    """By group, from the fewest to the most; the server gives nothing. Nodes have the columns that the run has."""
+    tape = Tape(3, 100)
+    for device, batches in ((0, 5), (1, 2), (2, 3)):
+        tape.span(device, 0, 20 * (device + 1))
+        tape.wait(device, 20 * (device + 1), 100, "sleep")
+        tape.send(device, SERVER, "activations", 0, 10, activations=8)
+        for _ in range(batches):
+            tape.trace.mark(SERVER, 50, "consumed", device)
+    page = render([run(tape)])
+    assert "<th>consumed, fewest–most</th>" in page
+    assert cells(page, "server")[2:] == ["100.0 %", "100.0 %", "100.0 %", ""]
+    assert cells(page, "all 3 devices")[2:] == ["60.0 %", "40.0 %–80.0 %", "60.0 %", "2–5"]
+    assert cells(page, "group 0: 2 × pi")[-1] == "3–5"
+    assert "<th>skipped</th>" in page
+    assert "<th>skipped</th>" not in render([run()]), "a full model is offered to nobody"
+
+
 def test_the_bars_say_how_much_of_the_time_was_idle() -> None:
     """The rest of what a node was busy."""
     tape = Tape(1, 100)

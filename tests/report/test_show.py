@@ -37,6 +37,49 @@ def test_one_run_shows_its_key_figures() -> None:
     assert "failed" in printed([summary(status="failed")])
 
 
+def lines(text: str) -> dict[str, str]:
+    """The rest of each line by its label."""
+    found = (line.split("  ", 1) for line in text.splitlines() if "  " in line)
+    return {label.strip(): rest.strip() for label, rest in found}
+
+
+def given(kind: str, least: int | None, most: int | None) -> dict[str, Any]:
+    """Contributions of a summary."""
+    return {**summary()["contributions"], "kind": kind, "min": least, "max": most}
+
+
+def test_idle_devices_never_stand_without_what_devices_gave() -> None:
+    """A device can be busy and useless: the line below, or the column beside, says what the least and the most gave."""
+    one, other = summary(), summary("fedoptima", contributions=given("consumed", 3, 20))
+    for runs in ([one], [one, other], [one, other, other, one, one]):
+        names = [figure.label for figure in figures(runs)]
+        at = names.index("devices idle, mean")
+        assert names[at + 1] in ("updates delivered by each device", "contributions of each device")
+    assert lines(printed([other]))["batches consumed of each device"] == "3–20"
+    assert lines(printed([one, other]))["contributions of each device"].split() == [
+        "1–1",
+        "delivered",
+        "3–20",
+        "consumed",
+    ]
+    five = printed([one, other, other, one, one])
+    assert "each: fewest–most contributions of a device" in " ".join(five.split())
+    assert [line.split()[-4] for line in five.splitlines() if "fedoptima" in line] == ["3–20", "3–20"]
+    least = next(figure for figure in figures([one, other]) if figure.label == "contributions of each device")
+    assert best_of(least, [one, other]) == set(), "batches and updates are not compared"
+
+
+def test_a_target_that_was_not_reached_is_said_and_never_dropped() -> None:
+    """Also where no run reached it; each target has a line. A run that was never evaluated has no such figure."""
+    late = {"final": 0.5, "best": 0.5, "time_to": {"0.5": 70e-9, "0.9": None}}
+    never = {**late, "time_to": {"0.5": None, "0.9": None}}
+    text = lines(printed([summary("a", accuracy=0.5) | {"accuracy": late}, summary("b") | {"accuracy": never}]))
+    assert text["time to 50 % accuracy"] == "70 ns*  not reached"
+    assert text["time to 90 % accuracy"].split() == ["not", "reached", "not", "reached"]
+    timing = {"final": None, "best": None, "time_to": {"0.9": None}}
+    assert "time to" not in printed([{**summary(), "accuracy": timing}])
+
+
 def test_several_runs_stand_side_by_side_with_the_best_marked() -> None:
     """A star for the best where there is a better end and the runs differ."""
     text = printed([summary(), summary("ampere", 0.7)])

@@ -96,6 +96,34 @@ def test_idle_lanes_of_a_busy_server_are_idle_time() -> None:
     assert sum(found["idle_by_cause"].values()) == pytest.approx(found["idle"])
 
 
+def test_idle_is_of_the_active_time_and_stands_beside_that_of_the_whole_run() -> None:
+    """Device 0 ends at 50 after computing 40, device 1 computes 20 of 100, device 2 joins at 60 and always computes.
+
+    Of their own horizons they idle 1/5, 4/5 and 0, of the run 3/5, 4/5 and 3/5. Device 3 never took part.
+    """
+    tape = Tape(4, 100, lanes=2)
+    tape.span(0, 0, 40)
+    tape.wait(0, 40, 50, "model")
+    tape.trace.mark(0, 50, "end")
+    tape.span(1, 0, 20)
+    tape.wait(1, 20, 100, "model")
+    tape.trace.mark(2, 60, "join")
+    tape.span(2, 60, 100)
+    tape.trace.mark(3, 0, "leave")
+    tape.span(SERVER, 0, 30)
+    tape.span(SERVER, 0, 10, lane=1)
+    tape.wait(SERVER, 30, 100, "contribution")
+    found = summary_of(tape)
+    devices = found["devices"]
+    assert devices["idle"] == pytest.approx((0.2 + 0.8 + 0) / 3)
+    assert (devices["idle_min"], devices["idle_max"]) == (0, pytest.approx(0.8))
+    assert devices["idle_whole_run"] == pytest.approx((0.6 + 0.8 + 0.6) / 3)
+    assert found["server"]["idle"] == found["server"]["idle_whole_run"] == 1 - 40 / (2 * 100)
+    measures = measure(tape.trace)
+    assert measures.idle.tolist() == pytest.approx([0.8, 0.2, 0.8, 0, math.nan], nan_ok=True)
+    assert measures.idle_whole_run.tolist() == pytest.approx([0.8, 0.6, 0.8, 0.6, math.nan], nan_ok=True)
+
+
 def test_bytes_count_at_delivery_and_lost_ones_apart() -> None:
     """What is in flight or lost is in no direction and in no total."""
     tape = Tape(1, 80)

@@ -29,6 +29,21 @@ def timeline(tape: Tape, path: Path, **options: int) -> dict[str, Any]:
     return found
 
 
+def test_a_wait_is_cut_where_a_device_sits_out(tmp_path: Path) -> None:
+    """And counts as three events at most where there is no room for all."""
+    tape = Tape(1, 100)
+    tape.trace.mark(SERVER, 20, "benched", 0)
+    tape.trace.mark(SERVER, 70, "called", 0)
+    tape.wait(0, 0, 100, "model")
+    slices = [event for event in timeline(tape, tmp_path / "t.gz")["traceEvents"] if event["ph"] == "X"]
+    assert [(event["name"], event["ts"], event["dur"]) for event in slices] == [
+        *(("model", 0.0, 0.02), ("unselected", 0.02, 0.05)),
+        ("model", 0.07, 0.03),
+    ]
+    assert timeline(tape, tmp_path / "t.gz", events=3)["otherData"].get("thinned") is None
+    assert timeline(tape, tmp_path / "t.gz", events=2)["otherData"]["thinned"].startswith("3 events are more than 2")
+
+
 def test_every_event_has_what_the_format_asks_for(tmp_path: Path) -> None:
     """Phases M, X, s and f, numbers where numbers belong; arrows in pairs; no process 0."""
     events = timeline(fedavg(), tmp_path / "t.gz")["traceEvents"]
