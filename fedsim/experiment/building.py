@@ -15,6 +15,7 @@ from fedsim import seeds
 from fedsim.data import DataInfo, DataSet, Shards
 from fedsim.errors import UserError
 from fedsim.experiment.assembly import Assembly
+from fedsim.experiment.coding import codecs
 from fedsim.experiment.cutting import choose_cut
 from fedsim.experiment.dealing import deal
 from fedsim.experiment.fleets import build_fleet
@@ -110,6 +111,7 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
         optimizer=scenario.training.optimizer.options,
         keep_optimizer_state=scenario.training.optimizer_state == "keep",
         channels_last=scenario.workers.memory_format == "channels_last",
+        codecs=codecs(scenario),
     )
     samples = shards.sizes()
     cut = choose_cut(scenario, model, fleet, training, samples)

@@ -1,5 +1,6 @@
 """Scenario files: read, checked, written back. Knows names and types, not what they stand for, and imports no torch."""
 
+from fedsim.scenario.codec import Codec, TopK
 from fedsim.scenario.dump import dump, resolved
 from fedsim.scenario.errors import ScenarioError
 from fedsim.scenario.load import load
@@ -29,6 +30,7 @@ __all__ = [
     "AccessPoint",
     "Arguments",
     "Churn",
+    "Codec",
     "Data",
     "Evaluate",
     "Fault",
@@ -47,6 +49,7 @@ __all__ = [
     "Selection",
     "Server",
     "Tokens",
+    "TopK",
     "Training",
     "Until",
     "Workers",

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Discriminator, Field, PrivateAttr, Tag, mo
 from fedsim.documents.problems import Places
 from fedsim.documents.translate import rule, wanted
 from fedsim.quantities import Duration, Fraction, Frequency
+from fedsim.scenario.codec import Codec
 from fedsim.scenario.errors import SCENARIO
 from fedsim.scenario.network import AccessPoint, Link, Network
 from fedsim.scenario.section import Identifier, Name, Number, Options, Recorded, Section, Switch, Whole
@@ -267,6 +268,8 @@ class Scenario(Section):
     """Batch or group normalisation in models that normalise."""
     selection: Selection = Selection()
     """Which devices take part in a round."""
+    codec: Codec = Codec()
+    """How payloads are written for the link."""
     network: Network = Network()
     """How messages flow."""
     access: dict[Name, AccessPoint] = Field(default_factory=dict)

@@ -13,7 +13,6 @@ from fedsim.documents.problems import KeyPath, Problem
 _KEYS: Final[tuple[KeyPath, ...]] = (
     ("pruning",),
     ("checkpoint",),
-    ("codec",),
     ("strict",),
     ("emulation",),
     ("selection", "over"),

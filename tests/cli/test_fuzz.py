@@ -19,11 +19,11 @@ WORDS = """\
 null true 0 1 -3 2.5 1e400 .nan [] {} [1] {a: 1} '' all 10 % 3 s 1 ns 5 Mbit/s 1 kbit/s ../x.yaml ./ ~ 300 2000 99999999
 mlp vgg5 vgg11 lenet5 resnet20 transformer cnn digits mnist cifar10 iid shards quantity natural fedavg splitfed adam sgd
 lte wifi5 cpu-60g gpu-1t gn bn float64 on off os:path math:sqrt no:thing tests.cli.toys:Waits uniform fraction
-tiny-shakespeare"""
+tiny-shakespeare fp16 int8 topk"""
 KEYS = """\
 cut hidden channels samples resize path alpha kind count link profile up down latency local_steps local_epochs
 weighting batch optimizer lr momentum rounds time accuracy norm selection faults evaluate every workers threads tokens
-length tokenizer name"""
+length tokenizer name codec activations gradients weights"""
 values = st.sampled_from(WORDS.split()) | st.integers(-2, 70).map(str)
 lenient = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -65,6 +65,7 @@ SECTIONS: dict[str, list[Any]] = {
     "until": [{"time": "1 ns"}, {"time": "1e300 s"}, {"rounds": 10**15}, {"time": "0 s"}, {"accuracy": 0.5}],
     "evaluate": [{"every": "1 ns"}, {"samples": 1}, {"samples": 10**9}, {"every": "0 s"}],
     "training": [{"batch": 1}, {"batch": 10**9}, {"dtype": "float64"}, {"optimizer": "adam"}],
+    "codec": [{"activations": "int8"}, {"gradients": "topk"}, {"weights": "fp16"}, {"weights": "topk"}],
     "norm": ["gn", "bn"],
     "learning": ["on", "off"],
 }

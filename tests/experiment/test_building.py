@@ -19,6 +19,7 @@ from fedsim.hardware.pricing import nanoseconds
 from fedsim.hardware.profiles import load_profile
 from fedsim.hardware.sources import Confidence, Source
 from fedsim.models.measure import forward_cost
+from fedsim.payload.codecs import Codecs, Half, Int8, TopK
 from fedsim.schedulers.fedavg import FedAvg
 from fedsim.script import SERVER, Quality
 from tests.experiment.toys import SPLIT, TOY
@@ -43,6 +44,18 @@ def built(**updates: Any) -> Study:
 def test_participants(selection: dict[str, Any], participants: int) -> None:
     """As many devices a round as the selection says, one at least."""
     assert built(selection=selection).assembly.participants == participants
+
+
+def test_codecs() -> None:
+    """Those that the scenario names, where blocks find them."""
+    assert built().assembly.training.codecs == Codecs()
+    given = {
+        "activations": {"kind": "topk", "fraction": "5 %", "feedback": "on"},
+        "gradients": "fp16",
+        "weights": "int8",
+    }
+    codecs = Codecs(activations=TopK(fraction=0.05, feedback=True), gradients=Half(), weights=Int8())
+    assert built(codec=given).assembly.training.codecs == codecs
 
 
 def test_evaluation_ticks() -> None:

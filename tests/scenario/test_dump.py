@@ -75,6 +75,11 @@ scenarios = st.fixed_dictionaries(
         "selection": st.builds(lambda part: {"kind": "fraction", "fraction": part}, st.floats(1e-300, 1)),
         "faults": st.just([{"device": 0, "leave": "3 ms"}]),
         "evaluate": optional(every=seconds | st.none(), samples=st.just("all") | counts),
+        "codec": optional(
+            activations=st.sampled_from(["fp16", "topk", {"kind": "int8"}]),
+            gradients=optional(fraction=st.floats(1e-300, 0.5), feedback=st.booleans()),
+            weights=st.sampled_from(["fp32", "fp16", "int8", {"kind": "fp16"}]),
+        ),
         "norm": st.sampled_from(["bn", "gn"]),
         "workers": optional(threads=st.integers(1, 64)),
     },

@@ -18,8 +18,8 @@ CASES: list[tuple[str, str, str]] = [
     (
         "seed: 7",
         "xyzzy: 7",
-        "xyzzy: unknown key; the keys here are access, auxiliary, data, evaluate, faults, fleet, learning, mode, "
-        "model, name, network, norm, on_oom, scheduler, seed, selection, server, training, until, workers "
+        "xyzzy: unknown key; the keys here are access, auxiliary, codec, data, evaluate, faults, fleet, learning, "
+        "mode, model, name, network, norm, on_oom, scheduler, seed, selection, server, training, until, workers "
         "(x.yaml, line 2)",
     ),
     ("seed: 7", "seed: -1", "seed: -1 does not fit; give 0 or more (x.yaml, line 2)"),
@@ -201,6 +201,34 @@ CASES: list[tuple[str, str, str]] = [
     ("mode: simulate", "auxiliary: {rate: 0.1}", "auxiliary.rate: unknown key; did you mean ratio?"),
     ("mode: simulate", "auxiliary: {options: 3}", "auxiliary.options: unknown key; the keys here are kind, ratio"),
     ("mode: simulate", "auxiliary: 3", "auxiliary: 3 does not fit; give a kind of head or a mapping {kind: scaled_la"),
+    (
+        "mode: simulate",
+        "codec: {weights: topk}",
+        "codec.weights: top-k would set most of a model's weights to zero; give fp16 or int8 (x.yaml, line 18)",
+    ),
+    (
+        "mode: simulate",
+        "codec: {weights: {kind: topk, fraction: 5 %}}",
+        "codec.weights: top-k would set most of",
+    ),
+    ("mode: simulate", "codec: {weights: int4}", "codec.weights: 'int4' does not fit; give fp32, fp16 or int8 (x.yaml"),
+    (
+        "mode: simulate",
+        "codec: {activations: 8}",
+        "codec.activations: 8 does not fit; give fp32, fp16, int8 or topk",
+    ),
+    (
+        "mode: simulate",
+        "codec: {gradients: {kind: topk, fraction: 60 %}}",
+        "codec.gradients.fraction: 0.6 does not fit; give 0.5 or less (x.yaml, line 18)",
+    ),
+    (
+        "mode: simulate",
+        "codec: {gradients: {fractions: 5 %}}",
+        "codec.gradients.fractions: unknown key; did you mean",
+    ),
+    ("mode: simulate", "codec: {labels: fp16}", "codec.labels: unknown key; the keys here are activations, gradients,"),
+    ("mode: simulate", "codec: int8", "codec: 'int8' does not fit; give a mapping of keys, such as {key: value}"),
     ("mode: simulate", "on_oom: ignore", "on_oom: 'ignore' does not fit; give refuse, leave or record"),
     ("count: 4", "availability: a.csv", "fleet.0.availability: faults are given, too; keep one of them (x.yaml, line"),
     ("[{device: 3, leave: 120 s, return: 300 s}]", "{availability: 3}", "faults.availability: 3 does not fit; give"),

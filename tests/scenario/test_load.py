@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import pytest
 
-from fedsim.scenario import InlineLink, Scenario, load
+from fedsim.scenario import Codec, InlineLink, Scenario, TopK, load
 from tests.scenario.toys import FULL, REGISTRY, SHORT, Dirichlet, FedAvg, FedOptima, Iid, Sgd, read
 
 
@@ -45,6 +45,16 @@ def test_defaults_and_short_forms(folder: Path) -> None:
     assert scenario.workers.memory_format == "channels_last"
     partition = load(SHORT | {"data": {"name": "digits", "partition": "iid"}}, registry=REGISTRY)
     assert partition == scenario
+
+
+def test_codecs_by_their_names_and_in_full(folder: Path) -> None:
+    """Payloads travel as they are unless the scenario says otherwise; `topk` alone has its defaults."""
+    assert load(SHORT, registry=REGISTRY).codec == Codec(activations="fp32", gradients="fp32", weights="fp32")
+    codec = load(SHORT, overrides=["codec.activations=topk", "codec.weights=int8"], registry=REGISTRY).codec
+    assert codec == Codec(activations=TopK(kind="topk", fraction=0.1, feedback=False), weights="int8")
+    given = {"gradients": {"fraction": "5 %", "feedback": "on"}, "activations": {"kind": "fp16"}}
+    codec = load(SHORT | {"codec": given}, registry=REGISTRY).codec
+    assert codec == Codec(activations="fp16", gradients=TopK(fraction=0.05, feedback=True))
 
 
 def test_the_name_is_that_of_the_file(folder: Path) -> None:
