@@ -416,7 +416,13 @@ S_contra = TypeVar("S_contra", contravariant=True)
 
 
 class Scheduler(Protocol[D_contra, S_contra]):
-    """A training system: two scripts and what it needs of the model. A frozen dataclass of its options."""
+    """A training system: two scripts and what it needs of the model. A frozen dataclass of its options.
+
+    It may also say, as class attributes or properties: `local_loss`, that devices train through an auxiliary head;
+    `shared`, that one server block takes the batches of all devices, in the place of a copy each; `validates`, that
+    held-out results decide something. A method `buffered(job)` gives the samples whose activations the server may hold
+    at once.
+    """
 
     splits: ClassVar[bool]
     """Whether the model is cut into a device block and a server block."""

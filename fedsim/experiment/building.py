@@ -53,9 +53,19 @@ class Study:
 
     def needs(self) -> tuple[Need, ...]:
         """The least memory that each group's devices and the server need."""
-        assembly = self.assembly
-        copies = assembly.participants if assembly.scheduler.splits else 0
-        return needs(assembly.fleet, assembly.blocks(), assembly.samples, assembly.training.batch, copies)
+        assembly, scheduler = self.assembly, self.assembly.scheduler
+        copies = 0
+        if scheduler.splits:
+            copies = 1 if getattr(scheduler, "shared", False) else assembly.participants
+        buffered = getattr(scheduler, "buffered", None)
+        return needs(
+            assembly.fleet,
+            assembly.blocks(),
+            assembly.samples,
+            assembly.training.batch,
+            copies,
+            0 if buffered is None else buffered(assembly.job()),
+        )
 
     def head(self, cut: int) -> HeadCost:
         """What the scenario's auxiliary head costs behind a cut.

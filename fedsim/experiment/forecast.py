@@ -64,19 +64,30 @@ def device_need(machine: Machine, plan: BlockPlan, batch: int) -> Need:
     return Need(machine.id, process_bytes(machine), held, step, round(machine.memory.usable))
 
 
-def server_need(machine: Machine, blocks: Mapping[str, BlockPlan], batch: int, copies: int) -> Need:
-    """The memory of a server that holds the global model and trains `copies` of its block, one batch at a time."""
+def server_need(
+    machine: Machine, blocks: Mapping[str, BlockPlan], batch: int, copies: int, buffered: int = 0
+) -> Need:
+    """The memory of a server that holds the global model and trains `copies` of its block, one batch at a time.
+
+    `buffered` is the number of samples whose activations it holds.
+    """
     held = sum(plan.state_bytes for plan in blocks.values())
     step = 0
     if SERVER_BLOCK in blocks:
         block = blocks[SERVER_BLOCK]
         held += copies * (block.state_bytes + block.warm_bytes)
         step = block.train_part(batch).memory
+        step += buffered * (block.input_bytes(1) + block.labels(1).nbytes)
     return Need("server", process_bytes(machine), held, step, round(machine.memory.usable))
 
 
 def needs(
-    fleet: Fleet, blocks: Mapping[str, BlockPlan], samples: NDArray[np.int64], batch: int, copies: int
+    fleet: Fleet,
+    blocks: Mapping[str, BlockPlan],
+    samples: NDArray[np.int64],
+    batch: int,
+    copies: int,
+    buffered: int = 0,
 ) -> tuple[Need, ...]:
     """The memory of each group's devices, of the one with the largest batch, and of the server, which comes last."""
     plan = blocks[DEVICE] if DEVICE in blocks else blocks[MODEL]
@@ -85,7 +96,7 @@ def needs(
         numbers = fleet.numbers(index)
         largest = int(samples[numbers.start : numbers.stop].max())
         found.append(device_need(group.machine, plan, min(batch, largest)))
-    return (*found, server_need(fleet.server, blocks, min(batch, int(samples.max())), copies))
+    return (*found, server_need(fleet.server, blocks, min(batch, int(samples.max())), copies, buffered))
 
 
 def shortage(need: Need) -> str:
@@ -104,7 +115,8 @@ class Step:
 
     batch: int
     phases: tuple[tuple[str, float], ...]
-    """`step`; or `forward`, `up`, `server`, `down` and `backward` where the model is cut."""
+    """`step`; or, where the model is cut, `forward`, `up`, `server`, `down` and `backward`; or `step`, `up` and `server`
+    where devices have a loss of their own, and so do not wait for the other two."""
     model: float
     """Seconds of weights to the device and back, once a round."""
 
@@ -121,9 +133,16 @@ def device_step(
     plan = blocks[DEVICE] if DEVICE in blocks else blocks[MODEL]
     link = _Ends(group.link, server_link, efficiency)
     model = link.up(plan.weights.nbytes) + link.down(plan.weights.nbytes)
-    if plan.has_loss:
+    if SERVER_BLOCK not in blocks:
         return Step(batch, (("step", seconds(group.machine, plan.train_part(batch).cost)),), model)
     block = blocks[SERVER_BLOCK]
+    if plan.has_head:  # nobody sends a gradient back
+        alone = (
+            ("step", seconds(group.machine, plan.train_part(batch).cost)),
+            ("up", link.up(plan.activations(batch).nbytes + plan.labels(batch).nbytes)),
+            ("server", seconds(server, block.train_part(batch, to_input=False).cost)),
+        )
+        return Step(batch, alone, model)
     phases = (
         ("forward", seconds(group.machine, plan.forward_part(batch).cost)),
         ("up", link.up(plan.activations(batch).nbytes + plan.labels(batch).nbytes)),

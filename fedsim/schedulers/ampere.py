@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from fedsim.learning.context import Device, Server
+from fedsim.learning.context import Device, Job, Server
 from fedsim.learning.pool import Pool, Store
 from fedsim.schedulers.consolidation import epoch_of_copies, epoch_of_one
 from fedsim.schedulers.locsplitfed import Train, Trained
@@ -92,6 +92,7 @@ class Ampere:
 
     splits: ClassVar[bool] = True
     local_loss: ClassVar[bool] = True
+    shared: ClassVar[bool] = True
     messages: ClassVar[tuple[type[Message], ...]] = (Train, Trained, Export, Activations, Exported)
 
     def __post_init__(self) -> None:
@@ -104,6 +105,10 @@ class Ampere:
             raise ValueError(f"augment_copies {self.augment_copies} must be 0 or more")
         if self.consolidation != "pooled" and self.transfer == "stream":
             raise ValueError(f"consolidation: {self.consolidation} needs the whole pool, not transfer: stream")
+
+    def buffered(self, job: Job) -> int:
+        """Samples whose activations the server holds."""
+        return self.copies * int(sum(job.samples)) if self.store == "ram" else 0
 
     @property
     def validates(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from fedsim.schedulers.ampere import Ampere
 from fedsim.schedulers.cse_fsl import CseFsl
 from fedsim.schedulers.fedavg import FedAvg
+from fedsim.schedulers.fedoptima import FedOptima
 from fedsim.schedulers.locsplitfed import LocSplitFed
 from fedsim.schedulers.splitfed import SplitFed
 
@@ -17,4 +18,5 @@ SCHEDULERS: Final[Mapping[str, type[Any]]] = {
     "locsplitfed": LocSplitFed,
     "cse_fsl": CseFsl,
     "ampere": Ampere,
+    "fedoptima": FedOptima,
 }

@@ -80,6 +80,11 @@ class SplitFed:
         if self.order == "device" and self.version == 1:
             raise ValueError("order: device is for version 2; version 1 has a copy a device, so there is no order")
 
+    @property
+    def shared(self) -> bool:
+        """Whether one server block takes all batches."""
+        return self.version == 2
+
     async def device(self, me: Device) -> None:
         """Round after round, from the newest device block."""
         train = await newest(me, Train)
