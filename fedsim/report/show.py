@@ -72,18 +72,24 @@ def _moment(seconds: float) -> str:
     return human_seconds(seconds) if math.isfinite(seconds) else UNREACHED
 
 
-def _given(summaries: Sequence[Summary]) -> Figure:
-    """What the least and the most contributing device gave: a device can be busy and useless."""
-    kinds = {str(summary["contributions"]["kind"]) for summary in summaries}
+def _given(summaries: Sequence[Summary]) -> list[Figure]:
+    """What the least and the most contributing device gave, by kind: a device can be busy and useless."""
+    kinds = list(dict.fromkeys(str(summary["contributions"]["kind"]) for summary in summaries))
+
+    def least(chosen: Sequence[str], summary: Summary) -> float | None:
+        found = summary["contributions"]
+        value: float | None = found["min"] if found["kind"] in chosen else None
+        return value
 
     def words(summary: Summary) -> str:
-        found = summary["contributions"]
-        amounts = f"{found['min']}–{found['max']}"
-        return amounts if len(kinds) == 1 or len(summaries) > _COLUMNS else f"{amounts} {found['kind']}"
+        return f"{summary['contributions']['min']}–{summary['contributions']['max']}"
 
-    names = {"consumed": "batches consumed of each device", "delivered": "updates delivered by each device"}
-    label = names[next(iter(kinds))] if len(kinds) == 1 else "contributions of each device"
-    return Figure(label, "each", lambda s: s["contributions"]["min"], str, 0, words)
+    if len(summaries) > _COLUMNS:
+        return [Figure("contributions a device", "each", partial(least, kinds), str, 0, words)]
+    names = {"consumed": "batches consumed a device", "delivered": "updates a device"}
+    found = [Figure(names[kind], "", partial(least, [kind]), str, 0, words) for kind in kinds]
+    even = Figure("balance of these (Jain)", "", lambda s: s["contributions"]["jain"], "{:.3f}".format, len(kinds) == 1)
+    return [*found, even]
 
 
 def _rate(summary: Summary) -> float | None:
@@ -103,8 +109,7 @@ def figures(summaries: Sequence[Summary]) -> list[Figure]:
         *_targets(summaries),
         Figure("server idle", "server", lambda s: s["server"]["idle"], percent, -1),
         Figure("devices idle, mean", "devices", lambda s: s["devices"]["idle"], percent, -1),
-        _given(summaries),
-        Figure("balance of contributions", "", lambda s: s["contributions"]["jain"], "{:.3f}".format, 1),
+        *_given(summaries),
         Figure("devices idle, whole run", "", lambda s: s["devices"]["idle_whole_run"], percent, -1),
         Figure("bytes, both ways", "bytes", lambda s: s["bytes"]["total"], _bytes, -1),
         Figure("bytes up", "", lambda s: sum(s["bytes"]["up"].values()), _bytes, -1),
