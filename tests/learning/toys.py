@@ -26,6 +26,7 @@ from fedsim.models.building import build
 from fedsim.models.counting import measure
 from fedsim.models.options import Mlp, Plain
 from fedsim.models.units import UnitList
+from fedsim.payload.codecs import Codecs
 from fedsim.payload.tensors import FlatTensors
 from fedsim.script import Command, Message, Payload
 from fedsim.simulation import Inline
@@ -49,6 +50,7 @@ class Federation:
     keep: bool = False
     channels_last: bool = False
     cut: int = 2
+    codecs: Codecs = field(default_factory=Codecs)
 
     def data(self) -> DataSet:
         """Generated samples of four classes that can be learnt."""
@@ -86,6 +88,7 @@ class Federation:
             optimizer=self.optimizer,
             keep_optimizer_state=self.keep,
             channels_last=self.channels_last,
+            codecs=self.codecs,
         )
 
     def samples(self) -> TensorSamples:
