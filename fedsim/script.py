@@ -394,6 +394,10 @@ class Port(Protocol):
         """The messages of `kind` that have come since this was last asked, whether they still wait or not."""
         ...
 
+    def outgoing(self, kind: type[Message]) -> int:
+        """How many messages of `kind` that this node has sent, since it first asked, have not been delivered."""
+        ...
+
     def drop(self, message: Message) -> None:
         """Take a message that waits out of the mailbox without looking at it; nothing, if it does not wait."""
         ...

@@ -98,6 +98,10 @@ class Device:
         """Seconds since the start of the run, on the run's own clock."""
         return self._port.now
 
+    def outgoing(self, kind: type[Message]) -> int:
+        """How many messages of `kind` that this device has sent, since it first asked, have not been delivered."""
+        return self._port.outgoing(kind)
+
     def hold(self, nbytes: int) -> None:
         """Count `nbytes` more (or fewer, below 0) as held by this device: what the script keeps for later."""
         self._node.queue(0, "hold", holds=nbytes)

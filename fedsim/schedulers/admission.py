@@ -35,7 +35,8 @@ class Notice(Message):
 class Permission:
     """A device's side: the credits that it has, or whether the last notice said that there is room."""
 
-    def __init__(self) -> None:
+    def __init__(self, outstanding: int) -> None:
+        self._outstanding = outstanding
         self._credits = 0
         self._open = False
 
@@ -46,12 +47,15 @@ class Permission:
         elif isinstance(message, Notice):
             self._open = message.open
 
-    def used(self, me: Device) -> bool:
-        """Whether a batch may be sent, now that all permissions that wait are in; a credit is used up by it."""
+    def used(self, me: Device, under_way: int) -> bool:
+        """Whether a batch may be sent, now that all permissions that wait are in; a credit is used up by it.
+
+        Where only notices are given, a device does not send while `outstanding` batches of its own are `under_way`.
+        """
         while (message := me.inbox.poll(Credit, Notice)) is not None:
             self.take(message)
         if self._open:
-            return True
+            return under_way < self._outstanding
         if not self._credits:
             return False
         self._credits -= 1

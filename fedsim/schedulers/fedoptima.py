@@ -64,9 +64,9 @@ class FedOptima:
     """`grant`: a credit at a time to the device that has contributed least. `slot`: the same quota for each. `fcfs`:
     whoever comes while there is room."""
     outstanding: int = 2
-    """Credits of one device that have not come back as a batch, at most; for `grant`."""
+    """Credits of one device that have not come back as a batch, at most; for `fcfs`, its batches that are under way."""
     dequeue: Dequeue = "least_consumed"
-    """Whose batch is trained next: of the device that contributed least, or waited longest for a turn, or came first."""
+    """Whose batch is trained next: of the device that contributed least, or had its last turn first, or came first."""
     on_denied: Literal["skip", "wait"] = "skip"
     """What a device does without permission: drop the activations and train on, or wait for it."""
     release: Literal["end", "start"] = "end"
@@ -109,19 +109,25 @@ class FedOptima:
 
     async def device(self, me: Device) -> None:
         """Train, send what is welcome, send the block; the next block is all it waits for."""
-        permission = Permission()
+        permission = Permission(self.outstanding)
         while True:
             block = await recv(Block)
             me.block.load(block.weights, block.round)
             for batch in me.batches(self.local_steps, self.local_epochs):
                 z = await compute(me.block.local_step(batch))
-                while not (welcome := permission.used(me)) and self.on_denied == "wait":
-                    permission.take(await recv(Credit, Notice))
-                if welcome:
+                if await self.welcome(me, permission):
                     await send(SERVER, Activations(z, me.block.labels(batch)))
                 else:
                     me.mark("skipped")  # no room at the server: train on
             await send(SERVER, Trained(me.block.take(), block.version))
+
+    async def welcome(self, me: Device, permission: Permission) -> bool:
+        """Whether the next batch may be sent; a device that waits for permission has it in the end."""
+        if self.on_denied == "skip":
+            return permission.used(me, me.outgoing(Activations))
+        while not permission.used(me, under_way=0):
+            permission.take(await recv(Credit, Notice))
+        return True
 
     # ------------------------------------------------------------------------------------------- server
 

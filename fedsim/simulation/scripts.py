@@ -44,6 +44,7 @@ class Actor:
         "since",
         "source",
         "timer",
+        "under_way",
         "waiting",
     )
 
@@ -68,6 +69,7 @@ class Actor:
         self.answer: Any = None
         self.memory = 0
 
+        self.under_way: dict[type[Message], int] = {}  # sent and not arrived, of the kinds that the script asks for
         self.inbox: dict[int, int] = {}  # bytes of the messages that wait in the mailbox, by identity
 
     @property
@@ -90,6 +92,10 @@ class Actor:
     def arrived(self, kind: type[Message]) -> list[Message]:
         """The messages of `kind` that have come since this was last asked."""
         return self.mailbox.arrived(kind)
+
+    def outgoing(self, kind: type[Message]) -> int:
+        """How many messages of `kind` that this node has sent, since it first asked, are under way."""
+        return self.under_way.setdefault(kind, 0)
 
     def drop(self, message: Message) -> None:
         """Refuse a message that waits."""

@@ -109,6 +109,8 @@ class Transfers:
     def send(self, message: Message, parcel: Parcel, sender: Actor, receiver: Actor, now: int) -> None:
         """Give a message to the network; one to a node that has left is lost at once. `expect` has to follow."""
         self._sent = number = self._sent + 1
+        if type(message) in sender.under_way:
+            sender.under_way[type(message)] += 1
         if receiver.left:
             self.lose((number, message, parcel, sender, receiver, now, now), now)
             return
@@ -143,6 +145,8 @@ class Transfers:
     def arrived(self, flight: Flight, now: int) -> None:
         """Record a message that has arrived at `now`."""
         number, message, parcel, sender, receiver, queued, flows = flight
+        if type(message) in sender.under_way:
+            sender.under_way[type(message)] -= 1
         self._records.append((number, sender.node, receiver.node, *parcel.columns, queued, flows, now, "delivered"))
         if self._ledger is not None:
             self._ledger.ended(sender.node, message, parcel.nbytes)
@@ -150,6 +154,8 @@ class Transfers:
     def lose(self, flight: Flight, now: int) -> None:
         """Record a message that has not arrived: lost when an end left, or else in flight at `now`."""
         number, message, parcel, sender, receiver, queued, flows = flight
+        if type(message) in sender.under_way:
+            sender.under_way[type(message)] -= 1
         if self._ledger is not None:
             self._ledger.ended(None if sender.left else sender.node, message, parcel.nbytes)
         reason = "sender left" if sender.left else "receiver left" if receiver.left else "in flight"

@@ -45,6 +45,10 @@ class FakePort:
         """Nothing ever comes."""
         return []
 
+    def outgoing(self, kind: type[Message]) -> int:
+        """Whatever is sent has been delivered."""
+        return 0
+
     def drop(self, message: Message) -> None:
         """There is nothing to refuse."""
 

@@ -146,6 +146,10 @@ class DirectPort:
         """Nothing ever comes."""
         return []
 
+    def outgoing(self, kind: type[Message]) -> int:
+        """Whatever is sent has been delivered."""
+        return 0
+
     def drop(self, message: Message) -> None:
         """There is nothing to refuse."""
 
