@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -115,9 +116,10 @@ class Findings:
 
     @property
     def activations_each(self) -> int | None:
-        """Bytes of activations a sample at the cut; None where the scheduler does not cut."""
-        cut = self.study.assembly.cut
-        return None if cut is None else self.units[cut - 1].activation_bytes
+        """Bytes a sample of a full batch's activations as they travel; None where the scheduler does not cut."""
+        assembly = self.study.assembly
+        blocks, batch = assembly.blocks(), assembly.training.batch
+        return None if DEVICE not in blocks else math.ceil(blocks[DEVICE].activations(batch).nbytes / batch)
 
     def energy(self) -> str:
         """What stands beside figures in joules."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from fedsim.documents.translate import rule, wanted
 from fedsim.quantities import Fraction
@@ -22,7 +22,7 @@ class TopK(Section):
     fraction: Fraction = Field(default=0.1, gt=0, le=0.5)
     """The part of the entries that is sent; of more than half, the positions would weigh more than what is left out."""
     feedback: Switch = False
-    """Whether what is not sent is added to the next tensor of the same shape to the same receiver."""
+    """For gradients: whether what is not sent is added to the next of the same shape to the same receiver."""
 
 
 _NAMES = ("fp32", "fp16", "int8")
@@ -73,3 +73,10 @@ class Codec(Section):
     """At activations, from the server."""
     weights: Annotated[Literal["fp32", "fp16", "int8"], BeforeValidator(_weights)] = "fp32"
     """Of what devices train, both ways; topk is refused. Whole numbers among weights travel as they are."""
+
+    @model_validator(mode="after")
+    def _feedback_is_for_gradients(self) -> Codec:
+        if isinstance(self.activations, TopK) and self.activations.feedback:
+            sentence = "what was not sent of some samples would be added to others; remove it, or give it to gradients"
+            raise rule(sentence, "activations", "feedback")
+        return self

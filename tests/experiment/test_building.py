@@ -50,11 +50,11 @@ def test_codecs() -> None:
     """Those that the scenario names, where blocks find them."""
     assert built().assembly.training.codecs == Codecs()
     given = {
-        "activations": {"kind": "topk", "fraction": "5 %", "feedback": "on"},
-        "gradients": "fp16",
+        "activations": "fp16",
+        "gradients": {"kind": "topk", "fraction": "5 %", "feedback": "on"},
         "weights": "int8",
     }
-    codecs = Codecs(activations=TopK(fraction=0.05, feedback=True), gradients=Half(), weights=Int8())
+    codecs = Codecs(activations=Half(), gradients=TopK(fraction=0.05, feedback=True), weights=Int8())
     assert built(codec=given).assembly.training.codecs == codecs
 
 

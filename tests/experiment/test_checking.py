@@ -31,6 +31,8 @@ def test_messages_are_those_at_the_cut() -> None:
     split, whole = found(scheduler=SPLIT).document()["model"], found().document()["model"]
     assert split["message_bytes"] == {"weights": 4 * 520, "activations_each": 32}
     assert whole["message_bytes"] == {"weights": 4 * (520 + 45 + 60), "activations_each": None}
+    small = found(scheduler=SPLIT, codec={"activations": "int8", "weights": "fp16"}).document()["model"]
+    assert small["message_bytes"] == {"weights": 2 * 520, "activations_each": 9}, "8 and a sixteenth of 8, rounded up"
 
 
 def test_what_nobody_has_checked_is_named() -> None:
