@@ -227,6 +227,11 @@ CASES: list[tuple[str, str, str]] = [
         "codec: {gradients: {fractions: 5 %}}",
         "codec.gradients.fractions: unknown key; did you mean",
     ),
+    (
+        "mode: simulate",
+        "codec: {activations: {feedback: on}}",
+        "codec.activations.feedback: what was not sent of some samples would be added to others; remove it, or give it",
+    ),
     ("mode: simulate", "codec: {labels: fp16}", "codec.labels: unknown key; the keys here are activations, gradients,"),
     ("mode: simulate", "codec: int8", "codec: 'int8' does not fit; give a mapping of keys, such as {key: value}"),
     ("mode: simulate", "on_oom: ignore", "on_oom: 'ignore' does not fit; give refuse, leave or record"),
