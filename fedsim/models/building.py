@@ -34,7 +34,7 @@ def build(
         options: the instance of the model's options dataclass.
         input: shape of one sample without the batch axis.
         kind: `image`, `vector` or `text`, as the data set says.
-        norm: `bn` or `gn`.
+        norm: `bn`, `gn` or `frozen_bn`.
 
     The initial weights depend on `seed` only: PyTorch's initialisers draw from the global generator, which is seeded
     meanwhile and left as it was.

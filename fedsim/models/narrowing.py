@@ -17,6 +17,7 @@ from torch import nn
 
 from fedsim.errors import UserError
 from fedsim.models.zoo.llama import CausalBlock
+from fedsim.models.zoo.layers import normalised_like
 from fedsim.models.zoo.resnet import ResidualBlock
 from fedsim.models.zoo.text import Decoder
 
@@ -164,8 +165,8 @@ def _(layer: nn.LayerNorm, ratio: float, given: Widths | None) -> Narrowed:
 def _(block: ResidualBlock, ratio: float, given: Widths | None) -> Narrowed:
     """The shortcut has no weights, and takes as many channels as there are."""
     outputs = scaled(block.conv2.out_channels, ratio)
-    norm = "gn" if isinstance(block.norm1, nn.GroupNorm) else "bn"
-    made = ResidualBlock(incoming(block, block.conv1.in_channels, given), outputs, block.stride, norm)
+    inputs = incoming(block, block.conv1.in_channels, given)
+    made = ResidualBlock(inputs, outputs, block.stride, normalised_like(block.norm1))
     return made, Widths(block.conv2.out_channels, outputs)
 
 

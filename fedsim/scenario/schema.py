@@ -264,8 +264,8 @@ class Scenario(Section):
     """How a step of training is done."""
     auxiliary: Auxiliary = Auxiliary()
     """The head of schedulers that train devices by a local loss."""
-    norm: Literal["bn", "gn"] = "bn"
-    """Batch or group normalisation in models that normalise."""
+    norm: Literal["bn", "gn", "frozen_bn"] = "bn"
+    """Batch or group normalisation, or batch normalisation by fixed statistics, in models that normalise."""
     selection: Selection = Selection()
     """Which devices take part in a round."""
     codec: Codec = Codec()

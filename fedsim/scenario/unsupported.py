@@ -24,7 +24,6 @@ _KEYS: Final[tuple[KeyPath, ...]] = (
 _VALUES: Final[dict[tuple[KeyPath, str], str]] = {
     (("mode",), "emulate"): "emulation is not in this version; use mode: simulate",
     (("workers", "kind"), "ray"): "Ray workers are not in this version; use kind: inline",
-    (("norm",), "frozen_bn"): "frozen batch normalisation is not in this version; use bn or gn",
     (("selection", "kind"), "over"): "over-selection is not in this version; use all, uniform or fraction",
 }
 

@@ -66,7 +66,7 @@ SECTIONS: dict[str, list[Any]] = {
     "evaluate": [{"every": "1 ns"}, {"samples": 1}, {"samples": 10**9}, {"every": "0 s"}],
     "training": [{"batch": 1}, {"batch": 10**9}, {"dtype": "float64"}, {"optimizer": "adam"}],
     "codec": [{"activations": "int8"}, {"gradients": "topk"}, {"weights": "fp16"}, {"weights": "topk"}],
-    "norm": ["gn", "bn"],
+    "norm": ["gn", "bn", "frozen_bn"],
     "learning": ["on", "off"],
 }
 

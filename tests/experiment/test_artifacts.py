@@ -19,13 +19,13 @@ def saved(folder: Path, norm: str) -> dict[str, torch.Tensor]:
     """A small network with this norm, written as a run writes it; its tensors."""
     updates = {"model": {"name": "vgg5", "cut": 1}, "norm": norm, "data": {"name": "digits", "samples": 20}}
     study = build(load_scenario(TOY, updates=updates))
-    blocks = study.host()._blocks.values()
+    blocks = study.host().core.blocks.values()
     tensors = {name: tensor.clone() for block in blocks for name, tensor in block.initial.named().items()}
     save_model(folder, study, tensors)
     return tensors
 
 
-@pytest.mark.parametrize("norm", ["bn", "gn"])
+@pytest.mark.parametrize("norm", ["bn", "gn", "frozen_bn"])
 def test_a_model_comes_back_with_its_norm(norm: str, tmp_path: Path) -> None:
     """Tensor for tensor, in the mode for inference."""
     tensors = saved(tmp_path, norm)

@@ -18,6 +18,7 @@ from fedsim.errors import UserError
 from fedsim.models.counting import measure
 from fedsim.models.measure import Line, retained_bytes
 from fedsim.models.units import UnitList
+from fedsim.models.zoo.layers import FrozenBatchNorm
 from tests.models.networks import MODELS, batch_for, network
 
 SPARING = {"mobilenetv3_large", "swin_t"}
@@ -249,7 +250,9 @@ def test_a_product_of_weights_costs_the_same_for_every_batch() -> None:
     assert (unit.macs, [op.at(3).macs for op in unit.forward]) == (36, [6 * 2 * 6, 3 * 36])
 
 
-LAYERS = st.sampled_from(["conv", "bn", "relu", "in place", "pool", "sigmoid", "dropout", "average", "shortcut"])
+LAYERS = st.sampled_from(
+    ["conv", "bn", "frozen", "relu", "in place", "pool", "sigmoid", "dropout", "average", "shortcut"]
+)
 
 
 class Shortcut(nn.Module):
@@ -274,6 +277,7 @@ def layer(kind: str, before: str, channels: int) -> nn.Module:
     made: dict[str, Callable[[], nn.Module]] = {
         "conv": lambda: nn.Conv2d(channels, channels, 3, padding=1),
         "bn": lambda: nn.BatchNorm2d(channels),
+        "frozen": lambda: FrozenBatchNorm(channels),
         "relu": nn.ReLU,
         "in place": lambda: nn.ReLU(inplace=before not in NEEDS_OUTPUT),
         "pool": lambda: nn.MaxPool2d(3, stride=1, padding=1),

@@ -80,7 +80,7 @@ scenarios = st.fixed_dictionaries(
             gradients=optional(fraction=st.floats(1e-300, 0.5), feedback=st.booleans()),
             weights=st.sampled_from(["fp32", "fp16", "int8", {"kind": "fp16"}]),
         ),
-        "norm": st.sampled_from(["bn", "gn"]),
+        "norm": st.sampled_from(["bn", "gn", "frozen_bn"]),
         "workers": optional(threads=st.integers(1, 64)),
     },
 )

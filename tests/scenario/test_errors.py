@@ -172,7 +172,6 @@ CASES: list[tuple[str, str, str]] = [
     ("samples: all", "samples: 0", "evaluate.samples: 0 does not fit; give all or 1 or more (x.yaml, line 17)"),
     ("mode: simulate", "mode: emulate", "mode: emulation is not in this version; use mode: simulate (x.yaml, line 18)"),
     ("mode: simulate", "mode: dream", "mode: 'dream' does not fit; give simulate (x.yaml, line 18)"),
-    ("mode: simulate", "norm: frozen_bn", "norm: frozen batch normalisation is not in this version; use bn or gn"),
     ("mode: simulate", "pruning: {}", "pruning: not in this version of fedsim; remove the key (x.yaml, line 18)"),
     ("mode: simulate", "workers: {kind: ray}", "workers.kind: Ray workers are not in this version; use kind: inline"),
     ("mode: simulate", "workers: {threads: 0}", "workers.threads: 0 does not fit; give 1 or more (x.yaml, line 18)"),

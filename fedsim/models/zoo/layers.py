@@ -27,12 +27,34 @@ class BatchNorm(nn.BatchNorm2d):
         return super().forward(input)
 
 
-def normalisation(norm: str, *, eps: float = 1e-5) -> Callable[[int], nn.Module]:
-    """From a number of channels to a norm layer: `bn`, batch norm; `gn`, group norm in groups of 16 channels.
+class FrozenBatchNorm(nn.BatchNorm2d):
+    """Batch norm that always goes by its stored statistics, in training as well, and never changes them.
 
-    Where 16 does not divide the channels they form one group (Wu and He 2018).
+    Scale and shift are trained. The names are those of batch norm, so weights that were trained with it fit.
     """
-    return partial(BatchNorm, eps=eps) if norm == "bn" else partial(_group_norm, eps=eps)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Maps `batch channels h w`, of the same shape afterwards."""
+        return functional.batch_norm(
+            input, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+        )
+
+
+def normalisation(norm: str, *, eps: float = 1e-5) -> Callable[[int], nn.Module]:
+    """From a number of channels to a norm layer.
+
+    `bn` is batch norm, `frozen_bn` batch norm with fixed statistics, `gn` group norm in groups of 16 channels; where 16
+    does not divide the channels they form one group (Wu and He 2018).
+    """
+    kinds: dict[str, Callable[..., nn.Module]] = {"bn": BatchNorm, "frozen_bn": FrozenBatchNorm, "gn": _group_norm}
+    return partial(kinds[norm], eps=eps)
+
+
+def normalised_like(layer: nn.Module) -> str:
+    """The norm, as `normalisation` takes it, that a layer is of."""
+    if isinstance(layer, nn.GroupNorm):
+        return "gn"
+    return "frozen_bn" if isinstance(layer, FrozenBatchNorm) else "bn"
 
 
 def _group_norm(channels: int, *, eps: float) -> nn.Module:
