@@ -16,8 +16,8 @@ from typing import Any, Final, NamedTuple
 from torch import nn
 
 from fedsim.errors import UserError
-from fedsim.models.zoo.llama import CausalBlock
 from fedsim.models.zoo.layers import normalised_like
+from fedsim.models.zoo.llama import CausalBlock
 from fedsim.models.zoo.resnet import ResidualBlock
 from fedsim.models.zoo.text import Decoder
 

@@ -90,10 +90,10 @@ def test_a_network_trains_as_one_whose_norms_are_in_eval_mode(name: str) -> None
     assert before
     assert all(p.isfinite().all() for p in ours.parameters())
     assert all(tensor.equal(before[n]) for n, tensor in ours.named_buffers())
-    for name, module in ours.named_modules():
+    for path, module in ours.named_modules():
         if isinstance(module, FrozenBatchNorm):
-            assert not module.weight.equal(start[f"{name}.weight"])
-            assert not module.bias.equal(start[f"{name}.bias"])
+            assert not module.weight.equal(start[f"{path}.weight"])
+            assert not module.bias.equal(start[f"{path}.bias"])
     assert all(p.equal(q) for p, q in zip(ours.parameters(), theirs.parameters(), strict=True))
 
 
