@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ def test_fresh_models_weigh_alpha_and_older_ones_never_more(staleness: Staleness
     """s(0) = 1 exactly, and s falls, or stays, but never reaches 0."""
     table = [mixing(0.6, staleness, tau) for tau in range(200)]
     assert table[0] == 0.6
-    assert all(0 < later <= earlier for earlier, later in zip(table, table[1:], strict=False))
+    assert all(0 < later <= earlier for earlier, later in pairwise(table))
 
 
 def test_a_staleness_below_zero_is_a_mistake() -> None:
