@@ -41,6 +41,10 @@ class Interruptible(Watcher):
         """Remember what to stop."""
         self._simulation = simulation
 
+    def warn(self, text: str) -> None:
+        """Say it on standard error."""
+        print(f"note: {text}", file=sys.stderr)
+
     def interrupt(self, signal_: int, frame: FrameType | None) -> None:
         """Handle SIGINT."""
         if self._simulation is None or self.pressed:

@@ -78,6 +78,13 @@ class Study:
         head = _head(self.scenario, network, cut)
         return head_cost(self.assembly.model, cut, options, head.measure(network.block(0, cut)))
 
+    def warnings(self) -> list[str]:
+        """What a reader should know before the run: a head that outweighs its device block."""
+        if self.assembly.head is None or self.assembly.cut is None:
+            return []
+        warning = self.head(self.assembly.cut).warning
+        return [] if warning is None else [warning]
+
     def host(self) -> Host:
         """Whoever trains, with the network's initial weights; each call gives an independent one."""
         from fedsim.learning.host import Host

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 class Watcher:
     """Follows a run; override what is of interest."""
 
+    def warn(self, text: str) -> None:
+        """Something to know before the run."""
+
     def begin(self, study: Study, simulation: Simulation) -> None:
         """All parts are there and the clock is about to start. `simulation.stopping = True` ends the run."""
 
@@ -139,6 +142,8 @@ def run_scenario(
     folder = None if output is None else output.claim(scenario)
     try:
         with _threads(scenario):
+            for text in study.warnings():
+                watch.warn(text)
             watch.begin(study, simulation)
             try:
                 ending = simulation.run()
