@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
@@ -32,13 +33,18 @@ class Stepper:
     `channels_last` are given to it in the order of their memory.
     """
 
-    __slots__ = ("_options", "_parameters", "_turned", "state")
+    __slots__ = ("_options", "_parameters", "_rate", "_turned", "state")
 
     def __init__(self, options: Optimizer, parameters: list[nn.Parameter]) -> None:
         self._options = options
+        self._rate = options.rate(0)
         self._parameters = parameters
         self._turned = [p.dim() == 4 and not p.is_contiguous() for p in parameters]
         self.state: State = {}
+
+    def pace(self, round: int) -> None:
+        """Take steps at the learning rate of `round` from now on."""
+        self._rate = self._options.rate(round)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -46,6 +52,8 @@ class Stepper:
         used = [i for i, p in enumerate(self._parameters) if p.grad is not None]
         parameters: list[Tensor] = [self._parameters[i] for i in used]
         gradients = [p.grad for p in parameters if p.grad is not None]
+        if self._options.clip is not None:
+            clip_grad_norm_(parameters, self._options.clip)
         match self._options:
             case Sgd():
                 self._sgd(self._options, used, [*parameters], gradients)
@@ -71,7 +79,7 @@ class Stepper:
             fused=plain,
             weight_decay=options.weight_decay,
             momentum=options.momentum,
-            lr=options.lr,
+            lr=self._rate,
             dampening=0.0,
             nesterov=False,
             maximize=False,
@@ -96,7 +104,7 @@ class Stepper:
             amsgrad=False,
             beta1=0.9,
             beta2=0.999,
-            lr=options.lr,
+            lr=self._rate,
             weight_decay=options.weight_decay,
             eps=1e-8,
             maximize=False,
@@ -127,6 +135,10 @@ class Instance:
         assert not self.graphs, "weights overwritten between a forward and its backward"
         self.flats.copy_(source)
         self.optimizer.state = {}
+
+    def pace(self, round: int) -> None:
+        """Take steps at the learning rate of `round` from now on."""
+        self.optimizer.pace(round)
 
     def step(self) -> None:
         """An optimizer step on the gradients, which are dropped.

@@ -170,6 +170,7 @@ class Core:
             assert trainee.source is not None, f"learner {learner} of node {node} is closed"
             trainee.instance = block.acquire()
             trainee.instance.load(trainee.source)
+            trainee.instance.pace(trainee.round)
             if trainee.kept is not None:
                 trainee.instance.optimizer.state = trainee.kept
             trainee.kept = trainee.source = None  # nothing but the instance counts from here on

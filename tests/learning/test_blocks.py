@@ -22,6 +22,9 @@ OPTIONS = [
     Sgd(lr=0.05, momentum=0.5, weight_decay=0.01),
     AdamW(lr=0.01),
     AdamW(lr=0.01, weight_decay=0.0),
+    Sgd(lr=0.05, clip=1.5),
+    Sgd(lr=0.05, momentum=0.9, weight_decay=0.01, clip=1e6),
+    AdamW(lr=0.01, clip=0.01),
 ]
 SHAPES = [(1,), (3,), (17,), (33, 9), (8, 3, 3, 3), (4, 1, 5, 5), (129, 65)]
 
@@ -57,6 +60,9 @@ def test_a_step_has_the_bits_of_the_plain_loop(options: Any, dtype: torch.dtype,
             g = torch.randn(a.shape, generator=rng, dtype=dtype)
             # As autograd gives them: in the layout of the parameter.
             a.grad, b.grad = (None, None) if unused else (torch.empty_like(a).copy_(g), torch.empty_like(b).copy_(g))
+        if options.clip is not None:
+            norm = nn.utils.clip_grad_norm_(theirs, options.clip)
+            assert (norm > options.clip) == (options.clip < 10), "some are clipped, some are not"
         stepper.step()
         optimizer.step()
         assert all(a.equal(b) for a, b in zip(ours, theirs, strict=True))
