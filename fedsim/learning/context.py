@@ -129,6 +129,11 @@ class Device:
                 self._epoch, self._start = self._epoch + 1, 0
         return tuple(taken)
 
+    def put_back(self, batches: Sequence[Batch]) -> None:
+        """Take back the last of the batches that were given out, since they have not been trained: they come next."""
+        if batches:
+            self._epoch, self._start = batches[0].epoch, batches[0].start
+
     def all_batches(self) -> tuple[Batch, ...]:
         """Every sample exactly once, in the order of the pass that would come next; moves nothing on."""
         size = self._job.batch
@@ -244,7 +249,8 @@ class Server:
 
     def crew(self, concurrency: int | None) -> Crew:
         """The devices of an asynchronous system that train at the same time; all, where no number is given."""
-        return Crew(self._port, self.devices, concurrency, self.rng("crew"))
+        places = len(self.devices) if concurrency is None else min(concurrency, len(self.devices))
+        return Crew(self._port, self.present(), places, self.rng("crew"))
 
     # -------------------------------------------------------------------------- what is made of models
 

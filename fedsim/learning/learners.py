@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,9 +80,6 @@ class Controlled:
 Pull = Proximal | Controlled
 """What bends the gradients of a local step."""
 
-_PULLED: Final = {Proximal: 3, Controlled: 4}
-"""Values a parameter that bending reads and writes."""
-
 
 class Learner:
     """A block's weights and optimizer state on one node.
@@ -91,11 +88,13 @@ class Learner:
     weights from `load` on, and gradients and optimizer state as well once it computes, until it is closed.
     """
 
-    __slots__ = ("_held", "_kept", "_node", "_residue", "number", "plan")
+    __slots__ = ("_beside", "_control", "_held", "_kept", "_node", "_residue", "_round", "number", "plan")
 
     def __init__(self, node: Node, plan: BlockPlan) -> None:
         self._node = node
-        self._held = self._kept = self._residue = 0
+        self._held = self._kept = self._residue = self._beside = 0
+        self._control = 0  # bytes of the device's control variate, once it has one
+        self._round = 0
         self.plan = plan
         self.number = node.learner()
         node.queue(self.number, "open", plan.name)
@@ -106,24 +105,27 @@ class Learner:
         return more
 
     def _computing(self) -> int:
-        self._kept = self.plan.kept_bytes  # there is optimizer state from now on
-        return self._holding(self.plan.state_bytes + self.plan.warm_bytes)
+        self._kept = self.plan.kept_bytes + self._control  # there is optimizer state from now on
+        return self._holding(self.plan.state_bytes + self.plan.warm_bytes + self._control)
 
     # -------------------------------------------------------------------------------- what takes no time
 
-    def load(self, weights: Payload, round: int | None = None) -> None:
+    def load(self, weights: Payload, round: int | None = None, *, keep: Sequence[Payload] = ()) -> None:
         """Take over `weights`; the optimizer starts afresh unless the scenario keeps its state.
 
         Weights of the block without its head, or of the head alone, leave the rest as it is. `round` is the one that
-        the weights belong to, by which the learning rate is scheduled.
+        the weights belong to, by which the learning rate is scheduled. What is to `keep` counts as held until the
+        learner is closed: payloads that later steps are compared with.
         """
-        holds = self._holding(max(self._held, self.plan.state_bytes + self._kept))
-        self._node.queue(self.number, "load", weights, holds=holds)
+        holds = self._holding(max(self._held, self.plan.state_bytes + self._kept)) - self._beside
+        self._beside = sum(meta_of(payload).memory_bytes for payload in keep)
+        self._node.queue(self.number, "load", weights, holds=holds + self._beside)
         if round is not None:
             self.pace(round)
 
     def pace(self, round: int) -> None:
         """Train at the learning rate of `round` from now on."""
+        self._round = round
         if self.plan.scheduled:
             self._node.queue(self.number, "pace", round)
 
@@ -149,11 +151,15 @@ class Learner:
         """How far this device's control variate moves by the round that ends here, of `steps` steps (SCAFFOLD).
 
         c_k⁺ − c_k = (w_t − w_k)/(H·lr) − c, with w_t the weights `since` and c the server's `control`. The device keeps
-        c_k⁺, through rounds that it sits out.
+        c_k⁺, through rounds that it sits out. At a learning rate of 0 nothing has been learnt, and c_k stays.
         """
-        scale = 1 / (steps * self.plan.training.optimizer.lr)
         change = self._node.payload(self.plan.parameters)
-        self._node.queue(self.number, "control.renew", control, since, scale, output=change)
+        rate = self.plan.training.optimizer.rate(self._round)
+        if rate:
+            args = (control, since, 1 / (steps * rate))
+            self._node.queue(self.number, "control.renew", *args, output=change)
+        else:
+            self._node.queue(self.number, "control.zeros", self.plan.name, output=change)
         return change
 
     def clone(self) -> Learner:
@@ -164,7 +170,8 @@ class Learner:
 
     def close(self) -> None:
         """Drop the weights (and the optimizer state, unless the scenario keeps it); `load` opens it again."""
-        self._node.queue(self.number, "close", holds=self._holding(self._kept))
+        holds, self._beside = self._holding(self._kept) - self._beside, 0
+        self._node.queue(self.number, "close", holds=holds)
 
     def labels(self, batch: Batch) -> Payload:
         """The labels of a batch, as they travel beside its activations."""
@@ -176,9 +183,10 @@ class Learner:
 
     def train(self, batches: Sequence[Batch], pull: Pull | None = None) -> Work[None]:
         """A local step on each batch, one after the other, as one work with a span a step."""
-        pulled = 0 if pull is None else _PULLED[type(pull)]
-        parts = tuple(self.plan.train_part(batch.size, pulled=pulled) for batch in batches)
+        parts = tuple(self.plan.train_part(batch.size, pulled=pull is not None) for batch in batches)
         args = (tuple(batches),) if pull is None else (tuple(batches), pull)
+        if isinstance(pull, Controlled):
+            self._control = meta_of(pull.control).memory_bytes
         return Work(self._node.command(self.number, "train", *args, holds=self._computing()), parts, None)
 
     def local_step(self, batch: Batch) -> Work[Payload]:

@@ -176,19 +176,20 @@ class BlockPlan:
         kept = retained_bytes(self.units, batch, to_input=to_input, loss=self._loss_retained)
         return self.input_bytes(batch) + self.labels(batch).nbytes + kept
 
-    def _train_part(self, batch: int, *, to_input: bool | None = None, pulled: int = 0) -> Part:
+    def _train_part(self, batch: int, *, to_input: bool | None = None, pulled: bool = False) -> Part:
         """Forward, loss, backward and optimizer step of a block that has a loss.
 
         Args:
             batch: samples.
             to_input: whether the gradient of its input is wanted as well; by default that of activations is.
-            pulled: values a parameter that are read or written to bend the gradients, one MAC each parameter.
+            pulled: whether the gradients are bent: a difference, and then that added, one MAC each parameter.
         """
         assert self.has_loss
         wanted = not self.raw_input if to_input is None else to_input
         steps = [self._forward(batch), self._loss(batch), self._backward(batch, to_input=wanted)]
         if pulled:
-            steps.append(self._cost(self._kernels((pulled,), macs=self.trainable), batch))
+            bend = (*self._kernels((3,)), *self._kernels((3,), macs=self.trainable))
+            steps.append(self._cost(bend, batch))
         steps.append(self._step(batch))
         return Part("step", total(steps), batch, self._training_memory(batch, to_input=wanted))
 

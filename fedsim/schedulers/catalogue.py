@@ -7,13 +7,21 @@ from typing import Any, Final
 
 from fedsim.schedulers.ampere import Ampere
 from fedsim.schedulers.cse_fsl import CseFsl
+from fedsim.schedulers.fedasync import FedAsync
 from fedsim.schedulers.fedavg import FedAvg
+from fedsim.schedulers.fedbuff import FedBuff
 from fedsim.schedulers.fedoptima import FedOptima
+from fedsim.schedulers.fedprox import FedProx
 from fedsim.schedulers.locsplitfed import LocSplitFed
+from fedsim.schedulers.scaffold import Scaffold
 from fedsim.schedulers.splitfed import SplitFed
 
 SCHEDULERS: Final[Mapping[str, type[Any]]] = {
     "fedavg": FedAvg,
+    "fedprox": FedProx,
+    "scaffold": Scaffold,
+    "fedasync": FedAsync,
+    "fedbuff": FedBuff,
     "splitfed": SplitFed,
     "locsplitfed": LocSplitFed,
     "cse_fsl": CseFsl,

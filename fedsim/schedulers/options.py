@@ -25,6 +25,16 @@ def check_local(local_steps: int | None, local_epochs: int) -> None:
         raise ValueError(f"local_epochs {local_epochs} must be 1 or more")
 
 
+def check_concurrency(concurrency: int | None) -> None:
+    """Refuse a crew of nobody.
+
+    Raises:
+        ValueError: a count below one.
+    """
+    if concurrency is not None and concurrency < 1:
+        raise ValueError(f"concurrency {concurrency} must be 1 or more, or left out for all devices")
+
+
 async def newest(me: Device, *kinds: type[M]) -> M:
     """The next order of the server; of several that wait, since rounds went on without this device, the last one."""
     order: M = await Recv(kinds, None, None, None)

@@ -25,8 +25,9 @@ OPTIONS: tuple[dict[str, Any], ...] = (
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_every_scheduler_conforms_with_several_options(name: str, options: dict[str, Any]) -> None:
-    """Whatever its options, a scheduler of the catalogue keeps all rules."""
-    check_scheduler(SCHEDULERS[name](**options))
+    """Whatever its options, a scheduler of the catalogue keeps all rules; asynchronous ones have no `weighting`."""
+    kind = SCHEDULERS[name]
+    check_scheduler(kind(**{option: value for option, value in options.items() if hasattr(kind, option)}))
 
 
 @pytest.mark.slow

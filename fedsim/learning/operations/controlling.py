@@ -28,11 +28,11 @@ def _own(core: Core, node: int, like: FlatTensors) -> FlatTensors:
 
 
 def corrected(core: Core, node: int, parameters: Sequence[nn.Parameter], control: Payload) -> None:
-    """g − c_k + c, in place."""
+    """g − c_k + c, in place; a parameter without a gradient is left alone."""
     c = core.flat(control)
     for parameter, theirs, mine in zip(parameters, c.views(), _own(core, node, c).views(), strict=True):
-        assert parameter.grad is not None
-        parameter.grad.add_(theirs - mine)
+        if parameter.grad is not None:
+            parameter.grad.add_(theirs - mine)
 
 
 @torch.no_grad()

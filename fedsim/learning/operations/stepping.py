@@ -30,16 +30,14 @@ def _train(core: Core, node: int, learner: int, batches: Sequence[Batch], pull: 
 
 @torch.no_grad()
 def _bend(core: Core, node: int, instance: Instance, pull: Pull) -> None:
-    """Change the gradients of a step by its pull."""
-    parameters = [p for p in instance.parameters if p.grad is not None]
+    """Change the gradients of a step by its pull; a parameter without one is left alone."""
     match pull:
         case Proximal(anchor, mu):
             for parameter, start in zip(instance.parameters, core.flat(anchor).views(), strict=False):
                 if parameter.grad is not None:
                     parameter.grad.add_(parameter - start, alpha=mu)
         case Controlled(control):
-            assert len(parameters) == len(instance.parameters), "a control variate for a parameter without gradient"
-            corrected(core, node, parameters, control)
+            corrected(core, node, instance.parameters, control)
 
 
 def _local_step(core: Core, node: int, learner: int, batch: Batch) -> Tensor:
