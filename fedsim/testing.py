@@ -23,11 +23,13 @@ from fedsim.data import DataSet, Quantity, Shards, from_arrays
 from fedsim.errors import Deadlock
 from fedsim.experiment.assembly import Assembly
 from fedsim.experiment.building import has_local_loss
+from fedsim.experiment.dealing import needs_labels
 from fedsim.experiment.fleet import Fleet, Group
 from fedsim.hardware.links import load_link
 from fedsim.hardware.machines import machine
 from fedsim.hardware.profiles import load_profile
 from fedsim.learning.context import Device, Server
+from fedsim.learning.labelling import Labels
 from fedsim.learning.optimizers import Sgd, Training
 from fedsim.mailbox import Mailbox
 from fedsim.network.topology import NetworkOptions
@@ -137,6 +139,11 @@ def _shards(devices: int) -> Shards:
     return Quantity(min_size=8).deal(toy_data().train.labels, None, devices, rng)
 
 
+def _labels(devices: int) -> Labels:
+    data = toy_data()
+    return Labels(data.train.labels, _shards(devices), data.info.classes)
+
+
 def _network() -> Any:
     from fedsim.models.building import build
     from fedsim.models.options import Mlp
@@ -198,6 +205,7 @@ def toy(
         rounds=rounds,
         limits=Limits(time=time),
         head=_head_measured() if has_local_loss(scheduler) else None,
+        labels=_labels(devices) if needs_labels(scheduler) else None,
         seed=_SEED,
         network=NetworkOptions(jitter=False, loss="off"),
         faults=faults,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fedsim.experiment.fleet import Fleet
 from fedsim.hardware.traces.attendance import Attendance
 from fedsim.learning.context import Device, Job, Server
+from fedsim.learning.labelling import Labels
 from fedsim.learning.optimizers import Training
 from fedsim.learning.plan import BlockPlan, plans
 from fedsim.models.measure import ModelMeasure
@@ -41,6 +42,8 @@ class Assembly:
     limits: Limits
     head: ModelMeasure | None = None
     """The auxiliary head, for schedulers that train devices by a local loss."""
+    labels: Labels | None = None
+    """Who holds which labels, for schedulers that go by them."""
     need: int | None = None
     """Contributions that complete a round; None: all that were asked for."""
     window: float | None = None
@@ -68,6 +71,7 @@ class Assembly:
             rounds=self.rounds,
             batch=self.training.batch,
             drop_last=self.training.drop_last,
+            labels=self.labels,
         )
 
     def simulation(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Final
 
 import numpy as np
@@ -22,6 +24,24 @@ VALIDATION: Final = 0.1
 
 NEED_LABELS: Final = ("dirichlet", "shards", "natural")
 """Partitions whose shard sizes depend on more than the number of samples."""
+
+
+def needs_labels(scheduler: Any) -> bool:
+    """Whether a scheduler goes by which labels devices hold."""
+    return bool(getattr(scheduler, "needs_labels", False))
+
+
+_kept: ContextVar[dict[tuple[Any, ...], DataSet] | None] = ContextVar("_kept", default=None)
+
+
+@contextmanager
+def data_kept() -> Iterator[None]:
+    """Within, the data set that was read last is kept, for scenarios that take the same; another one replaces it."""
+    token = _kept.set({})
+    try:
+        yield
+    finally:
+        _kept.reset(token)
 
 
 def deal(
@@ -53,7 +73,7 @@ def _deal(scenario: Scenario, name: Any) -> tuple[DataInfo, DataSet | None, Shar
         kept, validation = _hold_out(scenario, info.train)
         shards = partition.deal(np.zeros(len(kept), np.int64), None, scenario.devices, rng)
         return info, None, Shards(kept[shards.indices], shards.offsets), validation
-    data = data_sets.load(name, **arguments)
+    data = _load(name, **arguments)
     kept, validation = _hold_out(scenario, data.info.train)
     owners = None if data.train.owners is None else data.train.owners[kept]
     shards = partition.deal(data.train.labels[kept], owners, scenario.devices, rng)
@@ -63,6 +83,19 @@ def _deal(scenario: Scenario, name: Any) -> tuple[DataInfo, DataSet | None, Shar
         Shards(kept[shards.indices], shards.offsets),
         validation,
     )
+
+
+def _load(name: Any, *, seed: int, **arguments: Any) -> DataSet:
+    """The data set, read unless it is kept; the seed matters where it draws a subset."""
+    kept = _kept.get()
+    if kept is None:
+        return data_sets.load(name, seed=seed, **arguments)
+    subset = None if arguments["samples"] is None else seed
+    key = (name if isinstance(name, str) else id(name), subset, *arguments.values())
+    if key not in kept:
+        kept.clear()  # first, so that there are never two of them
+        kept[key] = data_sets.load(name, seed=seed, **arguments)
+    return kept[key]
 
 
 def _hold_out(scenario: Scenario, samples: int) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:

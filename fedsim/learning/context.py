@@ -5,16 +5,20 @@ Both are made of handles and plain numbers; they know neither clocks, nor tensor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedsim import seeds
+from fedsim.errors import ScriptError
 from fedsim.learning.crew import Crew
+from fedsim.learning.labelling import Labels
 from fedsim.learning.learners import Batch, Learner, Node, WeightPart
+from fedsim.learning.merging import Merge
 from fedsim.learning.plan import DEVICE, MODEL, SERVER_BLOCK, BlockPlan
 from fedsim.learning.pool import Pool, Store
 from fedsim.learning.rounds import Barrier
@@ -30,6 +34,7 @@ class Job:
 
     `samples[k]` is the number of training samples of device k; `participants` how many devices a round asks, of which
     `need` complete it (None for all) within `window` seconds; `rounds` the scenario's `until.rounds` (None: no limit).
+    `labels` is there where the scheduler says that it `needs_labels`.
     """
 
     seed: int
@@ -41,6 +46,7 @@ class Job:
     need: int | None = None
     window: float | None = None
     drop_last: bool = False
+    labels: Labels | None = None
 
 
 class Inbox:
@@ -110,22 +116,24 @@ class Device:
         """Record a moment in the trace, such as `skipped`: activations that nobody had room for."""
         self._port.mark(name, value)
 
-    def batches(self, steps: int | None = None, epochs: int = 1) -> tuple[Batch, ...]:
+    def batches(self, steps: int | None = None, epochs: int = 1, size: int | None = None) -> tuple[Batch, ...]:
         """The next batches: `steps` of them, or `epochs` whole passes over the device's data.
 
         The order of a pass depends on (seed, device, number of the pass) only. The last batch of a pass holds what
         is left, unless the scenario drops it. Steps go on where the last ones ended; passes begin with a fresh one.
+        `size` is the scenario's, where it is not given.
         """
+        size = self._job.batch if size is None else size
         taken: list[Batch] = []
         if steps is None:
             if self._start:
                 self._epoch, self._start = self._epoch + 1, 0
             last = self._epoch + epochs
         while (self._epoch < last) if steps is None else (len(taken) < steps):
-            taken.append(Batch(self._epoch, self._start, min(self._job.batch, self.samples - self._start)))
+            taken.append(Batch(self._epoch, self._start, min(size, self.samples - self._start)))
             self._start += taken[-1].size
             left = self.samples - self._start
-            if not left or (self._job.drop_last and left < self._job.batch):
+            if not left or (self._job.drop_last and left < size):
                 self._epoch, self._start = self._epoch + 1, 0
         return tuple(taken)
 
@@ -208,6 +216,16 @@ class Server:
         """Number of training samples on a device."""
         return int(self._job.samples[device])
 
+    def label_counts(self, device: int) -> NDArray[np.int64]:
+        """How many samples of each class a device holds, for schedulers that say `needs_labels`.
+
+        Raises:
+            ScriptError: the scheduler does not say so.
+        """
+        if self._job.labels is None:
+            raise ScriptError("a script asks for label counts, but its scheduler does not say needs_labels = True")
+        return self._job.labels.counts(device)
+
     def rng(self, purpose: str) -> np.random.Generator:
         """A generator of the server's own for a purpose; the same for the same seed."""
         return seeds.generator(self._job.seed, SERVER, purpose)
@@ -221,16 +239,19 @@ class Server:
         absent = self._port.absent
         return [k for k in self.devices if k not in absent] if absent else self.devices
 
-    async def sample(self) -> tuple[int, ...]:
+    async def sample(self, choose: Callable[[Sequence[int], int], Sequence[int]] | None = None) -> tuple[int, ...]:
         """The devices of the next round, sorted: the scenario's number of those present, without replacement.
 
-        Where none is there, this waits until one comes back.
+        They are drawn; or chosen by `choose` from those present, where there are more than that number. Where none is
+        there, this waits until one comes back.
         """
         while not (present := self.present()):
             await recv(Connected)
         wanted = self._job.participants
         if wanted >= len(present):
             return tuple(present)
+        if choose is not None:
+            return tuple(sorted(choose(present, wanted)))
         drawn = self._rng.choice(len(present), size=wanted, replace=False)
         return tuple(sorted(present[i] for i in drawn.tolist()))
 
@@ -289,6 +310,10 @@ class Server:
     def without_head(self, weights: Payload) -> Payload:
         """The device block alone, of weights that hold its head, too."""
         return self._combining.part(self._plan, weights, "block")
+
+    def merge(self) -> Merge:
+        """A step of the server block on batches of several devices."""
+        return Merge(self._node, self.block)
 
     def pool(self, store: Store = "ram") -> Pool:
         """A pool for activations."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from fedsim.learning.core import Operation
-from fedsim.learning.operations import averaging, controlling, holding, pooling, stepping
+from fedsim.learning.operations import averaging, controlling, holding, merging, pooling, stepping
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
     **holding.METHODS,
@@ -14,5 +14,6 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     **averaging.METHODS,
     **controlling.METHODS,
     **pooling.METHODS,
+    **merging.METHODS,
 }
 """By the method that a command names."""
