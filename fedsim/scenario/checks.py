@@ -23,10 +23,18 @@ def _timing_only(scenario: Scenario) -> Iterator[Problem]:
 
 
 def _selection(scenario: Scenario) -> Iterator[Problem]:
-    count = scenario.selection.count
-    if count is not None and count > scenario.devices:
+    """As many devices as a round asks are there."""
+    count, over = scenario.selection.count, scenario.selection.over
+    if count is None:
+        return
+    if count > scenario.devices:
         sentence = f"{count} devices a round, but the fleet has {scenario.devices}; give {scenario.devices} or less"
         yield Problem(("selection", "count"), sentence)
+    elif over is not None and count + over > scenario.devices:
+        asked = f"{count} devices a round and {over} more are {count + over}"
+        left = scenario.devices - count
+        way = f"give {left} or less" if left else "give a smaller count"
+        yield Problem(("selection", "over"), f"{asked}, but the fleet has {scenario.devices}; {way}")
 
 
 def _faulty_devices(scenario: Scenario) -> Iterator[Problem]:

@@ -7,7 +7,7 @@ Knows nothing of files and lines, nor of which schedulers, models and data sets 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, PrivateAttr, Tag, model_validator
 
@@ -148,24 +148,34 @@ class Auxiliary(Section):
     """What a head takes, each a key of this section."""
 
 
-class Selection(Section):
-    """Which devices take part in a round."""
+_TAKERS: Final = {"count": ("uniform", "over"), "fraction": ("fraction",), "over": ("over",)}
+_EXAMPLES: Final = {"count": "count: 10", "fraction": "fraction: 10 %", "over": "over: 2"}
 
-    kind: Literal["all", "uniform", "fraction"] = "all"
-    """All of them, `count` drawn at random, or a `fraction` drawn at random."""
+
+class Selection(Section):
+    """Which devices take part in a round, and when it ends."""
+
+    kind: Literal["all", "uniform", "fraction", "over"] = "all"
+    """All of them, `count` drawn at random, a `fraction` drawn at random, or `count` and `over` more drawn at random,
+    of which the first `count` to contribute complete the round."""
     count: Whole | None = Field(default=None, ge=1)
-    """Devices a round, for kind uniform."""
+    """Devices a round, for kind uniform; contributions that complete it, for kind over."""
     fraction: Fraction | None = Field(default=None, gt=0, le=1)
     """The part of the fleet a round, for kind fraction."""
+    over: Whole | None = Field(default=None, ge=1)
+    """Devices that are asked beyond `count`, for kind over."""
+    window: Duration | None = None
+    """Time after which a round ends with those that contributed, of any kind; null: it has no such end."""
 
     @model_validator(mode="after")
     def _takes_what_its_kind_needs(self) -> Selection:
-        for key, kind, example in (("count", "uniform", "count: 10"), ("fraction", "fraction", "fraction: 10 %")):
+        for key, kinds in _TAKERS.items():
             given = getattr(self, key) is not None
-            if given and self.kind != kind:
-                raise rule(f"only kind {kind} takes it, and the kind is {self.kind}; remove it", key)
-            if not given and self.kind == kind:
-                raise rule(f"kind {kind} needs {key}; add it, as in '{example}'")
+            if given and self.kind not in kinds:
+                takers = f"kinds {' and '.join(kinds)} take" if len(kinds) > 1 else f"kind {kinds[0]} takes"
+                raise rule(f"only {takers} it, and the kind is {self.kind}; remove it", key)
+            if not given and self.kind in kinds:
+                raise rule(f"kind {self.kind} needs {key}; add it, as in '{_EXAMPLES[key]}'")
         return self
 
 

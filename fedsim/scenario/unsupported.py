@@ -15,8 +15,6 @@ _KEYS: Final[tuple[KeyPath, ...]] = (
     ("checkpoint",),
     ("strict",),
     ("emulation",),
-    ("selection", "over"),
-    ("selection", "window"),
     ("workers", "count"),
     ("workers", "processor"),
     ("fleet", "*", "pruning"),
@@ -24,7 +22,6 @@ _KEYS: Final[tuple[KeyPath, ...]] = (
 _VALUES: Final[dict[tuple[KeyPath, str], str]] = {
     (("mode",), "emulate"): "emulation is not in this version; use mode: simulate",
     (("workers", "kind"), "ray"): "Ray workers are not in this version; use kind: inline",
-    (("selection", "kind"), "over"): "over-selection is not in this version; use all, uniform or fraction",
 }
 
 

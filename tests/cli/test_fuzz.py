@@ -60,7 +60,12 @@ SECTIONS: dict[str, list[Any]] = {
     "data.resize": [1, 2, 4, 5, 16, 32, 33],
     "fleet.0.count": [1, 50, 300, 2000],
     "scheduler": ["splitfed", {"name": "splitfed", "local_steps": 3}, {"name": "fedavg", "local_epochs": 0}],
-    "selection": [{"kind": "uniform", "count": 2}, {"kind": "fraction", "fraction": 0.01}, "all"],
+    "selection": [
+        {"kind": "uniform", "count": 2},
+        {"kind": "fraction", "fraction": 0.01},
+        {"kind": "over", "count": 3, "over": 2, "window": "5 s"},
+        "all",
+    ],
     "faults": [[{"device": d, "leave": "1 s", "return": r}] for d in (0, 7, 8) for r in (None, "2 s", "1 s", "1e30 s")],
     "until": [{"time": "1 ns"}, {"time": "1e300 s"}, {"rounds": 10**15}, {"time": "0 s"}, {"accuracy": 0.5}],
     "evaluate": [{"every": "1 ns"}, {"samples": 1}, {"samples": 10**9}, {"every": "0 s"}],

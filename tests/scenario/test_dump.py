@@ -72,7 +72,8 @@ scenarios = st.fixed_dictionaries(
     optional={
         "seed": st.integers(0, 2**63 - 1),
         "training": optional(batch=counts, dtype=st.sampled_from(["float32", "float64"])),
-        "selection": st.builds(lambda part: {"kind": "fraction", "fraction": part}, st.floats(1e-300, 1)),
+        "selection": st.builds(lambda part: {"kind": "fraction", "fraction": part}, st.floats(1e-300, 1))
+        | optional(window=seconds).map({"kind": "uniform", "count": 1}.__or__),
         "faults": st.just([{"device": 0, "leave": "3 ms"}]),
         "evaluate": optional(every=seconds | st.none(), samples=st.just("all") | counts),
         "codec": optional(

@@ -244,13 +244,45 @@ CASES: list[tuple[str, str, str]] = [
     (
         "mode: simulate",
         "selection: {kind: over, over: 3}",
-        "selection.kind: over-selection is not in this version; use all, uniform or fraction (x.yaml, line 18)",
+        "selection: kind over needs count; add it, as in 'count: 10' (x.yaml, line 18)",
     ),
+    (
+        "mode: simulate",
+        "selection: {kind: over, count: 3, window: 60 s}",
+        "selection: kind over needs over; add it, as in 'over: 2' (x.yaml, line 18)",
+    ),
+    (
+        "mode: simulate",
+        "selection: {kind: over, count: 3, over: 3}",
+        "selection.over: 3 devices a round and 3 more are 6, but the fleet has 5; give 2 or less (x.yaml, line 18)",
+    ),
+    (
+        "mode: simulate",
+        "selection: {kind: over, count: 5, over: 1}",
+        "selection.over: 5 devices a round and 1 more are 6, but the fleet has 5; give a smaller count (x.yaml, line",
+    ),
+    (
+        "mode: simulate",
+        "selection: {kind: over, count: 6, over: 1}",
+        "selection.count: 6 devices a round, but the fleet has 5; give 5 or less (x.yaml, line 18)",
+    ),
+    (
+        "mode: simulate",
+        "selection: {kind: uniform, count: 3, over: 1}",
+        "selection.over: only kind over takes it, and the kind is uniform; remove it (x.yaml, line 18)",
+    ),
+    ("mode: simulate", "selection: {kind: over, count: 3, over: 0}", "selection.over: 0 does not fit; give 1 or more"),
+    (
+        "mode: simulate",
+        "selection: {window: 0 s}",
+        "selection.window: '0 s' is out of range; a duration here is greater",
+    ),
+    ("mode: simulate", "selection: {window: 60}", "selection.window: 60 has no unit; a duration is given in"),
     ("mode: simulate", "selection: {kind: uniform}", "selection: kind uniform needs count; add it, as in 'count: 10'"),
     (
         "mode: simulate",
         "selection: {count: 3}",
-        "selection.count: only kind uniform takes it, and the kind is all; remove it (x.yaml, line 18)",
+        "selection.count: only kinds uniform and over take it, and the kind is all; remove it (x.yaml, line 18)",
     ),
     (
         "mode: simulate",
