@@ -425,7 +425,7 @@ class Scheduler(Protocol[D_contra, S_contra]):
     It may also say, as class attributes or properties: `local_loss`, that devices train through an auxiliary head;
     `shared`, that one server block takes the batches of all devices, in the place of a copy each; `validates`, that
     held-out results decide something. A method `buffered(job)` gives the samples whose activations the server may hold
-    at once.
+    at once; `check(training)` raises a `ValueError` for a way to train that the system cannot do with.
     """
 
     splits: ClassVar[bool]

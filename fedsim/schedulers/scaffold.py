@@ -83,19 +83,15 @@ class Scaffold:
         Raises:
             ValueError: another optimizer than plain SGD.
         """
-        optimizer = training.optimizer
+        optimizer, reason = training.optimizer, "control variates assume plain steps along gradients"
         if not isinstance(optimizer, Sgd):
-            raise ValueError("scaffold needs optimizer sgd: control variates assume plain steps along gradients")
+            raise ValueError(f"scaffold cannot train with {type(optimizer).__name__.lower()}: {reason}; use sgd")
         if optimizer.momentum:
             raise ValueError(
-                f"scaffold needs momentum 0, not {optimizer.momentum}: control variates assume plain steps along "
-                "gradients"
+                f"scaffold cannot train with momentum {optimizer.momentum}: {reason}; use momentum: 0, or leave it out"
             )
         if optimizer.clip is not None:
-            raise ValueError(
-                f"scaffold needs steps without clip, not {optimizer.clip}: control variates assume plain steps along "
-                "gradients; leave it out"
-            )
+            raise ValueError(f"scaffold cannot train with clip {optimizer.clip}: {reason}; leave it out")
 
     async def device(self, me: Device) -> None:
         """Steps w ← w − lr·(g − c_k + c); then c_k⁺ = c_k − c + (w_t − w_k)/(H·lr)."""

@@ -29,7 +29,7 @@ from fedsim.models.units import UnitList
 from fedsim.payload.codecs import Codecs
 from fedsim.payload.tensors import FlatTensors
 from fedsim.script import Command, Message, Payload
-from fedsim.simulation import Inline
+from fedsim.simulation import Fault, Inline, Simulation
 from fedsim.simulation.engine import Limits
 
 SEED = 11
@@ -95,8 +95,10 @@ class Federation:
         """The data as tensors."""
         return TensorSamples(self.data(), self.shards(), dtype=self.dtype, channels_last=self.channels_last)
 
-    def run(self, scheduler: Any, *, rounds: int, participants: int | None = None) -> dict[str, Tensor]:
-        """Simulate on the virtual clock; the weights of the last published model."""
+    def simulation(
+        self, scheduler: Any, *, rounds: int, participants: int | None = None, faults: Sequence[Fault] = ()
+    ) -> tuple[Host, Simulation]:
+        """A host, and a run on the virtual clock that is yet to begin."""
         profile, link = load_profile("pi-tier-1"), load_link("wifi5")
         devices = len(self.sizes)
         assembly = Assembly(
@@ -112,10 +114,15 @@ class Federation:
             rounds=rounds,
             limits=Limits(every=1e9),
             seed=SEED,
+            faults=faults,
         )
         blocks = assembly.blocks()
         host = Host(self.network(), blocks, self.samples(), SEED)
-        simulation = assembly.simulation(Inline(host), blocks=blocks)
+        return host, assembly.simulation(Inline(host), blocks=blocks)
+
+    def run(self, scheduler: Any, *, rounds: int, participants: int | None = None) -> dict[str, Tensor]:
+        """Simulate on the virtual clock; the weights of the last published model."""
+        host, simulation = self.simulation(scheduler, rounds=rounds, participants=participants)
         simulation.run()
         assert simulation.published is not None
         return host.model_tensors(simulation.published.model)
