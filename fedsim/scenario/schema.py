@@ -139,6 +139,8 @@ class Training(Section):
     """The type of weights and activations."""
     optimizer_state: Literal["reset", "keep"] = "reset"
     """Whether a device's optimizer starts anew when it gets new weights."""
+    drop_last: Switch = False
+    """Whether a pass over a device's data leaves out its last batch, where that is not full and not the only one."""
 
 
 class Auxiliary(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -10,8 +11,11 @@ import yaml
 
 from fedsim.errors import UserError
 from fedsim.experiment.loading import load_scenario
+from fedsim.experiment.running import run
 from fedsim.learning.optimizers import AdamW, Schedule, Sgd
 from fedsim.scenario import dump, resolved
+from fedsim.script import SERVER
+from fedsim.trace import Span
 from tests.experiment.toys import TOY
 
 SGD = {"name": "sgd", "lr": 0.05}
@@ -69,3 +73,39 @@ def test_what_is_wrong_with_an_optimizer_is_said_where_it_is(key: str, value: An
     """At its key, with the way out."""
     with pytest.raises(UserError, match=re.escape(message)):
         load_scenario(TOY, updates={"training": {"optimizer": {**SGD, key: value}}})
+
+
+# ------------------------------------------------------------------------------------------- last batches
+
+
+@pytest.mark.parametrize(
+    ("batch", "drop", "scheduler", "sizes"),
+    [
+        (16, False, {"name": "fedavg", "local_epochs": 2}, {16: 24, 2: 2, 3: 4}),
+        (16, True, {"name": "fedavg", "local_epochs": 2}, {16: 24}),
+        (16, True, {"name": "fedavg", "local_steps": 6}, {16: 18}),
+        (16, True, {"name": "splitfed", "local_epochs": 2}, {16: 24}),
+        (33, True, {"name": "fedavg", "local_epochs": 2}, {33: 12}),
+        (66, True, {"name": "fedavg", "local_epochs": 2}, {66: 6}),
+        (67, True, {"name": "fedavg", "local_epochs": 2}, {66: 2, 67: 4}),
+        (99, True, {"name": "fedavg", "local_epochs": 2}, {66: 2, 67: 4}),
+    ],
+    ids=str,
+)
+def test_a_last_batch_that_is_not_full_may_be_left_out(
+    batch: int, drop: bool, scheduler: dict[str, Any], sizes: dict[int, int]
+) -> None:
+    """In passes and in steps that go on over them, by any system; unless it is the only batch of a pass."""
+    training = {"batch": batch, "drop_last": drop}
+    done = run(TOY, learning=False, scheduler=scheduler, training=training, until={"rounds": 1})
+    assert [node.samples for node in done.trace.nodes[1:]] == [67, 67, 66]
+    spans = [Span(*span) for span in done.trace.spans]
+    trained = Counter(span.samples for span in spans if span.node != SERVER and span.samples)
+    assert trained == sizes
+
+
+def test_by_default_every_batch_is_trained() -> None:
+    """And it is a switch."""
+    assert resolved(load_scenario(TOY))["training"]["drop_last"] == "off"
+    with pytest.raises(UserError, match=r"training\.drop_last: 3 does not fit; give on or off"):
+        load_scenario(TOY, overrides=["training.drop_last=3"])
