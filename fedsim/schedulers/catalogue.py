@@ -13,6 +13,7 @@ from fedsim.schedulers.fedbuff import FedBuff
 from fedsim.schedulers.fedoptima import FedOptima
 from fedsim.schedulers.fedprox import FedProx
 from fedsim.schedulers.locsplitfed import LocSplitFed
+from fedsim.schedulers.mergesfl import MergeSFL
 from fedsim.schedulers.scaffold import Scaffold
 from fedsim.schedulers.splitfed import SplitFed
 
@@ -27,4 +28,5 @@ SCHEDULERS: Final[Mapping[str, type[Any]]] = {
     "cse_fsl": CseFsl,
     "ampere": Ampere,
     "fedoptima": FedOptima,
+    "mergesfl": MergeSFL,
 }
