@@ -3,9 +3,9 @@
     python benchmarks/accuracy.py --data FOLDER [--out runs/accuracy] [--jobs 2] [--rounds 12] [--norm gn]
 
 VGG-5 cut after its first unit, 10,000 seeded samples on the twelve boards of `scenarios/twelve-boards.yaml`, Dirichlet
-0.1, 0.3 and 1.0, three seeds each: 45 runs with real training, about two and a half hours of one core. During a run 2,000
-test samples are looked at every three seconds of virtual time; the final model is measured on all 10,000. Every run is
-a folder of its own under `--out`; started again, finished ones are kept. Prints the tables of `docs/accuracy.md`.
+0.1, 0.3 and 1.0, three seeds each: 45 runs with real training, about two and a half hours of one core. During a run
+2,000 test samples are looked at every three seconds of virtual time; the final model is measured on all 10,000. Every
+run is a folder of its own under `--out`; started again, finished ones are kept. Prints the tables of `docs/accuracy.md`.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ class Cell:
         kept = self.folder / "final.json"
         if not kept.exists():
             data = load("cifar10", path=self.data)
-            assert data.mean is not None and data.std is not None
+            assert data.mean is not None
+            assert data.std is not None
             mean, std = (torch.tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in (data.mean, data.std))
             network, right = fedsim.load_model(self.folder), 0
             with torch.inference_mode():
