@@ -208,6 +208,11 @@ class Server:
         return self._job.batch
 
     @property
+    def participants(self) -> int:
+        """How many devices the scenario asks for a round."""
+        return self._job.participants
+
+    @property
     def plans(self) -> Mapping[str, BlockPlan]:
         """What the blocks of the model cost and weigh, by name."""
         return self._job.plans

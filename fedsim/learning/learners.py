@@ -7,13 +7,14 @@ queued behind everything the node has been told before.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.learning.plan import BlockPlan
+from fedsim.payload.codecs import Codec
 from fedsim.payload.meta import TensorMeta
 from fedsim.script import Command, Payload, Port, Work
 
@@ -195,13 +196,21 @@ class Learner:
         command = self._node.command(self.number, "local_step", batch, output=z, holds=self._computing())
         return Work(command, (self.plan.train_part(batch.size),), z)
 
-    def infer(self, batch: Batch, mode: Literal["eval", "train"] = "eval", augment: int | None = None) -> Work[Payload]:
+    def infer(
+        self,
+        batch: Batch,
+        mode: Literal["eval", "train"] = "eval",
+        augment: int | None = None,
+        codec: Codec | None = None,
+    ) -> Work[Payload]:
         """Activations of a batch that nobody will send a gradient for; changes nothing.
 
         In mode `train` normalisation goes by the batch and dropout drops, as in a step. With a number to `augment` by,
-        images are shifted and mirrored at random, each number in its own way.
+        images are shifted and mirrored at random, each number in its own way. They travel in the scenario's codec,
+        unless one is given.
         """
-        z = self._node.payload(self.plan.activations(batch.size))
+        meta = self.plan.activations(batch.size)
+        z = self._node.payload(meta if codec is None else replace(meta, codec=codec))
         command = self._node.command(self.number, "infer", batch, mode, augment, output=z)
         return Work(command, (self.plan.infer_part(batch.size),), z)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -44,6 +45,11 @@ class Pool:
         self._source.append(source)
         self._rows += batch_size(activations)
         self._node.queue(self._number, "pool.add", activations, labels, holds=holds)
+
+    def batches(self) -> Iterator[Rows]:
+        """All rows in the batches in which they came."""
+        for first, end in pairwise((*self._first, self._rows)):
+            yield np.arange(first, end)
 
     def by_source(self) -> dict[int, Rows]:
         """The rows that each device has sent, by its number."""
