@@ -11,14 +11,14 @@ from fedsim.errors import FedsimError, UserError
 from fedsim.experiment.building import Study
 from fedsim.experiment.networks import build_network
 from fedsim.experiment.registry import registry
-from fedsim.scenario import Arguments, import_object, resolved
+from fedsim.experiment.starting import WEIGHTS
+from fedsim.scenario import Arguments, Model, import_object, resolved
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fedsim.models.units import UnitList
 
-WEIGHTS: Final = "model.safetensors"
 RECIPE: Final = "model.json"
 SCHEMA: Final = 1
 
@@ -91,7 +91,7 @@ def _built(recipe: dict[str, Any]) -> UnitList:
         raise UserError(f"{RECIPE} has schema {recipe['schema']}, but this fedsim reads schema {SCHEMA}")
     name = recipe["model"]["name"]
     target = import_object(name) if ":" in name else registry().models[name]
-    given = {key: value for key, value in recipe["model"].items() if key not in ("name", "cut", "objective")}
+    given = {key: value for key, value in recipe["model"].items() if key not in Model.model_fields}
     options: Any = Arguments(tuple(given.items()))
     if isinstance(target, type) and is_dataclass(target):
         options = target(**given)

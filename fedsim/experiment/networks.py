@@ -1,4 +1,4 @@
-"""Networks with seeded initial weights: those of the catalogue, and the user's own.
+"""Networks with their initial weights, seeded or trained: those of the catalogue, and the user's own.
 
 The user's own is `module:name` or an object, called with the keyword arguments `input`, `classes` and `norm` besides
 its own options; it returns a `UnitList`. A dataclass holds its options as fields and is called itself.
@@ -9,10 +9,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from fedsim.errors import UserError
+from fedsim.experiment.starting import fill
 from fedsim.models.catalogue import ENTRIES
 from fedsim.scenario import Arguments, import_object
 
@@ -34,22 +36,26 @@ def build_network(
     seed: int = 0,
     objects: Mapping[str, Any] = NOTHING,
     device: str = "cpu",
+    weights: Path | None = None,
 ) -> UnitList:
     """A network; `objects` holds what names of the form `module:name` stand for, if not an import.
 
-    On the device `meta` it has shapes only.
+    On the device `meta` it has shapes only. Trained `weights`, of a run folder or a file, replace the seeded ones.
 
     Raises:
-        UserError: no such network, or it does not take this data or these options.
+        UserError: no such network, it does not take this data or these options, or the weights are not its own.
     """
     from fedsim.models.building import build
 
     maker: str | Callable[..., UnitList] = name
     if ":" in name:
         maker = _own(name, options, objects)
-    return build(
+    network = build(
         maker, options, input=input, classes=classes, kind=kind, norm=norm, dtype=dtype, device=device, seed=seed
     )
+    if weights is not None:
+        fill(network, weights)
+    return network
 
 
 def is_heavy(name: str) -> bool:

@@ -59,6 +59,7 @@ def _paths(data: dict[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any], str]
     """Every path of a model, data or a recording: where it is, the mapping of its last key, where it should lead."""
     yield from _path_in(data.get("data"), ("data", "path"), "a folder")
     model = data.get("model")
+    yield from _path_in(model, ("model", "weights"), "a run folder or a file")
     if isinstance(model, dict) and ":" not in str(model.get("name")):  # the user's own may mean something else by it
         yield from _path_in(model, ("model", "path"), "a folder")
     yield from _path_in(data.get("faults"), ("faults", "availability"), "a file")

@@ -41,6 +41,9 @@ class Model(Section):
     """The device holds the units before this index; auto chooses; null where the scheduler trains whole models."""
     objective: Literal["time", "device_memory", "bytes"] = "time"
     """What `cut: auto` makes least: the predicted time of a round, the devices' memory, or the bytes exchanged."""
+    weights: Path | None = None
+    """Trained weights to start from: a run folder, or a safetensors file; null draws them. Relative to the scenario
+    file."""
     options: Options = None
     """What the model takes beside these, each a key of this section."""
 

@@ -59,7 +59,7 @@ CASES: list[tuple[str, str, str]] = [
     (
         "cut: 2",
         "options: 2",
-        "model.options: unknown key; the keys here are cut, name, objective, width (x.yaml, line 3)",
+        "model.options: unknown key; the keys here are cut, name, objective, weights, width (x.yaml, line 3)",
     ),
     (
         "name: cifar10\n  path: ../data",

@@ -48,7 +48,7 @@ def test_a_function_may_make_a_model(folder: Path) -> None:
         model = loaded(model={"name": name, "depth": 4, "cut": 2}).model
         assert (model.name, model.cut, model.options) == (f"{HERE}:network", 2, Arguments((("depth", 4),)))
         assert model.options.keywords() == {"depth": 4}
-    assert "model: {name: 'tests.scenario.toys:network', cut: null, objective: time, depth: 4}" in dump(
+    assert "model: {name: 'tests.scenario.toys:network', cut: null, objective: time, weights: null, depth: 4}" in dump(
         loaded(model={"name": toys.network, "depth": 4})
     )
 
