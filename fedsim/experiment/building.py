@@ -22,6 +22,7 @@ from fedsim.experiment.fleets import build_fleet
 from fedsim.experiment.forecast import Need, needs
 from fedsim.experiment.networks import NOTHING, build_network, is_heavy
 from fedsim.experiment.placing import placed
+from fedsim.experiment.selection import asked
 from fedsim.learning.optimizers import Training
 from fedsim.models.head_cost import HeadCost, head_cost
 from fedsim.network.topology import AccessPoint, NetworkOptions
@@ -128,8 +129,10 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
         optimizer=scenario.training.optimizer.options,
         keep_optimizer_state=scenario.training.optimizer_state == "keep",
         channels_last=scenario.workers.memory_format == "channels_last",
+        drop_last=scenario.training.drop_last,
         codecs=codecs(scenario),
     )
+    check_training(scenario, training)
     samples = shards.sizes()
     cut = choose_cut(scenario, model, fleet, training, samples)
     if scenario.model.cut == "auto" and cut is not None:  # from here on as if it had been given
@@ -138,6 +141,7 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
     if cut is not None and has_local_loss(scenario.scheduler.options):
         with placed(scenario, "auxiliary"):
             head = _head(scenario, network, cut).measure(network.block(0, cut))
+    participants, need, window = asked(scenario.selection, scenario.devices)
     assembly = Assembly(
         scheduler=scenario.scheduler.options,
         model=model,
@@ -146,7 +150,9 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
         training=training,
         fleet=fleet,
         samples=samples,
-        participants=_participants(scenario),
+        participants=participants,
+        need=need,
+        window=window,
         rounds=scenario.until.rounds,
         limits=_limits(scenario),
         seed=scenario.seed,
@@ -173,7 +179,7 @@ def _measured(network: UnitList) -> ModelMeasure:
 
 
 def _network(scenario: Scenario, info: DataInfo, objects: Mapping[str, Any], device: str = "cpu") -> UnitList:
-    """The scenario's network with its initial weights; on the device `meta`, its shapes."""
+    """The scenario's network with its initial weights, trained ones if it names some; on `meta`, its shapes."""
     with placed(scenario, "model"):
         return build_network(
             scenario.model.name,
@@ -186,6 +192,7 @@ def _network(scenario: Scenario, info: DataInfo, objects: Mapping[str, Any], dev
             seed=scenario.seed,
             objects=objects,
             device=device,
+            weights=scenario.model.weights if scenario.learning else None,
         )
 
 
@@ -215,6 +222,21 @@ def check_scheduler(scenario: Scenario) -> None:
             )
 
 
+def check_training(scenario: Scenario, training: Training) -> None:
+    """Refuse a way to train that the scheduler says it cannot do with.
+
+    Raises:
+        UserError: what the scheduler says, and where the optimizer was given.
+    """
+    check = getattr(scenario.scheduler.options, "check", None)
+    if check is None:
+        return
+    try:
+        check(training)
+    except ValueError as error:
+        raise UserError(f"{error} {scenario.where('training', 'optimizer')}") from error
+
+
 def _network_options(scenario: Scenario) -> NetworkOptions:
     given = {name: getattr(scenario.network, name) for name in type(scenario.network).model_fields}
     return NetworkOptions(**given | {"window": None if given["window"] == "off" else given["window"]})
@@ -222,17 +244,6 @@ def _network_options(scenario: Scenario) -> NetworkOptions:
 
 def _faults(scenario: Scenario) -> list[Fault]:
     return [Fault(device=fault.device, leave=fault.leave, back=fault.return_) for fault in scenario.listed_faults]
-
-
-def _participants(scenario: Scenario) -> int:
-    selection = scenario.selection
-    if selection.kind == "uniform":
-        assert selection.count is not None
-        return selection.count
-    if selection.kind == "fraction":
-        assert selection.fraction is not None
-        return max(1, round(selection.fraction * scenario.devices))
-    return scenario.devices
 
 
 def _limits(scenario: Scenario) -> Limits:
