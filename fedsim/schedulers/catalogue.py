@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from fedsim.schedulers.ampere import Ampere
 from fedsim.schedulers.cse_fsl import CseFsl
+from fedsim.schedulers.ecofed import EcoFed
 from fedsim.schedulers.fedasync import FedAsync
 from fedsim.schedulers.fedavg import FedAvg
 from fedsim.schedulers.fedbuff import FedBuff
@@ -14,6 +15,8 @@ from fedsim.schedulers.fedoptima import FedOptima
 from fedsim.schedulers.fedprox import FedProx
 from fedsim.schedulers.locsplitfed import LocSplitFed
 from fedsim.schedulers.mergesfl import MergeSFL
+from fedsim.schedulers.oafl import Oafl
+from fedsim.schedulers.pipar import PiPar
 from fedsim.schedulers.scaffold import Scaffold
 from fedsim.schedulers.splitfed import SplitFed
 
@@ -24,9 +27,12 @@ SCHEDULERS: Final[Mapping[str, type[Any]]] = {
     "fedasync": FedAsync,
     "fedbuff": FedBuff,
     "splitfed": SplitFed,
+    "pipar": PiPar,
+    "oafl": Oafl,
     "locsplitfed": LocSplitFed,
     "cse_fsl": CseFsl,
     "ampere": Ampere,
     "fedoptima": FedOptima,
     "mergesfl": MergeSFL,
+    "ecofed": EcoFed,
 }

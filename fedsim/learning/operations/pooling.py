@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
+from weakref import finalize
 
 import numpy as np
 import torch
@@ -57,7 +58,8 @@ class _InFile:
     """A temporary file without a name, which ends with its owner; read row by row, or through a memory map."""
 
     def __init__(self, *, mapped: bool) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # it lives as long as the pool
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # it lives as long as this object
+        finalize(self, self._file.close)
         self._mapped = mapped
         self._map: NDArray[Any] | None = None
         self._shape: tuple[int, ...] = ()
