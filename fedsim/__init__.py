@@ -3,6 +3,8 @@
 import fedsim
 run = fedsim.run("quickstart", scheduler={"name": "splitfed"}, until={"rounds": 10})
 run.summary["seconds"]; run.curves; run.trace
+both = fedsim.compare("quickstart", ["fedavg", "splitfed"], seeds=3)
+both.summary["ratios"]["splitfed"]["bytes_total"]
 """
 
 from __future__ import annotations
@@ -11,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedsim.experiment.artifacts import load_model
+    from fedsim.experiment.comparing import Comparison, compare
     from fedsim.experiment.running import Run, run
 
-__all__ = ["Run", "load_model", "run"]
+__all__ = ["Comparison", "Run", "compare", "load_model", "run"]
 
 _HOMES = {
+    "Comparison": "fedsim.experiment.comparing",
     "Run": "fedsim.experiment.running",
+    "compare": "fedsim.experiment.comparing",
     "run": "fedsim.experiment.running",
     "load_model": "fedsim.experiment.artifacts",
 }

@@ -1,4 +1,4 @@
-"""The command line: `fedsim run`, `check`, `list`, `report`. Imports what a command needs when it needs it.
+"""The command line: `fedsim run`, `compare`, `check`, `list`, `report`. Imports what a command needs when it needs it.
 
 This file is imported before anything else, so it holds the answer to a Ctrl-C that comes while imports go on.
 """

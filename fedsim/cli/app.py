@@ -64,6 +64,46 @@ def run(
 
 
 @app.command()
+def compare(
+    scenario: ScenarioArgument,
+    schedulers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,C",
+            help="Schedulers, as in fedavg,'fedoptima{admission: fcfs}',my=package:Class; or all. By default all that "
+            "can run this scenario.",
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many: the scenario's own and those that follow it.")] = 1,
+    baseline: Annotated[str | None, typer.Option(help="What ratios refer to; by default the first scheduler.")] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ACCURACY", help="Compare the time to it, as in '60 %'; may be repeated"),
+    ] = None,
+    set_: SetOption = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that share the runs.")] = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The folder, by default runs/NAME-compare-UTC; given again, runs that are done are kept."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a scenario under several schedulers and seeds, and put their figures side by side."""
+    _exit(
+        "fedsim.cli.comparing:compare_command",
+        scenario,
+        set_ or [],
+        schedulers=schedulers,
+        seeds=seeds,
+        baseline=baseline,
+        targets=target or [],
+        jobs=jobs,
+        out=out,
+        as_json=as_json,
+    )
+
+
+@app.command()
 def check(scenario: ScenarioArgument, set_: SetOption = None, as_json: JsonOption = False) -> None:
     """Validate a scenario and show what it comes to, without running it."""
     _exit("fedsim.cli.checking:check_command", scenario, set_ or [], as_json=as_json)

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -57,8 +57,9 @@ class Interruptible(Watcher):
 class Bar(Interruptible):
     """A progress bar with the time that is left, the clock of the run and the last accuracy."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, name: str | None = None) -> None:
         super().__init__()
+        self._name = name
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -80,8 +81,8 @@ class Bar(Interruptible):
         until = study.scenario.until
         self._rounds, self._seconds = until.rounds, until.time
         total = 1.0 if self._rounds or self._seconds else None
-        name = escape(f"{study.scenario.name} · {study.scenario.scheduler.name}")
-        self._task = self._progress.add_task(name, total=total, clock="", quality="")
+        name = self._name or f"{study.scenario.name} · {study.scenario.scheduler.name}"
+        self._task = self._progress.add_task(escape(name), total=total, clock="", quality="")
         self._progress.start()
 
     def mark(self, name: str, value: float) -> None:
@@ -110,11 +111,12 @@ class Bar(Interruptible):
 
 
 @contextmanager
-def _interrupts(watcher: Interruptible) -> Iterator[None]:
+def interrupts(answer: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Within, Ctrl-C is answered by this."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread receives signals
         return
-    before = signal.signal(signal.SIGINT, watcher.interrupt)
+    before = signal.signal(signal.SIGINT, answer)
     try:
         yield
     finally:
@@ -126,7 +128,7 @@ def run_command(source: str, overrides: Sequence[str], out: Path | None, *, as_j
     scenario = load_scenario(source, overrides=overrides)
     looked_at = sys.stderr.isatty() and not as_json
     watcher = Bar(Console(stderr=True)) if looked_at else Interruptible()
-    with _interrupts(watcher):
+    with interrupts(watcher.interrupt):
         done = run_scenario(scenario, output=Output(out), watcher=watcher)
     if as_json:
         print(json.dumps(done.summary | {"folder": str(done.folder)}, indent=1))

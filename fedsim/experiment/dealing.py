@@ -37,7 +37,8 @@ _kept: ContextVar[dict[tuple[Any, ...], DataSet] | None] = ContextVar("_kept", d
 @contextmanager
 def data_kept() -> Iterator[None]:
     """Within, the data set that was read last is kept, for scenarios that take the same; another one replaces it."""
-    token = _kept.set({})
+    outer = _kept.get()
+    token = _kept.set({} if outer is None else outer)
     try:
         yield
     finally:

@@ -35,7 +35,7 @@ class Output:
         try:
             taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
         except (OSError, ValueError) as error:
-            raise UserError(f"--out {folder} cannot be read: {_reason(error)}; choose another folder") from error
+            raise UserError(f"--out {folder} cannot be read: {reason(error)}; choose another folder") from error
         if taken:
             raise UserError(f"--out {folder} already exists and is not empty; choose another folder, or remove it")
 
@@ -48,7 +48,7 @@ class Output:
         text = dump(scenario)
         try:
             if self.out is None:
-                folder = _fresh(scenario)
+                folder = fresh(f"{scenario.name}-{short(scenario.scheduler.name)}")
             else:
                 folder = self.out
                 folder.mkdir(parents=True, exist_ok=True)
@@ -57,20 +57,30 @@ class Output:
         except (OSError, ValueError) as error:
             way_out = "choose another folder" if self.out else "give a folder of your own with --out"
             where = self.out or RUNS
-            raise UserError(f"run folder {where} cannot be made: {_reason(error)}; {way_out}") from error
+            raise UserError(f"run folder {where} cannot be made: {reason(error)}; {way_out}") from error
         return folder
 
 
-def _reason(error: OSError | ValueError) -> str:
+def reason(error: OSError | ValueError) -> str:
+    """The system's words for what it does not do."""
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
-def _fresh(scenario: Scenario) -> Path:
+def short(scheduler: str) -> str:
+    """The name of a scheduler without its module."""
+    return scheduler.rpartition(":")[2].rpartition(".")[2]
+
+
+def fresh(name: str) -> Path:
+    """Make a folder `runs/NAME-UTC` that nobody else has.
+
+    Raises:
+        OSError: it cannot be made.
+    """
     RUNS.mkdir(exist_ok=True)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    scheduler = scenario.scheduler.name.rpartition(":")[2].rpartition(".")[2]
     for number in count(1):
-        folder = RUNS / f"{scenario.name}-{scheduler}-{stamp}{'' if number == 1 else f'-{number}'}"
+        folder = RUNS / f"{name}-{stamp}{'' if number == 1 else f'-{number}'}"
         try:
             folder.mkdir()
         except FileExistsError:
@@ -90,5 +100,5 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(
-            f"run folder {folder} could not be written: {_reason(error)}; make room, or run again with --out elsewhere"
+            f"run folder {folder} could not be written: {reason(error)}; make room, or run again with --out elsewhere"
         ) from error

@@ -127,8 +127,13 @@ def run_scenario(
     output: Output | None = None,
     watcher: Watcher | None = None,
     objects: Mapping[str, Any] | None = None,
+    targets: Sequence[float] = (),
 ) -> Run:
-    """Run a checked scenario; see `run`. Without an `output` nothing is written."""
+    """Run a checked scenario; see `run`. Without an `output` nothing is written.
+
+    Args:
+        targets: accuracies whose time the summary has, beside the one that ends the run.
+    """
     began = time.monotonic()
     if output is not None:
         output.check()
@@ -159,7 +164,8 @@ def run_scenario(
     interrupted = ending is Ending.INTERRUPTED
     measures = measure(trace)
     status = "stopped" if interrupted else "done"
-    summary = summarise(trace, status=status, wall_seconds=time.monotonic() - began, measures=measures)
+    wall_seconds = time.monotonic() - began
+    summary = summarise(trace, status=status, wall_seconds=wall_seconds, measures=measures, targets=targets)
     if folder is not None:
         with writing(folder):
             if weights is not None:

@@ -3,6 +3,7 @@
 Knows roles, rounds and purposes, and no scheduler's name; nor how the trace was made.
 """
 
+from fedsim.report.comparison import Outcome, Table, grids
 from fedsim.report.energy import energy_label
 from fedsim.report.folder import RunFolder, read_run, read_summary, write_comparison, write_run, write_summary
 from fedsim.report.identity import check_identity
@@ -15,9 +16,12 @@ from fedsim.report.summary import summarise
 __all__ = [
     "CAUSES",
     "Measures",
+    "Outcome",
     "RunFolder",
+    "Table",
     "check_identity",
     "energy_label",
+    "grids",
     "measure",
     "read_run",
     "read_summary",

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from fedsim.errors import UserError
+from fedsim.report.comparison import Grid
 from fedsim.report.html import Run, write_report
 from fedsim.report.measures import Measures, measure
 from fedsim.report.summary import SCHEMA
@@ -92,6 +93,9 @@ def read_run(folder: Path) -> RunFolder:
     return RunFolder(folder, summary, read(folder / TRACE))
 
 
-def write_comparison(path: Path, runs: list[RunFolder]) -> None:
-    """Write one report of several runs side by side."""
-    write_report(path, [Run(run.summary, measure(run.trace), run.trace.scenario) for run in runs])
+def write_comparison(path: Path, runs: Iterable[RunFolder], grids: Sequence[Grid] = ()) -> None:
+    """Write one report of several runs side by side, below the tables of their comparison if there are any.
+
+    Of runs that come one by one, no more than one trace is held at a time.
+    """
+    write_report(path, [Run(run.summary, measure(run.trace), run.trace.scenario) for run in runs], grids)

@@ -17,6 +17,7 @@ import numpy as np
 
 from fedsim.report import charts
 from fedsim.report.columns import Bools
+from fedsim.report.comparison import Grid
 from fedsim.report.contributions import STEPS
 from fedsim.report.measures import Measures, Point
 from fedsim.report.show import MISSING, best_of, figures, labels, percent
@@ -52,12 +53,12 @@ class Run:
     scenario: Mapping[str, Any]
 
 
-def write_report(path: Path, runs: Sequence[Run]) -> None:
-    """Write the report of one or several runs."""
-    path.write_text(render(runs), encoding="utf-8")
+def write_report(path: Path, runs: Sequence[Run], grids: Sequence[Grid] = ()) -> None:
+    """Write the report of one or several runs, below the tables of their comparison if there are any."""
+    path.write_text(render(runs, grids), encoding="utf-8")
 
 
-def render(runs: Sequence[Run]) -> str:
+def render(runs: Sequence[Run], grids: Sequence[Grid] = ()) -> str:
     """The report as HTML."""
     names = labels([run.summary for run in runs])
     title = f"{names[0]} – fedsim" if len(runs) == 1 else f"{len(runs)} runs – fedsim"
@@ -66,6 +67,7 @@ def render(runs: Sequence[Run]) -> str:
         (
             f"<h1>{escape(names[0] if len(runs) == 1 else ' | '.join(names))}</h1>",
             *(f'<p class="sub">{escape(_about(run.summary))}</p>' for run in runs),
+            *map(_grid, grids),
             _headline(runs, names),
             _quality(runs, names),
             _idle(runs, names),
@@ -130,6 +132,15 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = ""
 
 def _cell(text: str, kind: str = "") -> str:
     return f'<td class="{kind}">{escape(text)}</td>' if kind else f"<td>{escape(text)}</td>"
+
+
+def _grid(grid: Grid) -> str:
+    rows = [
+        [_cell(label), *(_cell(text, "best" if best else "") for text, best in cells)]
+        for label, cells in grid.rows.items()
+    ]
+    notes = (f"<p>{escape(note)}</p>" for note in grid.notes)
+    return _section(f"Comparison: {grid.title}", _table(["", *(column.label for column in grid.heads)], rows), *notes)
 
 
 def _headline(runs: Sequence[Run], names: Sequence[str]) -> str:
