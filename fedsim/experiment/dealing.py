@@ -16,6 +16,7 @@ from fedsim.data import DataInfo, DataSet, Shards, TokenOptions
 from fedsim.errors import UserError
 from fedsim.experiment.networks import NOTHING
 from fedsim.experiment.placing import placed
+from fedsim.learning.labelling import Labels
 from fedsim.scenario import Scenario
 from fedsim.script import SERVER
 
@@ -58,15 +59,41 @@ def deal(
         return _deal(scenario, name)
 
 
-def _deal(scenario: Scenario, name: Any) -> tuple[DataInfo, DataSet | None, Shards, NDArray[np.int64] | None]:
+def count_labels(scenario: Scenario, shards: Shards, objects: Mapping[str, Any] = NOTHING) -> Labels | None:
+    """Who holds which labels, for schedulers that go by them; for others None.
+
+    Without learning, too, data are opened for that.
+
+    Raises:
+        UserError: samples have no label of their own.
+    """
+    if not needs_labels(scenario.scheduler.options):
+        return None
     wanted = scenario.data
-    arguments: dict[str, Any] = {
+    with placed(scenario, "data"):
+        data = _load(objects.get(wanted.name, wanted.name), **_arguments(scenario))
+    if data.train.labels.ndim > 1:
+        raise UserError(
+            f"scheduler {scenario.scheduler.name} with these options goes by the label of each sample, but {wanted.name} "
+            f"is text, where every token has one; choose other options or another scheduler {scenario.where('scheduler')}"
+        )
+    return Labels(data.train.labels, shards, data.info.classes)
+
+
+def _arguments(scenario: Scenario) -> dict[str, Any]:
+    """What a reader is told beside the name."""
+    wanted = scenario.data
+    return {
         "path": wanted.path,
         "samples": wanted.samples,
         "resize": wanted.resize,
         "tokens": None if wanted.tokens is None else TokenOptions(**wanted.tokens.model_dump()),
         "seed": scenario.seed,
     }
+
+
+def _deal(scenario: Scenario, name: Any) -> tuple[DataInfo, DataSet | None, Shards, NDArray[np.int64] | None]:
+    wanted, arguments = scenario.data, _arguments(scenario)
     rng = seeds.generator(scenario.seed, SERVER, "partition")
     partition = wanted.partition.options
     if not scenario.learning and wanted.partition.kind not in NEED_LABELS:
