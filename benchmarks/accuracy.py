@@ -5,7 +5,7 @@
 VGG-5 cut after its first unit, 10,000 seeded samples on the twelve boards of `scenarios/twelve-boards.yaml`, Dirichlet
 0.1, 0.3 and 1.0, three seeds each: 45 runs with real training, about two and a half hours of one core. During a run
 2,000 test samples are looked at every three seconds of virtual time; the final model is measured on all 10,000. Every
-run is a folder of its own under `--out`; started again, finished ones are kept. Prints the tables of `docs/accuracy.md`.
+run is a folder under `--out`; started again, finished ones are kept. Prints the tables of `docs/accuracy.md`.
 """
 
 from __future__ import annotations

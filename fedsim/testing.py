@@ -25,6 +25,7 @@ from fedsim.experiment.assembly import Assembly
 from fedsim.experiment.building import has_local_loss
 from fedsim.experiment.dealing import needs_labels
 from fedsim.experiment.fleet import Fleet, Group
+from fedsim.experiment.profiling import planned
 from fedsim.hardware.links import load_link
 from fedsim.hardware.machines import machine
 from fedsim.hardware.profiles import load_profile
@@ -120,8 +121,8 @@ def by_hand(scheduler: Any, node: int | str, *, devices: int = DEVICES, rounds: 
     assembly = toy(scheduler, devices=devices, rounds=rounds)
     job = assembly.job()
     if port.node == SERVER:
-        return Steps(scheduler.server(Server(port, job, devices)), port)
-    return Steps(scheduler.device(Device(port, job)), port)
+        return Steps(assembly.scheduler.server(Server(port, job, devices)), port)
+    return Steps(assembly.scheduler.device(Device(port, job)), port)
 
 
 @cache
@@ -194,7 +195,7 @@ def toy(
     time: float | None = None,
 ) -> Assembly:
     """A small run of `scheduler`: unequal devices and links, unequal shards of generated data, a tiny network."""
-    return Assembly(
+    assembly = Assembly(
         scheduler=scheduler,
         model=_measured(),
         cut=_CUT,
@@ -211,6 +212,7 @@ def toy(
         faults=faults,
         scenario={"name": "toy", "seed": _SEED},
     )
+    return planned(assembly)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -17,11 +17,12 @@ from fedsim.errors import UserError
 from fedsim.experiment.assembly import Assembly
 from fedsim.experiment.coding import codecs
 from fedsim.experiment.cutting import choose_cut
-from fedsim.experiment.dealing import deal
+from fedsim.experiment.dealing import count_labels, data_kept, deal
 from fedsim.experiment.fleets import build_fleet
 from fedsim.experiment.forecast import Need, needs
 from fedsim.experiment.networks import NOTHING, build_network, is_heavy
 from fedsim.experiment.placing import placed
+from fedsim.experiment.profiling import planned
 from fedsim.experiment.selection import asked
 from fedsim.learning.optimizers import Training
 from fedsim.models.head_cost import HeadCost, head_cost
@@ -121,7 +122,9 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
     """
     check_scheduler(scenario)
     fleet = build_fleet(scenario)
-    info, data, shards, validation = deal(scenario, objects)
+    with data_kept():
+        info, data, shards, validation = deal(scenario, objects)
+        labels = count_labels(scenario, shards, objects)
     network = _network(scenario, info, objects, _counting_device(scenario))
     model = _measured(network)
     training = Training(
@@ -147,6 +150,7 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
         model=model,
         cut=cut,
         head=head,
+        labels=labels,
         training=training,
         fleet=fleet,
         samples=samples,
@@ -165,6 +169,11 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
         },
         scenario=resolved(scenario),
     )
+    planned_ = planned(assembly)
+    if planned_ is not assembly:  # from here on as if that had been given, too
+        section = scenario.scheduler.model_copy(update={"options": planned_.scheduler})
+        scenario = scenario.model_copy(update={"scheduler": section})
+        assembly = replace(planned_, scenario=resolved(scenario))
     return Study(scenario, assembly, info, data, shards, validation, objects)
 
 

@@ -9,6 +9,7 @@ from fedsim.errors import UserError
 from fedsim.experiment.fleet import Fleet
 from fedsim.experiment.forecast import best, candidates, steps_of
 from fedsim.experiment.placing import placed
+from fedsim.experiment.profiling import is_profiled, profile
 from fedsim.hardware.profiles import CostModel
 from fedsim.learning.optimizers import Training
 from fedsim.models.measure import ModelMeasure, UnitMeasure
@@ -41,6 +42,11 @@ def choose_cut(
             f"{scenario.where('model')}"
         )
     with placed(scenario, "model", "cut"):
+        if cut == "auto" and is_profiled(scenario.scheduler.options):
+            given = scenario.scheduler.options.micro_batches
+            cuts = [each.cut for each in candidates(fleet, model, training, samples, None, scenario.network.efficiency)]
+            number = None if given == "auto" else given
+            return profile(fleet, model, training, scenario.network.efficiency, cuts, number).cut
         if cut == "auto":
             steps = steps_of(scenario.scheduler.options)
             found = candidates(fleet, model, training, samples, steps, scenario.network.efficiency)

@@ -64,9 +64,7 @@ def device_need(machine: Machine, plan: BlockPlan, batch: int) -> Need:
     return Need(machine.id, process_bytes(machine), held, step, round(machine.memory.usable))
 
 
-def server_need(
-    machine: Machine, blocks: Mapping[str, BlockPlan], batch: int, copies: int, buffered: int = 0
-) -> Need:
+def server_need(machine: Machine, blocks: Mapping[str, BlockPlan], batch: int, copies: int, buffered: int = 0) -> Need:
     """The memory of a server that holds the global model and trains `copies` of its block, one batch at a time.
 
     `buffered` is the number of samples whose activations it holds.
@@ -115,8 +113,8 @@ class Step:
 
     batch: int
     phases: tuple[tuple[str, float], ...]
-    """`step`; or, where the model is cut, `forward`, `up`, `server`, `down` and `backward`; or `step`, `up` and `server`
-    where devices have a loss of their own, and so do not wait for the other two."""
+    """`step`; or, where the model is cut, `forward`, `up`, `server`, `down` and `backward`; or `step`, `up` and
+    `server`, where devices have a loss of their own and so do not wait for the other two."""
     model: float
     """Seconds of weights to the device and back, once a round."""
 
@@ -131,7 +129,7 @@ def device_step(
 ) -> Step:
     """The phases of a batch on a device of `group`."""
     plan = blocks[DEVICE] if DEVICE in blocks else blocks[MODEL]
-    link = _Ends(group.link, server_link, efficiency)
+    link = Ends(group.link, server_link, efficiency)
     model = link.up(plan.weights.nbytes) + link.down(plan.weights.nbytes)
     if SERVER_BLOCK not in blocks:
         return Step(batch, (("step", seconds(group.machine, plan.train_part(batch).cost)),), model)
@@ -154,22 +152,27 @@ def device_step(
 
 
 @dataclass(frozen=True, slots=True)
-class _Ends:
+class Ends:
     """The links of a device and of the server, with nobody else on them."""
 
     device: Link
     server: Link
     efficiency: float
 
+    @property
+    def lag(self) -> float:
+        """Seconds before a message flows."""
+        return self.device.one_way + self.server.one_way
+
     def up(self, nbytes: int) -> float:
         """Seconds of a message to the server."""
         rate = min(self.device.goodput_up(self.efficiency), self.server.goodput_down(self.efficiency))
-        return self.device.one_way + self.server.one_way + nbytes / rate
+        return self.lag + nbytes / rate
 
     def down(self, nbytes: int) -> float:
         """Seconds of a message from it."""
         rate = min(self.device.goodput_down(self.efficiency), self.server.goodput_up(self.efficiency))
-        return self.device.one_way + self.server.one_way + nbytes / rate
+        return self.lag + nbytes / rate
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,12 +133,18 @@ class Instance:
             AssertionError: an autograd graph still needs the old values.
         """
         assert not self.graphs, "weights overwritten between a forward and its backward"
+        self.forget_gradients()  # those of a step that did not come
         self.flats.copy_(source)
         self.optimizer.state = {}
 
     def pace(self, round: int) -> None:
         """Take steps at the learning rate of `round` from now on."""
         self.optimizer.pace(round)
+
+    def forget_gradients(self) -> None:
+        """Drop the gradients that have been added up."""
+        for parameter in self.parameters:
+            parameter.grad = None
 
     def step(self) -> None:
         """An optimizer step on the gradients, which are dropped.

@@ -95,6 +95,11 @@ class Device:
         return fresh
 
     @property
+    def batch(self) -> int:
+        """Samples in a step; the last one of a pass may have fewer."""
+        return self._job.batch
+
+    @property
     def model(self) -> Learner:
         """The whole model, where the scheduler does not split it."""
         return self.block

@@ -227,7 +227,7 @@ class Learner:
     def backward(self, gradient: Payload, tag: int = 0, *, step: bool = True) -> Work[None]:
         """Back-propagate a gradient of the activations of `forward(…, tag)`, and take an optimizer step.
 
-        Without a `step`, gradients add up until `update`.
+        Without a `step`, gradients add up until there is one.
         """
         part = self.plan.backward_part(batch_size(gradient), step=step)
         self._residue += part.keeps
@@ -237,10 +237,6 @@ class Learner:
         """Forget every forward whose backward has not come, and the gradients that have been added up."""
         self._node.queue(self.number, "abandon", holds=-self._residue)
         self._residue = 0
-
-    def update(self, batch: int) -> Work[None]:
-        """An optimizer step on the gradients that have been added up, of batches of `batch` samples."""
-        return Work(self._node.command(self.number, "update"), (self.plan.update_part(batch),), None)
 
     # ------------------------------------------------------------------------------ steps on activations
 
@@ -262,13 +258,16 @@ class Learner:
         command = self._node.command(self.number, "pool.step", pool, rows, holds=self._computing())
         return Work(command, (self.plan.train_part(len(rows), to_input=False),), None)
 
-    def accumulate(self, activations: Payload, labels: Payload, scale: float = 1.0) -> Work[Payload]:
-        """The gradient of `scale` times the loss at activations; that of the weights adds up until `update`."""
+    def accumulate(
+        self, activations: Payload, labels: Payload, scale: float = 1.0, *, step: bool = False
+    ) -> Work[Payload]:
+        """The gradient of `scale` times the loss at activations; that of the weights adds up until a `step`."""
         size = batch_size(activations)
         gradient = self._node.payload(self.plan.gradients(size))
-        args, holds = (activations, labels, scale), self._computing()
+        args, holds = (activations, labels, scale, step), self._computing()
         command = self._node.command(self.number, "accumulate", *args, output=gradient, holds=holds)
-        return Work(command, (self.plan.gradient_part(size),), gradient)
+        part = self.plan.train_part(size) if step else self.plan.gradient_part(size)
+        return Work(command, (part,), gradient)
 
 
 def batch_size(payload: Payload) -> int:

@@ -100,7 +100,6 @@ class BlockPlan:
         self.backward_part = cache(self._backward_part)
         self.infer_part = cache(self._infer_part)
         self.gradient_part = cache(self._gradient_part)
-        self.update_part = cache(self._update_part)
         self.activations = cache(self._activations)
         self.gradients = cache(self._gradients)
 
@@ -198,10 +197,6 @@ class BlockPlan:
         assert self.has_loss
         cost = total((self._forward(batch), self._loss(batch), self._backward(batch, to_input=True)))
         return Part("gradient", cost, batch, self._training_memory(batch, to_input=True))
-
-    def _update_part(self, batch: int) -> Part:
-        """An optimizer step alone, on the gradients of batches of `batch` samples."""
-        return Part("update", self._step(batch))
 
     def _infer_part(self, batch: int) -> Part:
         """Forward through the block without its head and without a backward to come: two neighbours are in memory."""

@@ -1,8 +1,8 @@
 """FedOptima: devices that wait for nobody, and one server block that takes from all of them alike.
 
-Inspired by Zhang, Wong, Varghese, "Resource Utilization Optimized Federated Learning", arXiv 2504.13850 (v2: "FedOptima:
-Optimizing Resource Utilization in Federated Learning"). Its abstracts give asynchronous aggregation, auxiliary networks,
-centralised training with a task scheduler that balances contributions, and a bounded memory on the server. The
+Inspired by Zhang, Wong, Varghese, "Resource Utilization Optimized Federated Learning", arXiv 2504.13850 (version 2:
+"FedOptima: Optimizing Resource Utilization in Federated Learning"). Its abstracts give asynchronous aggregation,
+auxiliary networks, centralised training with a task scheduler that balances contributions, and a bounded memory. The
 counters, the cap, the permission protocol and all formulas are interpretation: options with defaults here.
 """
 

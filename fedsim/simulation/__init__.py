@@ -2,7 +2,19 @@
 
 from fedsim.simulation.conditions import Ending, Fault, Limits, Shortage
 from fedsim.simulation.engine import Simulation
+from fedsim.simulation.envelopes import ENVELOPE_BYTES
 from fedsim.simulation.memory import Ledger
 from fedsim.simulation.workers import Inline, TimingOnly, Workers
 
-__all__ = ["Ending", "Fault", "Inline", "Ledger", "Limits", "Shortage", "Simulation", "TimingOnly", "Workers"]
+__all__ = [
+    "ENVELOPE_BYTES",
+    "Ending",
+    "Fault",
+    "Inline",
+    "Ledger",
+    "Limits",
+    "Shortage",
+    "Simulation",
+    "TimingOnly",
+    "Workers",
+]

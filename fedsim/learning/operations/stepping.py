@@ -95,31 +95,28 @@ def _backward(core: Core, node: int, learner: int, gradient: Payload, tag: int, 
         instance.step()
 
 
-def _update(core: Core, node: int, learner: int) -> None:
-    core.ready(node, learner)[1].step()
-
-
 def _abandon(core: Core, node: int, learner: int) -> None:
     trainee = core.learners[node, learner]
     trainee.residues.clear()
     if trainee.instance is not None:
         trainee.instance.graphs = 0
-        for parameter in trainee.instance.parameters:
-            parameter.grad = None
+        trainee.instance.forget_gradients()
 
 
 def _train_step(core: Core, node: int, learner: int, activations: Payload, labels: Payload) -> Tensor:
-    gradient = _accumulate(core, node, learner, activations, labels, 1.0)
-    _update(core, node, learner)
-    return gradient
+    return _accumulate(core, node, learner, activations, labels, 1.0, step=True)
 
 
-def _accumulate(core: Core, node: int, learner: int, activations: Payload, labels: Payload, scale: float) -> Tensor:
-    trainee, _, module = core.ready(node, learner)
+def _accumulate(
+    core: Core, node: int, learner: int, activations: Payload, labels: Payload, scale: float, step: bool
+) -> Tensor:
+    trainee, instance, module = core.ready(node, learner)
     z = core.tensor(activations).detach().requires_grad_()
     with core.noise(node, learner, trainee):
         loss = core.loss(trainee, module, z, core.tensor(labels))[0]
         (loss if scale == 1.0 else loss * scale).backward()
+    if step:
+        instance.step()
     assert z.grad is not None
     return trainee.block.layout.arranged(z.grad)
 
@@ -143,7 +140,6 @@ METHODS: Final[Mapping[str, Operation]] = {
     "labels": _labels,
     "forward": _forward,
     "backward": _backward,
-    "update": _update,
     "abandon": _abandon,
     "train_step": _train_step,
     "accumulate": _accumulate,
