@@ -74,8 +74,9 @@ def count_labels(scenario: Scenario, shards: Shards, objects: Mapping[str, Any] 
         data = _load(objects.get(wanted.name, wanted.name), **_arguments(scenario))
     if data.train.labels.ndim > 1:
         raise UserError(
-            f"scheduler {scenario.scheduler.name} with these options goes by the label of each sample, but {wanted.name} "
-            f"is text, where every token has one; choose other options or another scheduler {scenario.where('scheduler')}"
+            f"scheduler {scenario.scheduler.name} with these options goes by the label of each sample, but in "
+            f"{wanted.name} every token has one; choose other options, or another scheduler "
+            f"{scenario.where('scheduler')}"
         )
     return Labels(data.train.labels, shards, data.info.classes)
 

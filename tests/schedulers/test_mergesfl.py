@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,7 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedsim.errors import ScriptError
+import fedsim
+from fedsim.data import DataSet, from_arrays
+from fedsim.errors import ScriptError, UserError
 from fedsim.learning.merging import Merge
 from fedsim.learning.optimizers import Sgd
 from fedsim.learning.plan import DEVICE, SERVER_BLOCK
@@ -24,6 +27,7 @@ from fedsim.schedulers.mergesfl import MergeSFL, Train
 from fedsim.schedulers.splitfed import Activations, Gradient, SplitFed, Trained
 from fedsim.script import SERVER, Compute, Disconnected, Payload, Recv, Send
 from fedsim.testing import DEVICES, Outcome, Steps, by_hand, check_scheduler, simulate, toy
+from tests.experiment.toys import TOY
 from tests.learning.test_oracles import ALONE, batches, centralised, weighted_mean
 from tests.learning.toys import MLP, Federation, bits, furthest
 from tests.schedulers.closed_forms import LABEL, loss, macs, measured, state
@@ -294,6 +298,31 @@ def test_without_labels_a_script_that_asks_for_them_is_told() -> None:
     assembly = replace(toy(MergeSFL(selection="kl")), labels=None)
     with pytest.raises(ScriptError, match="asks for label counts, but its scheduler does not say needs_labels"):
         assembly.simulation().run()
+
+
+@pytest.mark.slow
+def test_scenarios_have_labels_with_learning_off() -> None:
+    """The choice is the same as with learning on, so the run takes as long."""
+    options = {"name": "mergesfl", "selection": "kl", "local_steps": 2}
+    given: dict[str, Any] = {**TOY, "scheduler": options, "selection": {"kind": "uniform", "count": 2}}
+    on, off = (fedsim.run(given, learning=learning) for learning in (True, False))
+    assert on.summary["seconds"] == off.summary["seconds"]
+    assert len({tuple(json.loads(m[4])["nodes"]) for m in off.trace.marks if m[2] == "round.open"}) > 1
+
+
+def tokens() -> DataSet:
+    """Windows of a text, with a label a token."""
+    x = np.arange(120).reshape(20, 6) % 7
+    return from_arrays(x, (x + 1) % 7, x[:4], (x[:4] + 1) % 7, name="counting")
+
+
+def test_text_is_refused_where_samples_need_labels() -> None:
+    """Every token has a label there, so no device's labels can be counted."""
+    given = {**TOY, "scheduler": {"name": "mergesfl", "selection": "kl"}, "model": {"name": "transformer", "cut": 1}}
+    with pytest.raises(
+        UserError, match=r"mergesfl with these options goes by the label of each sample, but in .* every"
+    ):
+        fedsim.run(given, data=tokens)
 
 
 # ------------------------------------------------------------------------------------------- leaving
