@@ -1,8 +1,8 @@
 """PiPar's profiler: how many micro-batches, and where to cut, from the cost model.
 
-Zhang et al., arXiv 2302.12803, and the authors' code. It plans for the slowest device, alone on the network: one cut and
-one number for all. Times are those of micro-batches as they are computed and sent, where the paper takes an M-th of the
-whole batch's: kernels and messages have costs that do not shrink with them.
+Zhang et al., arXiv 2302.12803, and the authors' code. It plans for the slowest device, alone on the network: one cut
+and one number for all. Times are those of micro-batches as they are computed and sent, where the paper takes an M-th of
+the whole batch's: kernels and messages have costs that do not shrink with them.
 """
 
 from __future__ import annotations
