@@ -218,10 +218,14 @@ class Compute(Effect[T]):
 
 @dataclass(slots=True)
 class Send(Effect[None]):
-    """Queue a message for each of `to`; the transfer overlaps whatever the script does next."""
+    """Queue a message for each of `to`; the transfer overlaps whatever the script does next.
+
+    Where it is `blocking`, the script waits until every copy has arrived, or is lost.
+    """
 
     to: tuple[int, ...]
     message: Message
+    blocking: bool = False
 
 
 @dataclass(slots=True)
@@ -267,9 +271,9 @@ def compute(work: Work[Any], /, *more: Work[Any]) -> Effect[Any]:
     return Compute((work, *more), single=not more)
 
 
-def send(to: int, message: Message) -> Effect[None]:
-    """Queue `message` for node `to`; returns when it is queued."""
-    return Send((to,), message)
+def send(to: int, message: Message, *, blocking: bool = False) -> Effect[None]:
+    """Queue `message` for node `to`; returns when it is queued or, where that is `blocking`, has arrived."""
+    return Send((to,), message, blocking)
 
 
 M1 = TypeVar("M1", bound=Message)

@@ -3,7 +3,8 @@
 The rules, from roles and rounds alone (a wait of several roles counts as that of the message that ended it, else as
 the first):
 
-* a device that waits for a `gradient`: dependency; for a `credit`: flow; `sleep` and `load` by name;
+* a device that waits for a `gradient`: dependency; for a `credit`, or until what it sends has arrived: flow; `sleep`
+  and `load` by name;
 * any other wait of a device, while it sits out for others to have their turn, or within a round that it is not part
   of: unselected; within its own round, from delivery of its contribution until the barrier is full: straggler; the rest
   (transfers, aggregation, between rounds): model;
@@ -34,7 +35,13 @@ CAUSES: Final = ("dependency", "straggler", "flow", "model", "unselected", "load
 LOAD: Final = "load"
 
 DEPENDENCY, STRAGGLER, FLOW, MODEL, UNSELECTED, LOADING, SLEEP = range(len(CAUSES))
-_DIRECT: Final = {Role.GRADIENT.value: DEPENDENCY, Role.CREDIT.value: FLOW, "sleep": SLEEP, LOAD: LOADING}
+_DIRECT: Final = {
+    Role.GRADIENT.value: DEPENDENCY,
+    Role.CREDIT.value: FLOW,
+    "send": FLOW,
+    "sleep": SLEEP,
+    LOAD: LOADING,
+}
 _BY_ROUND: Final = -1
 
 

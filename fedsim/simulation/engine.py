@@ -35,7 +35,19 @@ from fedsim.simulation.conditions import LAST, LONGEST, Ending, Fault, Limits, S
 from fedsim.simulation.envelopes import ENVELOPE_BYTES, roles
 from fedsim.simulation.evaluation import Evaluation, Published
 from fedsim.simulation.memory import Ledger
-from fedsim.simulation.scripts import ANY, SLEEP, Actor, closed, describe, foreign, name, out_of_memory, place, started
+from fedsim.simulation.scripts import (
+    ANY,
+    SENDING,
+    SLEEP,
+    Actor,
+    closed,
+    describe,
+    foreign,
+    name,
+    out_of_memory,
+    place,
+    started,
+)
 from fedsim.simulation.spans import Price, Spans, append, cut, lay
 from fedsim.simulation.transfers import Flight, Network, Transfers
 from fedsim.simulation.workers import Workers
@@ -124,6 +136,7 @@ class Simulation:
             push=self._push,
             overtaken=self._overtake,
             deliver=self._deliver,
+            sent=self._sent,
         )
         self._roles: dict[tuple[type[Message], ...], str] = {}
         self._effects: dict[type, Callable[[Actor, Any], Any]] = {
@@ -255,13 +268,16 @@ class Simulation:
             fits = self._ledger.queued(node, message, parcel.nbytes, len(effect.to), now)
             if not fits and self._short(actor):
                 return _SUSPENDED
+        if effect.blocking and effect.to:
+            actor.sending, actor.copies = message, len(effect.to)
+            actor.awaited, actor.source, actor.since = SENDING, effect.to[0] if len(effect.to) == 1 else ANY, now
         for target in effect.to:
             if not SERVER <= target < self._devices:
                 known = f"devices are numbered 0 to {self._devices - 1}, the server is {SERVER}"
                 raise ScriptError(f"{name(node)} sends {type(message).__name__} to node {target}; {known}")
             transfers.send(message, parcel, actor, self._actors[target] or self._join(target), now)
         transfers.expect()
-        return None
+        return _SUSPENDED if actor.sending is not None else None
 
     def _recv(self, actor: Actor, effect: Recv[Any]) -> Any:
         kinds, source = effect.kinds, effect.source
@@ -392,6 +408,12 @@ class Simulation:
             for span in spans:
                 self._trained += span[7]
         self._resume(actor, actor.answer)
+
+    def _sent(self, actor: Actor) -> None:
+        if not actor.over:  # it may have left in this very moment
+            actor.sending = None
+            self._end_wait(actor, -1)
+            self._resume(actor, None)
 
     def _wake(self, actor: Actor) -> None:
         if actor.over:

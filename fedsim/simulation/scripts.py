@@ -18,6 +18,7 @@ ANY: Final = -2
 """The source of a wait for messages of any node."""
 
 SLEEP: Final = "sleep"
+SENDING: Final = "send"
 
 _CLOSINGS: Final = 10  # awaits in `finally` blocks that are cut short before a script is given up
 
@@ -34,6 +35,7 @@ class Actor:
         "answer",
         "awaited",
         "computing",
+        "copies",
         "inbox",
         "left",
         "mailbox",
@@ -41,6 +43,7 @@ class Actor:
         "node",
         "over",
         "script",
+        "sending",
         "since",
         "source",
         "timer",
@@ -70,6 +73,9 @@ class Actor:
         self.memory = 0
 
         self.under_way: dict[type[Message], int] = {}  # sent and not arrived, of the kinds that the script asks for
+
+        self.sending: Message | None = None  # of a blocking send, of which so many copies are under way
+        self.copies = 0
         self.inbox: dict[int, int] = {}  # bytes of the messages that wait in the mailbox, by identity
 
     @property

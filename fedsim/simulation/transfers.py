@@ -65,6 +65,7 @@ class Transfers:
         push: puts something that is going to happen into the engine's heap.
         overtaken: told that an event in the heap will do nothing.
         deliver: called with a flight at its arrival.
+        sent: called with a sender that waits until a message has arrived, when its last copy has, or is lost.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Transfers:
         push: Callable[[int, Callable[[Any], None], Any], None],
         overtaken: Callable[[int], None],
         deliver: Callable[[Flight], None],
+        sent: Callable[[Actor], None],
     ) -> None:
         self._records = trace.transfers
         self._network = network
@@ -83,8 +85,9 @@ class Transfers:
         self._push = push
         self._overtaken = overtaken
         self._deliver = deliver
+        self._sent = sent
         self._forms: dict[type[Message], Form] = {}
-        self._sent = 0
+        self._count = 0
         self._flights: dict[int, tuple[Any, ...]] = {}  # by number: those whose arrival is yet to be announced
         self._step_at = _NEVER
 
@@ -108,7 +111,7 @@ class Transfers:
 
     def send(self, message: Message, parcel: Parcel, sender: Actor, receiver: Actor, now: int) -> None:
         """Give a message to the network; one to a node that has left is lost at once. `expect` has to follow."""
-        self._sent = number = self._sent + 1
+        self._count = number = self._count + 1
         if type(message) in sender.under_way:
             sender.under_way[type(message)] += 1
         if receiver.left:
@@ -145,8 +148,7 @@ class Transfers:
     def arrived(self, flight: Flight, now: int) -> None:
         """Record a message that has arrived at `now`."""
         number, message, parcel, sender, receiver, queued, flows = flight
-        if type(message) in sender.under_way:
-            sender.under_way[type(message)] -= 1
+        self._landed(sender, message, now)
         self._records.append((number, sender.node, receiver.node, *parcel.columns, queued, flows, now, "delivered"))
         if self._ledger is not None:
             self._ledger.ended(sender.node, message, parcel.nbytes)
@@ -154,8 +156,7 @@ class Transfers:
     def lose(self, flight: Flight, now: int) -> None:
         """Record a message that has not arrived: lost when an end left, or else in flight at `now`."""
         number, message, parcel, sender, receiver, queued, flows = flight
-        if type(message) in sender.under_way:
-            sender.under_way[type(message)] -= 1
+        self._landed(sender, message, now)
         if self._ledger is not None:
             self._ledger.ended(None if sender.left else sender.node, message, parcel.nbytes)
         reason = "sender left" if sender.left else "receiver left" if receiver.left else "in flight"
@@ -163,6 +164,15 @@ class Transfers:
         self._records.append(
             (number, sender.node, receiver.node, *parcel.columns, queued, min(flows, ended), ended, reason)
         )
+
+    def _landed(self, sender: Actor, message: Message, now: int) -> None:
+        """A message is no longer under way."""
+        if type(message) in sender.under_way:
+            sender.under_way[type(message)] -= 1
+        if message is sender.sending:
+            sender.copies -= 1
+            if not sender.copies and not sender.over:
+                self._push(now, self._sent, sender)
 
     def reset(self, node: int, now: int) -> None:
         """A node has left: what is under way to or from it is lost, and the others may be faster."""
