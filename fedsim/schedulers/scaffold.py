@@ -4,7 +4,8 @@ Karimireddy, Kale, Mohri, Reddi, Stich, Suresh, "SCAFFOLD: Stochastic Controlled
 ICML 2020, arXiv 1910.06378, algorithm 1, option II. Control variates begin as zeros and belong to parameters only.
 
 The paper averages uniformly. With `weighting: samples` models and control variates are weighted alike, so that c stays
-the weighted mean of all c_k, which steers towards the loss over all samples.
+the weighted mean of all c_k, which steers towards the loss over all samples. A device whose contribution comes too late
+for its round keeps the c_k that it made of it.
 """
 
 from __future__ import annotations
