@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fedsim import seeds
 from fedsim.errors import ScriptError
 from fedsim.learning.crew import Crew
+from fedsim.learning.generating import Buffer, Covariance
 from fedsim.learning.labelling import Labels
 from fedsim.learning.learners import Batch, Learner, Node, WeightPart
 from fedsim.learning.merging import Merge
@@ -47,6 +48,12 @@ class Job:
     window: float | None = None
     drop_last: bool = False
     labels: Labels | None = None
+
+
+def _labels(job: Job) -> Labels:
+    if job.labels is None:
+        raise ScriptError("a script asks for label counts, but its scheduler does not say needs_labels = True")
+    return job.labels
 
 
 class Inbox:
@@ -142,6 +149,14 @@ class Device:
                 self._epoch, self._start = self._epoch + 1, 0
         return tuple(taken)
 
+    def tally(self, batch: Batch) -> tuple[int, ...]:
+        """How many samples of each class a batch has, for schedulers that say `needs_labels`.
+
+        Raises:
+            ScriptError: the scheduler does not say so.
+        """
+        return _labels(self._job).tally(self._job.seed, self.number, batch)
+
     def put_back(self, batches: Sequence[Batch]) -> None:
         """Take back the last of the batches that were given out, since they have not been trained: they come next."""
         if batches:
@@ -232,9 +247,7 @@ class Server:
         Raises:
             ScriptError: the scheduler does not say so.
         """
-        if self._job.labels is None:
-            raise ScriptError("a script asks for label counts, but its scheduler does not say needs_labels = True")
-        return self._job.labels.counts(device)
+        return _labels(self._job).counts(device)
 
     def rng(self, purpose: str) -> np.random.Generator:
         """A generator of the server's own for a purpose; the same for the same seed."""
@@ -324,6 +337,14 @@ class Server:
     def merge(self) -> Merge:
         """A step of the server block on batches of several devices."""
         return Merge(self._node, self.block)
+
+    def buffer(self, covariance: Covariance = "auto", *, draws: bool = True) -> Buffer:
+        """A buffer for activations, from which more of them are drawn, if it `draws`; labels are needed for that.
+
+        Raises:
+            ScriptError: it draws, but the scheduler does not say `needs_labels`.
+        """
+        return Buffer(self._node, covariance, _labels(self._job).held() if draws else ())
 
     def pool(self, store: Store = "ram") -> Pool:
         """A pool for activations."""

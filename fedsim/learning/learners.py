@@ -269,6 +269,17 @@ class Learner:
         part = self.plan.train_part(size) if step else self.plan.gradient_part(size)
         return Work(command, (part,), gradient)
 
+    def gradient(self, activations: Payload, labels: Payload, shares: Sequence[float] = ()) -> Work[Payload]:
+        """The loss gradient at activations, and nothing else: no step is taken, and no running statistics are kept.
+
+        With the `shares` of labels in the data that these are of, the loss is that of logits + log(shares): a label
+        that is common there counts for less (Menon et al., arXiv 2007.07314).
+        """
+        size = batch_size(activations)
+        gradient, args = self._node.payload(self.plan.gradients(size)), (activations, labels, tuple(shares))
+        command = self._node.command(self.number, "gradient", *args, output=gradient, holds=self._computing())
+        return Work(command, (self.plan.gradient_part(size),), gradient)
+
 
 def batch_size(payload: Payload) -> int:
     """Samples behind a payload of activations, gradients or labels."""

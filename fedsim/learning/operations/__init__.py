@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from fedsim.learning.core import Operation
-from fedsim.learning.operations import averaging, controlling, holding, merging, pooling, stepping
+from fedsim.learning.operations import averaging, controlling, generating, holding, merging, pooling, stepping
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
     **holding.METHODS,
@@ -15,5 +15,6 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     **controlling.METHODS,
     **pooling.METHODS,
     **merging.METHODS,
+    **generating.METHODS,
 }
 """By the method that a command names."""
