@@ -25,7 +25,6 @@ from fedsim.experiment.assembly import Assembly
 from fedsim.experiment.building import has_local_loss
 from fedsim.experiment.dealing import needs_labels
 from fedsim.experiment.fleet import Fleet, Group
-from fedsim.experiment.profiling import planned
 from fedsim.hardware.links import load_link
 from fedsim.hardware.machines import machine
 from fedsim.hardware.profiles import load_profile
@@ -195,7 +194,7 @@ def toy(
     time: float | None = None,
 ) -> Assembly:
     """A small run of `scheduler`: unequal devices and links, unequal shards of generated data, a tiny network."""
-    assembly = Assembly(
+    return Assembly(
         scheduler=scheduler,
         model=_measured(),
         cut=_CUT,
@@ -212,7 +211,6 @@ def toy(
         faults=faults,
         scenario={"name": "toy", "seed": _SEED},
     )
-    return planned(assembly)
 
 
 @dataclass(frozen=True)

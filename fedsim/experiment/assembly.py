@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.experiment.fleet import Fleet
+from fedsim.experiment.profiling import Profiler
 from fedsim.hardware.traces.attendance import Attendance
 from fedsim.learning.context import Device, Job, Server
 from fedsim.learning.labelling import Labels
@@ -28,7 +29,8 @@ from fedsim.trace import Trace
 class Assembly:
     """Everything that a run is made of, apart from who does the work.
 
-    `samples` holds the number of training samples of each device.
+    `samples` holds the number of training samples of each device. What a scheduler leaves to the profiler is resolved
+    when an assembly is made.
     """
 
     scheduler: Any
@@ -54,6 +56,12 @@ class Assembly:
     faults: Sequence[Fault] = ()
     shortage: Shortage = Shortage.REFUSE
     scenario: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        profiler = Profiler(
+            model=self.model, training=self.training, fleet=self.fleet, network=self.network, access=self.access
+        )
+        object.__setattr__(self, "scheduler", profiler.planned(self.scheduler, self.cut))
 
     def blocks(self) -> dict[str, BlockPlan]:
         """The blocks that the scheduler's learners hold."""

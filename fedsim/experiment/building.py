@@ -22,7 +22,7 @@ from fedsim.experiment.fleets import build_fleet
 from fedsim.experiment.forecast import Need, needs
 from fedsim.experiment.networks import NOTHING, build_network, is_heavy
 from fedsim.experiment.placing import placed
-from fedsim.experiment.profiling import planned
+from fedsim.experiment.profiling import Profiler
 from fedsim.experiment.selection import asked
 from fedsim.learning.optimizers import Training
 from fedsim.models.head_cost import HeadCost, head_cost
@@ -137,7 +137,10 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
     )
     check_training(scenario, training)
     samples = shards.sizes()
-    cut = choose_cut(scenario, model, fleet, training, samples)
+    profiler = Profiler(
+        model=model, training=training, fleet=fleet, network=_network_options(scenario), access=_access(scenario)
+    )
+    cut = choose_cut(scenario, profiler, samples)
     if scenario.model.cut == "auto" and cut is not None:  # from here on as if it had been given
         scenario = scenario.model_copy(update={"model": scenario.model.model_copy(update={"cut": cut})})
     head = None
@@ -162,18 +165,14 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
         seed=scenario.seed,
         faults=_faults(scenario),
         shortage=Shortage(scenario.on_oom),
-        network=_network_options(scenario),
-        access={
-            name: AccessPoint(point.up, point.down, point.duplex == "half", point.rate)
-            for name, point in scenario.access.items()
-        },
+        network=profiler.network,
+        access=profiler.access,
         scenario=resolved(scenario),
     )
-    planned_ = planned(assembly)
-    if planned_ is not assembly:  # from here on as if that had been given, too
-        section = scenario.scheduler.model_copy(update={"options": planned_.scheduler})
+    if assembly.scheduler is not scenario.scheduler.options:  # from here on as if that had been given, too
+        section = scenario.scheduler.model_copy(update={"options": assembly.scheduler})
         scenario = scenario.model_copy(update={"scheduler": section})
-        assembly = replace(planned_, scenario=resolved(scenario))
+        assembly = replace(assembly, scenario=resolved(scenario))
     return Study(scenario, assembly, info, data, shards, validation, objects)
 
 
@@ -249,6 +248,13 @@ def check_training(scenario: Scenario, training: Training) -> None:
 def _network_options(scenario: Scenario) -> NetworkOptions:
     given = {name: getattr(scenario.network, name) for name in type(scenario.network).model_fields}
     return NetworkOptions(**given | {"window": None if given["window"] == "off" else given["window"]})
+
+
+def _access(scenario: Scenario) -> dict[str, AccessPoint]:
+    return {
+        name: AccessPoint(point.up, point.down, point.duplex == "half", point.rate)
+        for name, point in scenario.access.items()
+    }
 
 
 def _faults(scenario: Scenario) -> list[Fault]:

@@ -9,30 +9,29 @@ from fedsim.errors import UserError
 from fedsim.experiment.fleet import Fleet
 from fedsim.experiment.forecast import best, candidates, steps_of
 from fedsim.experiment.placing import placed
-from fedsim.experiment.profiling import is_profiled, profile
+from fedsim.experiment.profiling import Profiler, is_profiled
 from fedsim.hardware.profiles import CostModel
-from fedsim.learning.optimizers import Training
-from fedsim.models.measure import ModelMeasure, UnitMeasure
+from fedsim.models.measure import UnitMeasure
 from fedsim.models.units import check_cut
 from fedsim.scenario import Scenario
 
 
-def choose_cut(
-    scenario: Scenario, model: ModelMeasure, fleet: Fleet, training: Training, samples: NDArray[np.int64]
-) -> int | None:
+def choose_cut(scenario: Scenario, profiler: Profiler, samples: NDArray[np.int64]) -> int | None:
     """The number of units on the devices; None where the scheduler trains whole models.
 
-    A cut is checked even then, since one scenario serves systems that cut the model and systems that do not.
+    A cut is checked even then, since one scenario serves systems that cut the model and systems that do not. Of the
+    cuts that fit into memory, the one of least time is the profiler's for schedulers that train in micro-batches.
 
     Raises:
         UserError: there is no such cut, none is given, or it leaves one side nothing to multiply.
     """
-    cut = scenario.model.cut
+    cut, scheduler = scenario.model.cut, scenario.scheduler.options
+    model, fleet = profiler.model, profiler.fleet
     units = [unit.name for unit in model.units]
     if isinstance(cut, int):
         with placed(scenario, "model", "cut"):
             check_cut(scenario.model.name, units, cut)
-    if not scenario.scheduler.options.splits:
+    if not scheduler.splits:
         return None
     _check_layers(scenario, fleet)
     if cut is None:
@@ -42,15 +41,13 @@ def choose_cut(
             f"{scenario.where('model')}"
         )
     with placed(scenario, "model", "cut"):
-        if cut == "auto" and is_profiled(scenario.scheduler.options):
-            given = scenario.scheduler.options.micro_batches
-            cuts = [each.cut for each in candidates(fleet, model, training, samples, None, scenario.network.efficiency)]
-            number = None if given == "auto" else given
-            return profile(fleet, model, training, scenario.network.efficiency, cuts, number).cut
         if cut == "auto":
-            steps = steps_of(scenario.scheduler.options)
-            found = candidates(fleet, model, training, samples, steps, scenario.network.efficiency)
-            return best(found, scenario.model.objective, scenario.model.name).cut
+            objective, efficiency = scenario.model.objective, profiler.network.efficiency
+            found = candidates(fleet, model, profiler.training, samples, steps_of(scheduler), efficiency)
+            usual = best(found, objective, scenario.model.name).cut
+            if objective != "time" or not is_profiled(scheduler):
+                return usual
+            return profiler.best((candidate.cut for candidate in found if candidate.fits), scheduler).cut
         _check_work(scenario.model.name, model.units, cut)
     return cut
 

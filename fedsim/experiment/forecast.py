@@ -129,7 +129,7 @@ def device_step(
 ) -> Step:
     """The phases of a batch on a device of `group`."""
     plan = blocks[DEVICE] if DEVICE in blocks else blocks[MODEL]
-    link = Ends(group.link, server_link, efficiency)
+    link = _Ends(group.link, server_link, efficiency)
     model = link.up(plan.weights.nbytes) + link.down(plan.weights.nbytes)
     if SERVER_BLOCK not in blocks:
         return Step(batch, (("step", seconds(group.machine, plan.train_part(batch).cost)),), model)
@@ -152,27 +152,22 @@ def device_step(
 
 
 @dataclass(frozen=True, slots=True)
-class Ends:
+class _Ends:
     """The links of a device and of the server, with nobody else on them."""
 
     device: Link
     server: Link
     efficiency: float
 
-    @property
-    def lag(self) -> float:
-        """Seconds before a message flows."""
-        return self.device.one_way + self.server.one_way
-
     def up(self, nbytes: int) -> float:
         """Seconds of a message to the server."""
         rate = min(self.device.goodput_up(self.efficiency), self.server.goodput_down(self.efficiency))
-        return self.lag + nbytes / rate
+        return self.device.one_way + self.server.one_way + nbytes / rate
 
     def down(self, nbytes: int) -> float:
         """Seconds of a message from it."""
         rate = min(self.device.goodput_down(self.efficiency), self.server.goodput_up(self.efficiency))
-        return self.lag + nbytes / rate
+        return self.device.one_way + self.server.one_way + nbytes / rate
 
 
 @dataclass(frozen=True, slots=True)

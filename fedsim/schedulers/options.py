@@ -35,9 +35,12 @@ def check_concurrency(concurrency: int | None) -> None:
         raise ValueError(f"concurrency {concurrency} must be 1 or more, or left out for all devices")
 
 
-async def newest(me: Device, *kinds: type[M]) -> M:
-    """The next order of the server; of several that wait, since rounds went on without this device, the last one."""
-    order: M = await Recv(kinds, None, None, None)
+async def newest(me: Device, *kinds: type[M], after: M | None = None) -> M:
+    """The next order of the server; of several that wait, since rounds went on without this device, the last one.
+
+    `after` is an order that has been taken already; it counts, unless another one waits.
+    """
+    order: M = await Recv(kinds, None, None, None) if after is None else after
     while (later := me.inbox.poll(*kinds)) is not None:
         order = cast(M, later)
     return order

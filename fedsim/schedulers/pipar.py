@@ -1,8 +1,11 @@
 """PiPar: split training in micro-batches, so that a device computes while its activations and gradients travel.
 
 Zhang, Rodgers, Kilpatrick, Spence, Varghese, "PiPar: Pipeline Parallelism for Collaborative Machine Learning", JPDC 193
-(2024), arXiv 2302.12803. A batch of B samples is cut into micro-batches of ⌊B/M⌋; what does not fill one is dropped, as
-in the authors' code. Rounds, copies and averages are those of SplitFed version 1.
+(2024), arXiv 2302.12803. A batch of B samples is cut into micro-batches of b = ⌊B/M⌋; what does not fill one is
+dropped, as in the authors' code (blessonvar/PipeLearn), and marked. Rounds, copies and averages are SplitFed V1's.
+
+Of that code's other settings, `half_duplex` is a property of the scenario's links here, and profiling takes no steps,
+since the profiler reads the cost model.
 """
 
 from __future__ import annotations
@@ -47,9 +50,14 @@ class PiPar:
     """Pipelined split federated learning."""
 
     micro_batches: int | Literal["auto"] = "auto"  # M
-    """Micro-batches of a batch; by default the number that the profiler finds for the slowest device."""
+    """Micro-batches of a batch, a sample each at least; by default the number that the profiler finds for the slowest
+    device."""
+    background: bool = True
+    """Whether a device computes while it sends; otherwise it first waits until its activations have arrived, as by the
+    default of the authors' code."""
     immediate_update: bool = False
-    """Whether the server steps on every micro-batch; otherwise once a batch, as devices do."""
+    """Whether the server steps on the loss of every micro-batch, as an option of the authors' code has it; a device's
+    one step a batch then is on the sum of these losses. Otherwise both step once a batch, on the mean."""
     local_steps: int | None = None  # H
     """Batches a device trains in a round; by default whole passes over its data."""
     local_epochs: int = 1
@@ -72,7 +80,7 @@ class PiPar:
         train = await newest(me, Train)
         while True:
             me.block.load(train.weights, train.round)
-            train = await self.local_round(me, train.round) or await newest(me, Train)
+            train = await newest(me, Train, after=await self.local_round(me, train.round))
 
     async def local_round(self, me: Device, t: int) -> Train | None:
         """Train a round and send the block; answers with the next order, if that comes before the round is done."""
@@ -90,7 +98,8 @@ class PiPar:
             me.mark("dropped", dropped)
         for i, part in enumerate(parts):
             z = await compute(me.block.forward(part, tag=i))
-            await send(SERVER, Activations(z, me.block.labels(part), i, len(parts), t))
+            activations = Activations(z, me.block.labels(part), i, len(parts), t)
+            await send(SERVER, activations, blocking=not self.background)  # or it leaves while the next is computed
         left = len(parts)
         while left:
             match await recv(Gradient, Train):
@@ -138,11 +147,12 @@ class PiPar:
         while barrier.waiting:
             match await barrier.recv(Activations, Trained):
                 case Activations(sender=k, values=z, labels=y, number=i, used=used) as part if barrier.expects(part):
-                    last = i == used - 1
-                    g = await compute(copies[k].accumulate(z, y, 1 / used, step=last or self.immediate_update))
-                    await send(k, Gradient(g, i, barrier.number))
-                    if last:
+                    together = 1 if self.immediate_update else used  # micro-batches of a step
+                    last = (i + 1) % together == 0
+                    g = await compute(copies[k].accumulate(z, y, 1 / together, step=last))
+                    for _ in range(together if last else 0):
                         me.consumed(k)
+                    await send(k, Gradient(g, i, barrier.number))
                 case Trained(sender=k, samples=n) as trained if barrier.deliver(trained):
                     devices.add(trained)
                     servers.put(k, copies.pop(k).take(), n)
