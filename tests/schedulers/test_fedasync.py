@@ -257,6 +257,7 @@ def test_never_more_than_so_many_train_at_once(concurrency: int) -> None:
     assert at_once(everyone) == DEVICES
 
 
+@pytest.mark.slow
 def test_fast_devices_are_not_held_up() -> None:
     """A twentieth of the samples, more than twice the updates: each goes at its own pace."""
     _, simulation = Federation(sizes=(8, 160)).simulation(FedAsync(), rounds=10)
@@ -303,6 +304,7 @@ def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
         FedAsync(**options)
 
 
+@pytest.mark.slow
 def test_running_statistics_are_mixed_like_weights() -> None:
     """Oracle 13: after one update they are (1 − α)·first + α·the device's."""
     what = Federation(sizes=(16,), cut=1)

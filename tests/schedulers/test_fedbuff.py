@@ -172,6 +172,7 @@ def test_a_run_equals_its_arrivals_replayed(scheduler: FedBuff, optimizer: Sgd) 
     assert furthest(host.model_tensors(simulation.published.model), replayed(what, scheduler, arrivals)) < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["gn", "bn"])
 def test_a_full_buffer_of_everyone_is_a_round_of_fedavg(norm: str) -> None:
     """K_b = K, equal n_k, nobody late: the same mean, but for rounding; of running statistics too."""
@@ -198,6 +199,7 @@ def test_training_that_goes_nowhere_moves_nothing(denominator: Any) -> None:
     assert not all(ours[name].equal(tensor) for name, tensor in plain.start.items())
 
 
+@pytest.mark.slow
 def test_a_buffer_that_never_fills_moves_nothing() -> None:
     """The run ends with the model that it began with."""
     what = Federation(sizes=(8, 8), cut=1)

@@ -62,6 +62,7 @@ def test_it_equals_a_plain_loop(mu: float, optimizer: Sgd) -> None:
     assert furthest(ours, what.run(FedAvg(), rounds=ROUNDS)) > 1e-4
 
 
+@pytest.mark.slow
 def test_the_learning_rate_goes_by_rounds() -> None:
     """Round t is trained at the rate of round t."""
     what = Federation(sizes=(9, 6), optimizer=Sgd(lr=0.1, schedule=Schedule(kind="exponential", factor=0.5)), cut=1)
@@ -184,6 +185,7 @@ def test_slow_devices_send_what_they_have() -> None:
     assert times.index(max(times)) in broken
 
 
+@pytest.mark.slow
 def test_a_deadline_shortens_rounds_and_waits_for_stragglers() -> None:
     """Where computing takes the time: devices with a tenth of the samples wait less for the one with the most."""
     found = []

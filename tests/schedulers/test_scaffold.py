@@ -103,6 +103,7 @@ def test_it_equals_a_plain_loop(participants: int, weighting: Any, server_lr: fl
     assert furthest(ours, what.run(FedAvg(weighting=weighting), rounds=ROUNDS, participants=participants)) > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighting", ["samples", "uniform"])
 def test_the_first_round_is_fedavg(weighting: Any) -> None:
     """To the bit, batch norm's buffers included: c and all c_k are 0, and nothing else differs."""
@@ -128,6 +129,7 @@ def test_one_device_is_sgd() -> None:
     assert bits(ALONE.run(Scaffold(), rounds=3)) == bits(ALONE.run(FedAvg(), rounds=3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighting", ["samples", "uniform"])
 @pytest.mark.parametrize("participants", [4, 2])
 def test_the_servers_control_is_the_mean_of_the_devices(
