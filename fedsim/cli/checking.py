@@ -49,7 +49,13 @@ def _print(findings: Findings, verdict: str | None) -> None:
     part("resolved scenario", dump(study.scenario).rstrip())
     part("model", _units(findings), f"a device receives and returns {_bytes(findings.weights_bytes)} of weights")
     if findings.candidates:
-        part(f"cuts, chosen by the {said(study.scenario.model.objective)}", _cuts(findings))
+        objective = study.scenario.model.objective
+        chosen = f"chosen by the {said(objective)}"
+        if findings.pipelines and objective == "time":
+            chosen = "if batches were not cut into micro-batches"
+        part(f"cuts, {chosen}", _cuts(findings))
+    if findings.pipelines:
+        part("micro-batches, by the profiler", _pipelines(findings))
     if study.assembly.cut is not None:
         part("auxiliary head, for schedulers that train devices by a local loss", *_head(findings))
     part("fleet", _fleet(findings), *_sharing(findings))
@@ -105,6 +111,15 @@ def _cuts(findings: Findings) -> Table:
             "chosen" if chosen else "" if candidate.fits else "does not fit",
             style="bold" if chosen else "",
         )
+    return grid
+
+
+def _pipelines(findings: Findings) -> Table:
+    grid = _grid("cut", "micro-batches", "a batch on the slowest device", "")
+    for plan in findings.pipelines:
+        chosen = plan.cut == findings.study.assembly.cut
+        row = (str(plan.cut), str(plan.micro_batches), human_seconds(plan.seconds))
+        grid.add_row(*row, "chosen" if chosen else "", style="bold" if chosen else "")
     return grid
 
 

@@ -58,10 +58,14 @@ class Assembly:
     scenario: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        profiler = Profiler(
+        object.__setattr__(self, "scheduler", self.profiler.planned(self.scheduler, self.cut))
+
+    @property
+    def profiler(self) -> Profiler:
+        """Whoever plans micro-batches."""
+        return Profiler(
             model=self.model, training=self.training, fleet=self.fleet, network=self.network, access=self.access
         )
-        object.__setattr__(self, "scheduler", profiler.planned(self.scheduler, self.cut))
 
     def blocks(self) -> dict[str, BlockPlan]:
         """The blocks that the scheduler's learners hold."""

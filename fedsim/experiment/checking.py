@@ -11,6 +11,7 @@ from fedsim.errors import UserError
 from fedsim.experiment.building import Study, build
 from fedsim.experiment.fleet import Group
 from fedsim.experiment.forecast import Candidate, Need, Step, candidates, device_step, steps_of
+from fedsim.experiment.profiling import Plan, is_profiled
 from fedsim.hardware.machines import Machine
 from fedsim.hardware.profiles import CostModel, Profile
 from fedsim.hardware.sources import numbers, unverified
@@ -70,6 +71,8 @@ class Findings:
     server: Need
     candidates: tuple[Candidate, ...]
     """What the cuts come to, where the scenario lets one be chosen."""
+    pipelines: tuple[Plan, ...]
+    """What the profiler makes of the cut, or of these cuts, where the scheduler trains in micro-batches."""
     head: HeadCost | None
     no_head: str | None
     """Why there can be no auxiliary head, where there cannot."""
@@ -85,6 +88,7 @@ class Findings:
                 "parameters": assembly.model.parameters,
                 "cut": assembly.cut,
                 "cuts": [asdict(candidate) for candidate in self.candidates],
+                "pipelines": [asdict(plan) for plan in self.pipelines],
                 "units": [asdict(unit) for unit in self.units],
                 "message_bytes": {"weights": self.weights_bytes, "activations_each": self.activations_each},
                 "auxiliary": None if self.head is None else _head_document(self.head),
@@ -237,10 +241,14 @@ def check(scenario: Scenario) -> Findings:
     if scenario.model.cut == "auto" and assembly.cut is not None:
         steps = steps_of(assembly.scheduler)
         chosen = candidates(fleet, model, assembly.training, assembly.samples, steps, assembly.network.efficiency)
+    pipelines: list[Plan] = []
+    if is_profiled(assembly.scheduler) and assembly.cut is not None:
+        cuts = [candidate.cut for candidate in chosen] or [assembly.cut]
+        pipelines = [assembly.profiler.plan(cut, scenario.scheduler.options) for cut in cuts]
     head, reason = None, None
     if assembly.cut is not None:
         try:
             head = study.head(assembly.cut)
         except UserError as error:
             reason = str(error)
-    return Findings(study, units, tuple(groups), server, tuple(chosen), head, reason)
+    return Findings(study, units, tuple(groups), server, tuple(chosen), tuple(pipelines), head, reason)
