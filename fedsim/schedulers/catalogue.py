@@ -13,6 +13,7 @@ from fedsim.schedulers.fedavg import FedAvg
 from fedsim.schedulers.fedbuff import FedBuff
 from fedsim.schedulers.fedoptima import FedOptima
 from fedsim.schedulers.fedprox import FedProx
+from fedsim.schedulers.gas import Gas
 from fedsim.schedulers.locsplitfed import LocSplitFed
 from fedsim.schedulers.mergesfl import MergeSFL
 from fedsim.schedulers.oafl import Oafl
@@ -35,4 +36,5 @@ SCHEDULERS: Final[Mapping[str, type[Any]]] = {
     "fedoptima": FedOptima,
     "mergesfl": MergeSFL,
     "ecofed": EcoFed,
+    "gas": Gas,
 }
