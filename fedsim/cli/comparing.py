@@ -180,7 +180,7 @@ def _print(done: Comparison, *, as_json: bool) -> None:
         if not console.is_terminal:
             console = Console(highlight=False, width=_WIDE)
         for grid in grids(done.table):
-            _draw(console, grid)
+            draw(console, grid)
         known = (one.summary for one in done.table.outcomes if one.summary)
         for label in dict.fromkeys(summary.get("energy_label") for summary in known):
             console.print(Text(f"energy: {label}", "dim"), soft_wrap=True)
@@ -191,7 +191,7 @@ def _print(done: Comparison, *, as_json: bool) -> None:
         print(trace, file=sys.stderr)
 
 
-def _draw(console: Console, grid: Grid) -> None:
+def draw(console: Console, grid: Grid) -> None:
     """A grid in as many tables as the width asks for; `*` marks the best."""
     console.print(Text(grid.title, "bold"))
     for part in _folded(grid, console.width):

@@ -12,9 +12,9 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing.synchronize import Event
+from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
 from typing import Any, Final, Literal
@@ -134,19 +134,20 @@ def _in_parallel(cells: Sequence[Cell], orders: Orders, jobs: int, follower: Fol
         text = "a scheduler, model or data set cannot be sent to another process"
         raise UserError(f"{text} ({error}); name it as module:Class, or use one job") from error
     context = multiprocessing.get_context("spawn")
-    stop = context.Event()
+    end, going_on = context.Pipe(duplex=False)  # an event would hang where one of those that wait was killed
     with ExitStack() as stack:
-        pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_settle, initargs=(stop,))
+        pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_settle, initargs=(end,))
+        stack.callback(end.close)
         stack.callback(pool.shutdown, cancel_futures=True)
-        stack.callback(stop.set)  # first of these, so that whoever leaves does not wait for long runs
+        stack.callback(going_on.close)  # first of these, so that whoever leaves does not wait for long runs
         with _interrupts_held():
             futures = {pool.submit(_work, cell, orders): cell for cell in cells}
         left: set[Future[Ran | None]] = set(futures)
         while left:
             done, left = wait(left, timeout=_LOOK, return_when=FIRST_COMPLETED)
             yield from (ran for future in done for ran in _result(futures[future], future))
-            if follower.stopped and not stop.is_set():
-                stop.set()
+            if follower.stopped and not going_on.closed:
+                going_on.close()
                 pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -175,17 +176,18 @@ def _interrupts_held() -> Iterator[None]:
 _process: tuple[Follower, ExitStack] | None = None  # of a process that works on cells; None in any other
 
 
-def _settle(stop: Event) -> None:
-    """Begin a process of `_in_parallel`."""
+def _settle(end: Connection) -> None:
+    """Begin a process of `_in_parallel`, which stops when the other end of the pipe is closed or its owner is gone."""
     global _process  # noqa: PLW0603 - a pool gives its initializer no other place
     stack = ExitStack()
     stack.enter_context(data_kept())
     _process = Follower(), stack
-    Thread(target=_obey, args=(stop, _process[0]), daemon=True).start()
+    Thread(target=_obey, args=(end, _process[0]), daemon=True).start()
 
 
-def _obey(stop: Event, follower: Follower) -> None:
-    stop.wait()
+def _obey(end: Connection, follower: Follower) -> None:
+    with suppress(EOFError):
+        end.recv()  # nothing is ever sent
     follower.stop()
 
 

@@ -177,6 +177,8 @@ def _difference(found: Any, wanted: Any, path: tuple[str | int, ...] = ()) -> st
         return next((inner for inner in inners if inner is not None), None)
     if found == wanted:
         return None
+    if isinstance(found, list) and isinstance(wanted, list):
+        return f"{dotted(path)} has {len(found)} items there and {len(wanted)} here"
     there, here = ("absent" if value is _ABSENT else shown(value) for value in (found, wanted))
     return f"{dotted(path) or 'the whole'} is {there} there and {here} here"
 
