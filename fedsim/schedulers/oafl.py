@@ -92,22 +92,37 @@ class Oafl:
         """Whether one server block takes all batches."""
         return self.server_block == "shared"
 
-    async def device(self, me: Device) -> None:
-        """Forward, wait for the gradient, backward; then send the block and go on from the next."""
-        while True:
-            block = await recv(Block)
-            me.block.load(block.weights, block.round)
-            for batch in me.batches(self.local_steps, self.local_epochs):
-                await self.step(me, batch, block.turn)
-            await send(SERVER, Trained(me.block.take(), block.version, block.turn))
+    # ------------------------------------------------------------------------------------------- device
 
-    async def step(self, me: Device, batch: Batch, turn: int) -> None:
-        """One batch. What it holds goes with it."""
+    async def device(self, me: Device) -> None:
+        """Turn after turn, each from the device block that the last one was mixed into."""
+        block = await recv(Block)
+        while True:
+            me.block.load(block.weights, block.round)
+            block = await self.train(me, block) or await recv(Block)
+
+    async def train(self, me: Device, block: Block) -> Block | None:
+        """A turn, and the block sent; answers with another order, if one comes before that."""
+        for batch in me.batches(self.local_steps, self.local_epochs):
+            if other := await self.step(me, batch, block.turn):
+                me.block.abandon()  # the server had not noticed that this device had been away
+                return other
+        await send(SERVER, Trained(me.block.take(), block.version, block.turn))
+        return None
+
+    async def step(self, me: Device, batch: Batch, turn: int) -> Block | None:
+        """One batch: forward, wait for the gradient, backward. What it holds goes with it."""
         z = await compute(me.block.forward(batch))
         await send(SERVER, Activations(z, me.block.labels(batch), turn))
-        while (gradient := await recv(Gradient)).turn != turn:
-            pass  # for a batch from before this device left and came back
-        await compute(me.block.backward(gradient.values))  # and the optimizer's step
+        while True:
+            match await recv(Gradient, Block):
+                case Block() as other:
+                    return other
+                case Gradient(values=g, turn=of) if of == turn:
+                    await compute(me.block.backward(g))  # and the optimizer's step
+                    return None
+
+    # ------------------------------------------------------------------------------------------- server
 
     async def server(self, me: Server) -> None:
         """Serve batches as they come; mix both halves in when a device is done, and start its copy anew."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedsim.report import summarise
-from fedsim.script import SERVER, Compute, Message, Payload, Recv, Send
+from fedsim.script import Compute, Message, Payload, Recv, Send
 from fedsim.testing import Outcome, Steps, by_hand
 
 
@@ -73,7 +73,7 @@ def at_once(outcome: Outcome) -> int:
     """The most devices that had an order at the same time: from when it was sent until what came of it arrived."""
     events = []
     for row in outcome.simulation.trace.transfers:
-        if row[1] == SERVER:
+        if row[4] == "model":
             events.append((row[10], 1))
         elif row[4] == "contribution":
             events.append((row[12], -1))
