@@ -6,7 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fedsim.schedulers.ampere import Ampere
 from fedsim.schedulers.fedavg import FedAvg
+from fedsim.schedulers.fedoptima import FedOptima
+from fedsim.schedulers.oafl import Oafl
+from fedsim.schedulers.pipar import PiPar
 from fedsim.schedulers.splitfed import SplitFed
 from fedsim.simulation import Fault
 from fedsim.testing import simulate, toy
@@ -14,6 +18,10 @@ from fedsim.testing import simulate, toy
 RUNS: dict[str, Any] = {
     "fedavg": lambda: toy(FedAvg(local_steps=2), devices=3, rounds=2, participants=2),
     "splitfed": lambda: toy(SplitFed(local_steps=2), devices=2, rounds=1, faults=[Fault(device=1, leave=0.006)]),
+    "pipar": lambda: toy(PiPar(micro_batches=3, local_steps=1), devices=2, rounds=1),
+    "oafl": lambda: toy(Oafl(local_steps=1, concurrency=2), devices=3, rounds=1),
+    "ampere": lambda: toy(Ampere(local_steps=1, server_epochs=1, transfer="stream"), devices=2, rounds=1),
+    "fedoptima": lambda: toy(FedOptima(local_steps=2, activation_cap=2), devices=2, rounds=3),
 }
 
 

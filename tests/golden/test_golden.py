@@ -1,4 +1,4 @@
-"""Two small runs give the very traces that lie beside this file."""
+"""Small runs give the very traces that lie beside this file."""
 
 from __future__ import annotations
 
