@@ -158,7 +158,8 @@ class BlockPlan:
     def _backward(self, batch: int, *, to_input: bool) -> Cost:
         return backward_cost(self.units, batch, to_input=to_input, model=self.model.name)
 
-    def _loss(self, batch: int) -> Cost:
+    def loss_cost(self, batch: int) -> Cost:
+        """Of the loss on `batch` outputs, forward and backward."""
         return self._cost((op.at(batch) for op in (*self._loss_forward, *self._loss_backward)), batch)
 
     def _kernels(self, values: Iterable[int], macs: int = 0) -> tuple[Operator, ...]:
@@ -185,7 +186,7 @@ class BlockPlan:
         """
         assert self.has_loss
         wanted = not self.raw_input if to_input is None else to_input
-        steps = [self._forward(batch), self._loss(batch), self._backward(batch, to_input=wanted)]
+        steps = [self._forward(batch), self.loss_cost(batch), self._backward(batch, to_input=wanted)]
         if pulled:
             bend = (*self._kernels((3,)), *self._kernels((3,), macs=self.trainable))
             steps.append(self._cost(bend, batch))
@@ -195,7 +196,7 @@ class BlockPlan:
     def _gradient_part(self, batch: int) -> Part:
         """Forward, loss and backward as far as the input, without an optimizer step."""
         assert self.has_loss
-        cost = total((self._forward(batch), self._loss(batch), self._backward(batch, to_input=True)))
+        cost = total((self._forward(batch), self.loss_cost(batch), self._backward(batch, to_input=True)))
         return Part("gradient", cost, batch, self._training_memory(batch, to_input=True))
 
     def _infer_part(self, batch: int) -> Part:

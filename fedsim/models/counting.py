@@ -87,6 +87,15 @@ def _with_forward(backward: list[LinearOperator], forward: Sequence[LinearOperat
     return tuple(backward)
 
 
+def _of_all(some: tuple[LinearOperator, ...], backward: tuple[LinearOperator, ...]) -> tuple[LinearOperator, ...]:
+    """A part of a backward with its share, by MACs, of the forward MACs that a scalar cost model goes by."""
+    if not some:
+        return ()
+    whole, part = (sum(op.macs_each for op in ops) for ops in (backward, some))
+    forward = backward[0].forward_macs_each * part // whole if whole else 0
+    return (replace(some[0], forward_macs_each=forward), *some[1:])
+
+
 def _retained(what: str, small: Kept, large: Kept) -> Retained:
     return Retained(
         _line(small.between, large.between, f"bytes kept by {what}"),
@@ -167,6 +176,7 @@ def _unit(
     device: torch.device,
     *,
     raw: bool,
+    frozen: bool,
 ) -> UnitMeasure:
     def inputs(requires_grad: bool) -> Callable[[int], Sequence[Tensor]]:
         def make(batch: int) -> Sequence[Tensor]:
@@ -180,6 +190,7 @@ def _unit(
     resident = _held(module)
     first = _measure(what, name, module, inputs(requires_grad=False), wanted, resident)
     full = first if raw else _measure(what, name, module, inputs(requires_grad=True), wanted, resident)
+    through = _measure(what, name, module, inputs(requires_grad=True), (), resident).backward if frozen else ()
     return UnitMeasure(
         name,
         tuple(first.out.shape[1:]),
@@ -188,6 +199,7 @@ def _unit(
         first.forward,
         full.backward,
         first.backward,
+        _of_all(through, full.backward),
         first.draws,
         full.retained,
         first.retained,
@@ -243,7 +255,8 @@ def measure(
     """Count every unit of a model, on the device it was built on; its weights and buffers stay as they are.
 
     Args:
-        raw_input: whether its input is data, for which nobody wants a gradient, rather than activations.
+        raw_input: whether its input is data, for which nobody wants a gradient, rather than activations; for those
+            the gradient at the input alone is counted, too.
         loss: from the last unit's output and the labels, a scalar; without it, the model's own on logits.
         beside: tensors of others that the loss uses, and that are in memory anyway.
 
@@ -275,7 +288,8 @@ def _measured(
     units: list[UnitMeasure] = []
     for index, (name, module) in enumerate(model.named_children()):
         _try(model, name, module, torch.zeros((_BATCHES[0], *shape), device=device, dtype=kind))
-        unit = _unit(model.name, name, module, shape, kind, device, raw=raw_input and index == 0)
+        first = raw_input and index == 0
+        unit = _unit(model.name, name, module, shape, kind, device, raw=first, frozen=not raw_input)
         units.append(unit)
         shape, kind = unit.output, dtype
     wanted = (*model.input, model.classes) if model.tokens else (model.classes,)

@@ -69,7 +69,8 @@ class UnitMeasure:
     """One unit of a model: the only places where it may be cut are after units.
 
     `backward` propagates to the unit's input; `backward_first` does not, as for the first unit of a block whose
-    input is raw data. Shapes are without the batch axis.
+    input is raw data; `backward_frozen` does nothing else, and is counted for units of auxiliary heads only. Shapes are
+    without the batch axis.
     """
 
     name: str
@@ -79,6 +80,7 @@ class UnitMeasure:
     forward: tuple[LinearOperator, ...]
     backward: tuple[LinearOperator, ...]
     backward_first: tuple[LinearOperator, ...]
+    backward_frozen: tuple[LinearOperator, ...] = ()
     draws: bool = False
     """Whether a training forward takes random numbers, as dropout does."""
     retained: Retained = Retained()
