@@ -38,6 +38,7 @@ class Mailbox:
 
     def put(self, message: Message) -> None:
         """Let a message wait behind all others."""
+        self.note(message)
         kind = type(message)
         queue = self._queues.get(kind)
         if queue is None:
@@ -75,7 +76,7 @@ class Mailbox:
         return list(self._queues.get(kind, {}).values()) if found is None else found
 
     def note(self, message: Message) -> None:
-        """Note that a message has come, for `arrived`; whoever brings messages says so of each."""
+        """Note that a message has come, for `arrived`; whoever brings one that does not have to wait says so."""
         if self._watched is not None and type(message) in self._watched:
             self._watched[type(message)].append(message)
 

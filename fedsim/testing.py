@@ -65,7 +65,7 @@ class Hand:
         return self.mailbox.take(kinds)
 
     def arrived(self, kind: type[Message]) -> list[Message]:
-        """Those of `kind` that were put into `mailbox` since this was last asked."""
+        """Those of `kind` that were put into `mailbox`, or were the answer to a wait, since this was last asked."""
         return self.mailbox.arrived(kind)
 
     def outgoing(self, kind: type[Message]) -> int:
@@ -103,6 +103,8 @@ class Steps:
 
     def answer(self, value: object) -> Effect[Any] | None:
         """Answer the current effect; returns the next one."""
+        if isinstance(value, Message):
+            self.port.mailbox.note(value)
         try:
             self.effect = self._script.send(value)
         except StopIteration:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
+from fedsim.errors import UserError
 from fedsim.learning.context import Device
 from fedsim.mailbox import Ranking
 from fedsim.script import Message, Role
@@ -147,48 +148,47 @@ class Slots:
     Args:
         cap: ω, places of all devices together.
         devices: K.
+        outstanding: credits of one device that have not come back as a batch, at most.
     """
 
-    def __init__(self, cap: int, devices: int) -> None:
+    def __init__(self, cap: int, devices: int, outstanding: int) -> None:
         self._quota = cap // devices
+        self._outstanding = outstanding
         self._held: Counter[int] = Counter()  # batches of each device that the server has
         self._unsent: Counter[int] = Counter()
-        self._present: set[int] = set()
-        self._owed: dict[int, int] = {}
+        self._open: dict[int, None] = {}  # devices that may be owed something, in order
 
     def join(self, device: int) -> None:
-        """A device is there."""
-        self._present.add(device)
-        self._owe(device, self._quota - self._held[device])
+        """A device is there, with nothing on its way."""
+        self._unsent[device] = 0
+        self._open[device] = None
 
     def leave(self, device: int) -> None:
-        """A device has left."""
-        self._present.discard(device)
-        self._owed.pop(device, None)
+        """A device has left: what it has not delivered will not come."""
         self._unsent.pop(device, None)
+        self._open.pop(device, None)
 
     def arrive(self, device: int) -> bool:
-        """A batch has come; whether it is taken."""
+        """A batch of `device` has come; whether it is taken."""
         self._held[device] += 1
         self._unsent[device] -= 1
+        self._open[device] = None
         return True
 
     def free(self, device: int) -> None:
-        """A batch's place is free again."""
+        """The place of a batch of `device` is free again."""
         self._held[device] -= 1
-        if device in self._present:
-            self._owe(device, 1)
-
-    def _owe(self, device: int, batches: int) -> None:
-        if batches:
-            self._owed[device] = self._owed.get(device, 0) + batches
+        if device in self._unsent:
+            self._open[device] = None
 
     def due(self) -> Due:
-        """The permissions to send now."""
-        owed, self._owed = self._owed, {}
-        for k, batches in owed.items():
-            self._unsent[k] += batches
-            yield k, Credit(batches)
+        """The messages that are to be sent now."""
+        found, self._open = self._open, {}
+        for k in found:
+            room = min(self._outstanding, self._quota - self._held[k]) - self._unsent[k]
+            if room > 0:
+                self._unsent[k] += room
+                yield k, Credit(room)
 
 
 class FirstCome:
@@ -239,14 +239,14 @@ def admission(policy: Policy, cap: int, devices: int, outstanding: int) -> Admis
     """The policy with this name.
 
     Raises:
-        ValueError: a quota a device that would be none at all.
+        UserError: a quota a device that would be none at all.
     """
     match policy:
         case "grant":
             return Grant(cap, outstanding)
         case "slot":
             if cap < devices:
-                raise ValueError(f"activation_cap {cap} gives {devices} devices no slot each; give at least {devices}")
-            return Slots(cap, devices)
+                raise UserError(f"activation_cap {cap} gives {devices} devices no slot each; give at least {devices}")
+            return Slots(cap, devices, outstanding)
         case "fcfs":
             return FirstCome(cap)

@@ -9,6 +9,7 @@ counters, the cap, the permission protocol and all formulas are interpretation: 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -30,6 +31,8 @@ class Block(Message):
     weights: Payload  # d and a
     version: int  # t
     round: int
+    life: int
+    """How often the device has left: a new block answers what came of this one only if that is still so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class Trained(Message):
     role: ClassVar[Role] = Role.CONTRIBUTION
     weights: Payload  # d_k and a_k
     version: int
+    life: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,8 @@ class FedOptima:
     dequeue: Dequeue = "least_consumed"
     """Whose batch is trained next: of the device that contributed least, or had its last turn first, or came first."""
     on_denied: Literal["skip", "wait"] = "skip"
-    """What a device does without permission: drop the activations and train on, or wait for it."""
+    """What a device does without permission: drop the activations and train on; or wait for it and, where all may send
+    (`fcfs`), until its batch has arrived as well."""
     release: Literal["end", "start"] = "end"
     """When a batch's place is free: once it has been trained, or once its training begins."""
     priority: Priority = "aggregation"
@@ -85,6 +90,7 @@ class FedOptima:
     splits: ClassVar[bool] = True
     local_loss: ClassVar[bool] = True
     shared: ClassVar[bool] = True
+    takes_all: ClassVar[bool] = True
     messages: ClassVar[tuple[type[Message], ...]] = (Block, Trained, Activations, Credit, Notice)
 
     def __post_init__(self) -> None:
@@ -110,16 +116,17 @@ class FedOptima:
     async def device(self, me: Device) -> None:
         """Train, send what is welcome, send the block; the next block is all it waits for."""
         permission = Permission(self.outstanding)
+        alone = self.on_denied == "wait" and self.admission == "fcfs"
         while True:
             block = await recv(Block)
             me.block.load(block.weights, block.round)
             for batch in me.batches(self.local_steps, self.local_epochs):
                 z = await compute(me.block.local_step(batch))
                 if await self.welcome(me, permission):
-                    await send(SERVER, Activations(z, me.block.labels(batch)))
+                    await send(SERVER, Activations(z, me.block.labels(batch)), blocking=alone)
                 else:
                     me.mark("skipped")  # no room at the server: train on
-            await send(SERVER, Trained(me.block.take(), block.version))
+            await send(SERVER, Trained(me.block.take(), block.version, block.life))
 
     async def welcome(self, me: Device, permission: Permission) -> bool:
         """Whether the next batch may be sent; a device that waits for permission has it in the end."""
@@ -135,34 +142,42 @@ class FedOptima:
         """Mix device blocks as they come; meanwhile train on activations, in turns that keep devices level."""
         d, t, devices = me.initial, 0, len(me.devices)
         places = admission(self.admission, self.cap(devices), devices, self.outstanding)
-        turns = Turns(self.dequeue, self.priority)
+        turns, lives = Turns(self.dequeue, self.priority), Counter[int]()
+
+        def current(k: int) -> Block:
+            return Block(d, t, t // devices, lives[k])
+
         present = me.present()
         me.publish(d, me.block.weights())
         for k in present:
             places.join(k)
-        await broadcast(present, Block(d, t, 0))
+        await broadcast(present, Block(d, t, 0, 0))
         while me.updates is None or t < me.updates:
-            await self.permit(me, places, Block(d, t, t // devices))
+            await self.attend(me, places, lives, current)
+            await self.permit(places)
             message = await recv(Trained, Activations, Disconnected, Connected, by=turns.rank)
             self.note(me, places)
             match message:
-                case Trained(sender=k, weights=w, version=born):
+                case Trained(sender=k, weights=w, version=born, life=life):
                     d = await compute(me.mix(d, w, mixing(self.alpha, self.staleness, t - born, self.a, self.b)))
                     t += 1
                     me.block.pace(t // devices)
                     me.publish(d, me.block.weights())
-                    await send(k, Block(d, t, t // devices))
+                    await self.attend(me, places, lives, current)  # it may have left, and come back
+                    if lives[k] == life:
+                        await send(k, current(k))
                 case Activations(sender=k, values=z, labels=y):
                     if self.release == "start":
                         places.free(k)
-                        await self.permit(me, places, Block(d, t, t // devices))
+                        await self.permit(places)
                     await compute(me.block.step(z, y))
                     turns.consume(k)
                     me.consumed(k)
                     if self.release == "end":
+                        self.note(me, places)  # what came meanwhile found this place taken
                         places.free(k)
                 case Disconnected() | Connected() as notice:
-                    await self.heed(notice, places, Block(d, t, t // devices))
+                    await self.heed(notice, places, lives, current)
 
     def note(self, me: Server, places: Admission) -> None:
         """Take note of the activations that have arrived, and refuse those that there is no place for."""
@@ -171,21 +186,27 @@ class FedOptima:
                 me.inbox.drop(batch)
                 me.rejected(batch.sender)
 
-    async def permit(self, me: Server, places: Admission, current: Block) -> None:
-        """Take note of all that has happened, then give permissions out."""
+    async def attend(self, me: Server, places: Admission, lives: Counter[int], current: Callable[[int], Block]) -> None:
+        """Take note of all that has happened."""
         self.note(me, places)  # first: what a device had sent before it left has arrived
         while (notice := me.inbox.poll(Disconnected, Connected)) is not None:
-            await self.heed(notice, places, current)
+            await self.heed(notice, places, lives, current)
+
+    async def permit(self, places: Admission) -> None:
+        """Give permissions out."""
         for k, permission in places.due():
             await send(k, permission)
 
-    async def heed(self, notice: Message, places: Admission, current: Block) -> None:
+    async def heed(
+        self, notice: Message, places: Admission, lives: Counter[int], current: Callable[[int], Block]
+    ) -> None:
         """A device has left, with its credits; or is back, and begins with the current block."""
         if isinstance(notice, Connected):
             places.join(notice.device)
-            await send(notice.device, current)
+            await send(notice.device, current(notice.device))
         elif isinstance(notice, Disconnected):
             places.leave(notice.device)
+            lives[notice.device] += 1
 
 
 class Turns:

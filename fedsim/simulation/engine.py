@@ -369,7 +369,6 @@ class Simulation:
 
     def _hand_over(self, actor: Actor, message: Message, number: int) -> None:
         """Give a message to the script that waits for it, or let it wait in the mailbox."""
-        actor.mailbox.note(message)
         wanted = actor.waiting
         if (
             wanted is not None
@@ -377,6 +376,7 @@ class Simulation:
             and (wanted.source is None or wanted.source == message.sender)
         ):
             self._end_wait(actor, number)
+            actor.mailbox.note(message)
             if actor.inbox:
                 self.taken(actor, message)
             self._resume(actor, message)
