@@ -55,6 +55,11 @@ def _labels(job: Job) -> Labels:
         raise ScriptError("a script asks for label counts, but its scheduler does not say needs_labels = True")
     return job.labels
 
+    def places(self, concurrency: int | None) -> int:
+        """How many devices train at the same time in an asynchronous system; by default those of a round."""
+        usual = self.participants if self.need is None else self.need
+        return min(usual if concurrency is None else concurrency, len(self.samples))
+
 
 class Inbox:
     """A look at the waiting messages that takes no time."""
@@ -218,6 +223,11 @@ class Server:
         return None if self._job.rounds is None else self._job.rounds * len(self.devices)
 
     @property
+    def job(self) -> Job:
+        """What every script of the run may know."""
+        return self._job
+
+    @property
     def now(self) -> float:
         """Seconds since the start of the run, on the run's own clock."""
         return self._port.now
@@ -292,9 +302,11 @@ class Server:
         self._port.mark("round.close", number, None)
 
     def crew(self, concurrency: int | None) -> Crew:
-        """The devices of an asynchronous system that train at the same time; all, where no number is given."""
-        places = len(self.devices) if concurrency is None else min(concurrency, len(self.devices))
-        return Crew(self._port, self.present(), places, self.rng("crew"))
+        """The devices of an asynchronous system that train at the same time.
+
+        Where no number is given, as many as a round of the scenario's `selection` has: all, unless it says otherwise.
+        """
+        return Crew(self._port, self.present(), self._job.places(concurrency), self.rng("crew"))
 
     # -------------------------------------------------------------------------- what is made of models
 
@@ -348,7 +360,7 @@ class Server:
 
     def pool(self, store: Store = "ram") -> Pool:
         """A pool for activations."""
-        return Pool(self._node, store)
+        return Pool(self._node, store, drop_last=self._job.drop_last)
 
     # --------------------------------------------------------------------------------- what is recorded
 

@@ -20,11 +20,13 @@ class Pool:
     """Activations of many batches with their labels, and who sent them.
 
     In `ram` they count as held by the node until the pool is closed. `disk` and `mmap` keep them in a temporary file,
-    read row by row or through a memory map; the time that reading takes is not modelled.
+    read row by row or through a memory map; the time that reading takes is not modelled. A pass leaves out its last
+    batch where that is not full, if the scenario says so (`drop_last`).
     """
 
-    def __init__(self, node: Node, store: Store) -> None:
+    def __init__(self, node: Node, store: Store, *, drop_last: bool = False) -> None:
         self._node = node
+        self._drop_last = drop_last
         self._number = node.learner()
         self._in_memory = store == "ram"
         self._held = 0
@@ -59,11 +61,16 @@ class Pool:
             found.setdefault(source, []).append(np.arange(first, end))
         return {source: np.concatenate(parts) for source, parts in sorted(found.items())}
 
+    def steps(self, samples: int, batch: int) -> int:
+        """Batches of a pass over so many rows; at least one, if there are any."""
+        full, left = divmod(samples, batch)
+        return full + bool(left and not (full and self._drop_last))
+
     def shuffled(self, rng: np.random.Generator, batch: int, rows: Rows | None = None) -> Iterator[Rows]:
         """All rows, or those given, in batches of a random order; the last one holds what is left."""
         order = rng.permutation(self._rows if rows is None else rows)
-        for start in range(0, len(order), batch):
-            yield order[start : start + batch]
+        for number in range(self.steps(len(order), batch)):
+            yield order[number * batch : (number + 1) * batch]
 
     def epoch(self, rng: np.random.Generator, batch: int, by: Literal["pooled", "per_device"]) -> Iterator[Rows]:
         """A pass over all rows: mixed, or the batches of one device after those of another, in a random order."""

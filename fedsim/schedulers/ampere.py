@@ -36,7 +36,7 @@ class Export(Message):
     """Server to device: send the activations that this device block, or your own one, makes of your data."""
 
     role: ClassVar[Role] = Role.MODEL
-    weights: Payload | None  # d
+    weights: Payload  # d
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,8 @@ class Ampere:
     aggregate_aux: bool = True
     """Whether heads are averaged with the device blocks; otherwise each device keeps its own."""
     activations_from: Literal["aggregated", "local"] = "aggregated"
-    """The block that makes the activations: the aggregated one, or each device's own as it last trained it."""
+    """The block that makes the activations: the aggregated one, or each device's own as it last trained it. A device
+    that has trained none, or has lost it by leaving, takes the aggregated one all the same."""
     export_mode: Literal["eval", "train"] = "eval"
     """Whether that block normalises by its statistics, or by each batch and with dropout."""
     augment_copies: int = 0  # m
@@ -103,6 +104,8 @@ class Ampere:
                 raise ValueError(f"{name} {value} must be 1 or more, or left out")
         if self.augment_copies < 0:
             raise ValueError(f"augment_copies {self.augment_copies} must be 0 or more")
+        if self.stop_device is not None and not self.aggregate_aux:
+            raise ValueError("stop_device goes by the loss of a∘d, so it needs a head for all: aggregate_aux: true")
         if self.consolidation != "pooled" and self.transfer == "stream":
             raise ValueError(f"consolidation: {self.consolidation} needs the whole pool, not transfer: stream")
 
@@ -119,6 +122,7 @@ class Ampere:
 
     async def device(self, me: Device) -> None:
         """Rounds on the local loss; then, once, all activations; then nothing more."""
+        local = False  # whether the block is its own
         while True:
             order: Train | Export = await newest(me, Train, Export)
             match order:
@@ -127,9 +131,10 @@ class Ampere:
                     await compute(me.block.train(me.batches(self.local_steps, self.local_epochs)))
                     own = not self.aggregate_aux or self.activations_from == "local"  # is needed again
                     d = me.block.weights(self.part) if own else me.block.take(self.part)
+                    local = self.activations_from == "local"
                     await send(SERVER, Trained(d, me.samples, t))
                 case Export(weights=d):
-                    if d is not None:
+                    if not local:
                         me.block.load(d)
                     await self.export(me)
                     return
@@ -187,40 +192,41 @@ class Ampere:
     async def collect(self, me: Server, d: Payload) -> tuple[Pool, int]:
         """Phase 2: every device's activations, once; answers with them and the steps that were taken meanwhile.
 
-        Who leaves is not waited for: its whole batches stay. Who comes only now is asked as well.
+        Who leaves is not waited for: its whole batches stay. Who comes, or is back and had sent none, is asked as well.
         """
-        order = Export(d if self.activations_from == "aggregated" else None)
-        while not (asked := set(me.present())):
+        order = Export(d)
+        while not (exporting := set(me.present())):
             await recv(Connected)
-        await broadcast(sorted(asked), order)
-        exporting, pool, done, rng = set(asked), me.pool(self.store), 0, me.rng("stream")
+        await broadcast(sorted(exporting), order)
+        pool, done, rng, gave = me.pool(self.store), 0, me.rng("stream"), set[int]()
+        samples = self.copies * sum(me.samples(k) for k in me.devices)
+        each = pool.steps(samples, me.batch)  # steps of an epoch, if everything arrives
+        most = (self.server_epochs or me.rounds or math.inf) * each
         while exporting:
+            while me.inbox.poll(Trained) is not None:
+                pass  # too late for phase 1
             message = me.inbox.poll(Activations, Exported, Disconnected, Connected)
-            if message is None and self.transfer == "stream" and len(pool) and done < self.steps(me):
+            if message is None and self.transfer == "stream" and len(pool) and done < most:
+                me.block.pace(done // each)
                 await compute(pool.step(me.block, pool.drawn(rng, me.batch)))
                 done += 1
                 continue
             match message or await recv(Activations, Exported, Disconnected, Connected):
                 case Activations(sender=k, values=z, labels=y):
+                    gave.add(k)
                     pool.add(k, z, y)
                 case Exported(sender=k) | Disconnected(device=k):
                     exporting.discard(k)
-                case Connected(device=k) if k not in asked:
-                    asked.add(k)
+                case Connected(device=k) if k not in gave:
                     exporting.add(k)
                     await send(k, order)
-        me.mark("coverage", len(pool) / (self.copies * sum(me.samples(k) for k in me.devices)))
+        me.mark("coverage", len(pool) / samples)
         return pool, done
 
     @property
     def copies(self) -> int:
         """How often each sample is exported."""
         return max(1, self.augment_copies)
-
-    def steps(self, me: Server) -> float:
-        """Steps of phase 3, if everything arrives."""
-        samples = self.copies * sum(me.samples(k) for k in me.devices)
-        return (self.server_epochs or me.rounds or math.inf) * math.ceil(samples / me.batch)
 
     async def train_server(self, me: Server, d: Payload, pool: Pool, done: int) -> None:
         """Phase 3: passes over the pool; `done` steps count towards them already."""
