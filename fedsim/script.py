@@ -427,9 +427,10 @@ class Scheduler(Protocol[D_contra, S_contra]):
     """A training system: two scripts and what it needs of the model. A frozen dataclass of its options.
 
     It may also say, as class attributes or properties: `local_loss`, that devices train through an auxiliary head;
-    `shared`, that one server block takes the batches of all devices, in the place of a copy each; `validates`, that
-    held-out results decide something. A method `buffered(job)` gives the samples whose activations the server may hold
-    at once; `check(training)` raises a `ValueError` for a way to train that the system cannot do with.
+    `shared`, that one server block takes the batches of all devices, in the place of a copy each; `takes_all`, that the
+    scenario's `selection` means nothing to it; `validates`, that held-out results decide something. A method
+    `buffered(job)` gives the samples whose activations the server may hold at once; `check(training)` raises a
+    `ValueError` for a way to train that the system cannot do with.
     """
 
     splits: ClassVar[bool]

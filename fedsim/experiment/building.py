@@ -81,11 +81,16 @@ class Study:
         return head_cost(self.assembly.model, cut, options, head.measure(network.block(0, cut)))
 
     def warnings(self) -> list[str]:
-        """What a reader should know before the run: a head that outweighs its device block."""
-        if self.assembly.head is None or self.assembly.cut is None:
-            return []
-        warning = self.head(self.assembly.cut).warning
-        return [] if warning is None else [warning]
+        """What to know before the run: a head that outweighs its device block, a key that changes nothing."""
+        found = []
+        if self.assembly.head is not None and self.assembly.cut is not None:
+            found.append(self.head(self.assembly.cut).warning)
+        if getattr(self.assembly.scheduler, "takes_all", False) and self.scenario.selection.kind != "all":
+            found.append(
+                f"selection: {self.scenario.selection.kind} changes nothing under {self.scenario.scheduler.name}, in "
+                "which all devices train all the time"
+            )
+        return [text for text in found if text is not None]
 
     def host(self) -> Host:
         """Whoever trains, with the network's initial weights; each call gives an independent one."""

@@ -49,16 +49,16 @@ class Job:
     drop_last: bool = False
     labels: Labels | None = None
 
+    def places(self, concurrency: int | None) -> int:
+        """How many devices train at the same time in an asynchronous system; by default those of a round."""
+        usual = self.participants if self.need is None else self.need
+        return min(usual if concurrency is None else concurrency, len(self.samples))
+
 
 def _labels(job: Job) -> Labels:
     if job.labels is None:
         raise ScriptError("a script asks for label counts, but its scheduler does not say needs_labels = True")
     return job.labels
-
-    def places(self, concurrency: int | None) -> int:
-        """How many devices train at the same time in an asynchronous system; by default those of a round."""
-        usual = self.participants if self.need is None else self.need
-        return min(usual if concurrency is None else concurrency, len(self.samples))
 
 
 class Inbox:

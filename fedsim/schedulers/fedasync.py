@@ -50,7 +50,8 @@ class FedAsync:
     rho: float = 0.0  # ρ
     """Weight of a term rho/2·‖w − w_t‖² in the local loss."""
     concurrency: int | None = None
-    """Devices that train at the same time, at most; the others sit out until it is their turn. By default all."""
+    """Devices that train at the same time, at most; the others sit out until it is their turn. By default as many as a
+    round of `selection` has."""
     local_steps: int | None = None  # H
     """Batches a device trains before it sends its model; by default whole passes over its data."""
     local_epochs: int = 1

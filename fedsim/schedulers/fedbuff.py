@@ -49,7 +49,8 @@ class FedBuff:
     """What the sum of s(τ)·Δ is divided by: the size of the buffer, so that old changes count for less even among
     themselves, or the sum of s(τ)."""
     concurrency: int | None = None  # M_c
-    """Devices that train at the same time, at most; the others sit out until it is their turn. By default all."""
+    """Devices that train at the same time, at most; the others sit out until it is their turn. By default as many as a
+    round of `selection` has."""
     local_steps: int | None = None  # H
     """Batches a device trains before it sends its change; by default whole passes over its data."""
     local_epochs: int = 1

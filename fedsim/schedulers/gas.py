@@ -76,7 +76,8 @@ class Gas:
     blocks: int | None = None
     """Device blocks that are averaged to the next one; by default as many as devices train at once."""
     concurrency: int | None = None
-    """Devices that train at the same time, at most; the others sit out until it is their turn. By default all."""
+    """Devices that train at the same time, at most; the others sit out until it is their turn. By default as many as a
+    round of `selection` has."""
     local_steps: int | None = None  # H
     """Batches of a device's turn; by default whole passes over its data."""
     local_epochs: int = 1
@@ -99,13 +100,9 @@ class Gas:
         """Whether the server has to know which labels devices hold."""
         return self.generate or self.adjust_logits
 
-    def at_once(self, devices: int) -> int:
-        """How many of so many devices train at the same time."""
-        return devices if self.concurrency is None else min(self.concurrency, devices)
-
     def buffered(self, job: Job) -> int:
         """Samples whose activations the server may hold."""
-        return (self.buffer or self.at_once(len(job.samples))) * job.batch
+        return (self.buffer or job.places(self.concurrency)) * job.batch
 
     # ------------------------------------------------------------------------------------------- device
 
@@ -143,7 +140,7 @@ class Gas:
     async def server(self, me: Server) -> None:
         """A gradient for every batch, a step of s for every Q of them, a new d for so many device blocks."""
         d, came, devices = me.initial, 0, len(me.devices)
-        at_once = self.at_once(devices)
+        at_once = me.job.places(self.concurrency)
         crew, turns = me.crew(self.concurrency), Turns()
         buffer, blocks = me.buffer(self.covariance, draws=self.generate), self.blocks or at_once
         mean = me.mean(range(blocks), "uniform")  # by order of arrival: a device may be in it twice

@@ -73,7 +73,8 @@ class Oafl:
     b: int = 4
     """Staleness up to which `hinge` takes nothing off."""
     concurrency: int | None = None
-    """Devices that train at the same time, at most; the others sit out until it is their turn. By default all."""
+    """Devices that train at the same time, at most; the others sit out until it is their turn. By default as many as a
+    round of `selection` has."""
     local_steps: int | None = None  # H
     """Batches a device trains before it sends its block; by default whole passes over its data."""
     local_epochs: int = 1
