@@ -7,6 +7,7 @@ well. Version 2 (section 3.2): it has one block, which all devices' batches trai
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import ClassVar, Literal
@@ -64,7 +65,8 @@ class SplitFed:
     version: Literal[1, 2] = 1
     """1: the server keeps a copy of its block a device, and averages the copies each round. 2: one block for all."""
     order: Literal["arrival", "device"] = "arrival"
-    """How version 2 serves: batches as they arrive, or a device's whole round at a time, devices in random order."""
+    """How version 2 serves: batches as they arrive, those of one moment in an order drawn for each round; or a device's
+    whole round at a time, devices in that order."""
     local_steps: int | None = None  # H
     """Batches a device trains in a round; by default whole passes over its data."""
     local_epochs: int = 1
@@ -124,8 +126,9 @@ class SplitFed:
             devices = me.mean(expected=chosen, weighting=self.weighting)
             servers = me.mean(expected=chosen, weighting=self.weighting, of="copies")
             with me.round(t, chosen) as barrier:
-                await broadcast(chosen, Train(d, t))
-                await self.serve(me, barrier, copies, devices, servers)
+                order = self.drawn(me, barrier)
+                await broadcast(order, Train(d, t))  # so that what then comes at the same moment comes in this order
+                await self.serve(me, barrier, copies, devices, servers, order if self.order == "device" else ())
                 for copy in copies.values():
                     copy.close()  # of those that were too late
                 if devices.members:
@@ -138,10 +141,18 @@ class SplitFed:
             me.publish(d, s)
 
     async def serve(
-        self, me: Server, barrier: Barrier, copies: dict[int, Learner], devices: Mean, servers: Mean
+        self,
+        me: Server,
+        barrier: Barrier,
+        copies: dict[int, Learner],
+        devices: Mean,
+        servers: Mean,
+        turns: Sequence[int],
     ) -> None:
-        """Train each batch on its device's copy, or all on one block, until the round is complete."""
-        turns = self.turns(me, barrier)
+        """Train each batch on its device's copy, or all on one block, until the round is complete.
+
+        With `turns`, one device after the other.
+        """
         while barrier.waiting:
             match await barrier.recv(Activations, Trained, source=turns[0] if turns else None):
                 case Activations(sender=k, values=z, labels=y) as batch if barrier.expects(batch):
@@ -162,9 +173,9 @@ class SplitFed:
                     continue  # of an earlier round, or of a device that left during this one
             turns = [k for k in turns if k in barrier.missing]
 
-    def turns(self, me: Server, barrier: Barrier) -> list[int]:
-        """Whose round is served first, second, …; nobody's, where batches are served as they arrive."""
-        if self.order == "arrival":
-            return []
+    def drawn(self, me: Server, barrier: Barrier) -> Sequence[int]:
+        """The devices of a round; where they share a block, in an order that is drawn for each round."""
+        if self.version == 1:
+            return barrier.chosen
         drawn = me.rng(f"order {barrier.number}").permutation(len(barrier.chosen))
         return [barrier.chosen[i] for i in drawn.tolist()]

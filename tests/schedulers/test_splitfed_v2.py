@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import groupby, pairwise
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 
@@ -145,6 +146,21 @@ def test_batches_are_served_as_they_arrive() -> None:
     arrived = sorted((t.arrived, t.number, t.source) for t in rows if t.role == "activations")
     assert consumed(outcome) == [source for _, _, source in arrived]
     assert len(list(groupby(consumed(outcome)))) > ROUNDS * DEVICES, "devices take turns within a round"
+
+
+def test_what_comes_at_the_same_moment_is_served_in_a_drawn_order() -> None:
+    """Equal devices at equal links: nobody is the first, or the last, of every round."""
+    base = toy(version2(local_steps=2), rounds=24)
+    group = replace(base.fleet.groups[0], count=DEVICES)
+    assembly = replace(base, fleet=replace(base.fleet, groups=(group,)), samples=np.full(DEVICES, 16))
+    outcome = simulate(assembly, learning=False)
+    rows = [Transfer(*row) for row in outcome.simulation.trace.transfers]
+    first = [t.arrived for t in rows if t.role == "activations"][:DEVICES]
+    assert len(set(first)) == 1, "they come at the same moment"
+    served = consumed(outcome)
+    rounds = [tuple(served[i : i + DEVICES]) for i in range(0, len(served), 2 * DEVICES)]
+    assert all(sorted(each) == list(range(DEVICES)) for each in rounds)
+    assert len({each[0] for each in rounds}) == len({each[-1] for each in rounds}) == DEVICES
 
 
 def test_a_device_at_a_time_in_random_order() -> None:
