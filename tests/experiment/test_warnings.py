@@ -1,0 +1,60 @@
+"""What a run says before it begins, and what `selection` is to systems without rounds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fedsim
+from fedsim.experiment.building import Study, build
+from fedsim.experiment.loading import load_scenario
+from fedsim.experiment.running import Watcher
+
+
+class Listener(Watcher):
+    """Keeps what it is told before the run."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def warn(self, text: str) -> None:
+        """Keep it."""
+        self.heard.append(text)
+
+
+def study(**updates: Any) -> Study:
+    """Twelve boards without learning, with changes."""
+    return build(load_scenario("twelve-boards", updates={"learning": False, **updates}))
+
+
+def test_a_heavy_head_is_said_before_the_run() -> None:
+    """Both costs, the limit and the ways out; once, and only for systems that train it."""
+    listener = Listener()
+    heavy: dict[str, Any] = {"auxiliary": {"kind": "scaled_layer", "ratio": 0.5}, "until": {"rounds": 1}}
+    fedsim.run("twelve-boards", learning=False, watcher=listener, **heavy)
+    (text,) = listener.heard
+    assert "times its device block's" in text
+    assert "choose a ratio below 0.5 or kind: linear or a later cut" in text
+    assert study(**heavy, scheduler="splitfed").warnings() == []
+    assert study(scheduler="ampere", auxiliary={"kind": "linear"}).warnings() == []
+
+
+def test_a_selection_that_changes_nothing_is_said() -> None:
+    """FedOptima takes all devices; systems with rounds, and those that train some at a time, go by the selection."""
+    few = {"selection": {"kind": "uniform", "count": 3}, "auxiliary": {"kind": "linear"}}
+    (text,) = study(**few, scheduler="fedoptima").warnings()
+    assert text == "selection: uniform changes nothing under fedoptima, in which all devices train all the time"
+    assert study(**few, scheduler="fedasync").warnings() == []
+    assert study(scheduler="fedoptima", auxiliary={"kind": "linear"}).warnings() == []
+
+
+def test_selection_says_how_many_devices_an_asynchronous_system_trains_at_once() -> None:
+    """Unless `concurrency` does."""
+    for scheduler, sitting_out in (
+        ({"name": "fedasync"}, 9),
+        ({"name": "fedasync", "concurrency": 5}, 7),
+        ({"name": "oafl"}, 9),
+    ):
+        few = {"selection": {"kind": "uniform", "count": 3}, "until": {"rounds": 1}}
+        run = fedsim.run("twelve-boards", learning=False, scheduler=scheduler, **few)
+        at_start = [mark for mark in run.trace.marks if mark[1:3] == (0, "benched")]
+        assert len(at_start) == sitting_out
