@@ -40,7 +40,7 @@ def test_a_heavy_head_is_said_before_the_run() -> None:
 
 def test_a_selection_that_changes_nothing_is_said() -> None:
     """FedOptima takes all devices; systems with rounds, and those that train some at a time, go by the selection."""
-    few = {"selection": {"kind": "uniform", "count": 3}, "auxiliary": {"kind": "linear"}}
+    few: dict[str, Any] = {"selection": {"kind": "uniform", "count": 3}, "auxiliary": {"kind": "linear"}}
     (text,) = study(**few, scheduler="fedoptima").warnings()
     assert text == "selection: uniform changes nothing under fedoptima, in which all devices train all the time"
     assert study(**few, scheduler="fedasync").warnings() == []
@@ -54,7 +54,7 @@ def test_selection_says_how_many_devices_an_asynchronous_system_trains_at_once()
         ({"name": "fedasync", "concurrency": 5}, 7),
         ({"name": "oafl"}, 9),
     ):
-        few = {"selection": {"kind": "uniform", "count": 3}, "until": {"rounds": 1}}
+        few: dict[str, Any] = {"selection": {"kind": "uniform", "count": 3}, "until": {"rounds": 1}}
         run = fedsim.run("twelve-boards", learning=False, scheduler=scheduler, **few)
         at_start = [mark for mark in run.trace.marks if mark[1:3] == (0, "benched")]
         assert len(at_start) == sitting_out
