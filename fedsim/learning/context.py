@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fedsim import seeds
 from fedsim.errors import ScriptError
+from fedsim.learning.aligning import Alignment
 from fedsim.learning.crew import Crew
 from fedsim.learning.generating import Buffer, Covariance
 from fedsim.learning.labelling import Labels
@@ -357,6 +358,10 @@ class Server:
             ScriptError: it draws, but the scheduler does not say `needs_labels`.
         """
         return Buffer(self._node, covariance, _labels(self._job).held() if draws else ())
+
+    def alignment(self, keep: int) -> Alignment:
+        """Heads of devices that are fitted to the server block, on the last `keep` samples of each."""
+        return Alignment(self._node, self._plan, self.block, keep)
 
     def pool(self, store: Store = "ram") -> Pool:
         """A pool for activations."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Final, Literal
 
 from fedsim.costs import Cost, OpClass, Operator, Phase
-from fedsim.learning.learners import Node, batch_size, meta_of
+from fedsim.learning.learners import Learner, Node, batch_size, meta_of
 from fedsim.payload.meta import ITEM_BYTES
 from fedsim.script import Part, Payload, Work
 
@@ -96,6 +96,15 @@ class Buffer:
         args = (whole, missing, self._draws)
         command = self._node.command(self._number, "buffer.replenish", *args, output=z, holds=holds)
         return Work(command, (self._part(rows, missing, size, item, whole=whole),), z)
+
+    def step(self, block: Learner, activations: Payload) -> Work[None]:
+        """A step of a block on what `joined` or `replenished` gave; the buffer is empty then.
+
+        Drawn samples cost what others do, but do not count as samples that were trained.
+        """
+        real = sum(batch_size(z) for _, z, _ in self._batches)
+        work = block.step(activations, self.labels())
+        return replace(work, parts=tuple(replace(part, samples=real) for part in work.parts))
 
     def labels(self) -> Payload:
         """The labels of what was asked for last; the buffer is empty then."""

@@ -124,6 +124,10 @@ class Learner:
         if round is not None:
             self.pace(round)
 
+    def adopt(self, head: Payload) -> None:
+        """Take over a head, and go on with everything else as it is, the optimizer's state included."""
+        self._node.queue(self.number, "adopt", head)
+
     def pace(self, round: int) -> None:
         """Train at the learning rate of `round` from now on."""
         self._round = round
@@ -195,6 +199,15 @@ class Learner:
         z = self._node.payload(self.plan.activations(batch.size))
         command = self._node.command(self.number, "local_step", batch, output=z, holds=self._computing())
         return Work(command, (self.plan.train_part(batch.size),), z)
+
+    def estimated_step(self, batch: Batch) -> Work[Payload]:
+        """A step of the block alone on a batch, by the gradient that its head, which is not trained, gives.
+
+        Answers with the activations of its forward.
+        """
+        z = self._node.payload(self.plan.activations(batch.size))
+        command = self._node.command(self.number, "estimated_step", batch, output=z, holds=self._computing())
+        return Work(command, (self.plan.estimate_part(batch.size),), z)
 
     def infer(
         self,
@@ -278,7 +291,7 @@ class Learner:
         size = batch_size(activations)
         gradient, args = self._node.payload(self.plan.gradients(size)), (activations, labels, tuple(shares))
         command = self._node.command(self.number, "gradient", *args, output=gradient, holds=self._computing())
-        return Work(command, (self.plan.gradient_part(size),), gradient)
+        return Work(command, (replace(self.plan.gradient_part(size), samples=0),), gradient)
 
 
 def batch_size(payload: Payload) -> int:

@@ -45,6 +45,16 @@ def _state(units: Iterable[UnitMeasure]) -> tuple[Shape, ...]:
     return (*(s for unit in units for s in unit.parameters), *(s for unit in units for s in unit.buffers))
 
 
+def optimizer_kernels(
+    units: Iterable[UnitMeasure], values: Iterable[int], dtype: str, macs: int = 0
+) -> tuple[Operator, ...]:
+    """Kernels over all parameters of `units`, each of which reads or writes so many values a parameter."""
+    shapes = [shape for unit in units for shape in unit.parameters]
+    nbytes = sum(shape.elements for shape in shapes) * ITEM_BYTES[dtype]
+    kinds = OpClass.OPTIMIZER, Phase.OPTIMIZER
+    return tuple(Operator(*kinds, macs, each * nbytes, tensors=len(shapes)) for each in values)
+
+
 class BlockPlan:
     """Units `first` up to, not including, `last` of a model, with an auxiliary head behind them where there is one.
 
@@ -100,6 +110,7 @@ class BlockPlan:
         self.backward_part = cache(self._backward_part)
         self.infer_part = cache(self._infer_part)
         self.gradient_part = cache(self._gradient_part)
+        self.estimate_part = cache(self._estimate_part)
         self.activations = cache(self._activations)
         self.gradients = cache(self._gradients)
 
@@ -164,9 +175,7 @@ class BlockPlan:
 
     def _kernels(self, values: Iterable[int], macs: int = 0) -> tuple[Operator, ...]:
         """Kernels over all parameters, each of which reads or writes so many values a parameter."""
-        tensors = len(self.parameters.shapes)
-        kinds = OpClass.OPTIMIZER, Phase.OPTIMIZER
-        return tuple(Operator(*kinds, macs, each * self._value_bytes, tensors=tensors) for each in values)
+        return optimizer_kernels(self.units, values, self.model.dtype, macs)
 
     def _step(self, batch: int) -> Cost:
         return self._cost(self._kernels(self.training.optimizer.kernels), batch)
@@ -198,6 +207,15 @@ class BlockPlan:
         assert self.has_loss
         cost = total((self._forward(batch), self.loss_cost(batch), self._backward(batch, to_input=True)))
         return Part("gradient", cost, batch, self._training_memory(batch, to_input=True))
+
+    def _estimate_part(self, batch: int) -> Part:
+        """A step of the block alone, by the gradient that the head, which is not trained, gives at its activations."""
+        trunk, ends, dtype = self.units[: self.trunk], self.units[self.trunk :], self.model.dtype
+        operators = [op.at(batch) for unit in ends for op in unit.backward_frozen]
+        operators += backward_cost(trunk, batch, to_input=not self.raw_input).operators
+        operators += optimizer_kernels(trunk, self.training.optimizer.kernels, dtype)
+        cost = total((self._forward(batch), self.loss_cost(batch), self._cost(operators, batch)))
+        return Part("step", cost, batch, self._training_memory(batch, to_input=not self.raw_input))
 
     def _infer_part(self, batch: int) -> Part:
         """Forward through the block without its head and without a backward to come: two neighbours are in memory."""

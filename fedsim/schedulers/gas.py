@@ -181,7 +181,7 @@ class Gas:
         """A step on what is in the buffer, and on what is drawn beside it."""
         z = await compute(buffer.replenished(me.batch)) if self.generate else buffer.joined()
         sources = buffer.sources
-        await compute(me.block.step(z, buffer.labels()))
+        await compute(buffer.step(me.block, z))
         for k in sources:
             me.consumed(k)
 

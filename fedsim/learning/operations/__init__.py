@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from fedsim.learning.core import Operation
-from fedsim.learning.operations import averaging, controlling, generating, holding, merging, pooling, stepping
+from fedsim.learning.operations import aligning, averaging, controlling, generating, holding, merging, pooling, stepping
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
     **holding.METHODS,
@@ -16,5 +16,6 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     **pooling.METHODS,
     **merging.METHODS,
     **generating.METHODS,
+    **aligning.METHODS,
 }
 """By the method that a command names."""

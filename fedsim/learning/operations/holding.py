@@ -33,7 +33,12 @@ def _filled(core: Core, node: int, learner: int, part: FlatTensors) -> FlatTenso
     """A learner's weights with a part of them overwritten; its initial ones, where it is closed."""
     trainee = core.learners[node, learner]
     closed = trainee.instance is None and trainee.source is None
-    made = (trainee.block.initial if closed else core.weights(node, learner)).clone()
+    return overwritten(trainee.block.initial if closed else core.weights(node, learner), part)
+
+
+def overwritten(value: FlatTensors, part: FlatTensors) -> FlatTensors:
+    """A copy of weights with those of a part of them in their place."""
+    made = value.clone()
     mine = made.named()
     for name, tensor in part.named().items():
         mine[name].copy_(tensor)
