@@ -67,6 +67,7 @@ class Study:
             assembly.training.batch,
             copies,
             0 if buffered is None else buffered(assembly.job()),
+            getattr(scheduler, "micro_batches", 1),
         )
 
     def head(self, cut: int) -> HeadCost:

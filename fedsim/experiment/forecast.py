@@ -53,13 +53,16 @@ class Need:
         return self.total <= self.usable
 
 
-def device_need(machine: Machine, plan: BlockPlan, batch: int) -> Need:
-    """The memory of a device that trains a block, or the whole model, at a batch size."""
+def device_need(machine: Machine, plan: BlockPlan, batch: int, forwards: int = 1) -> Need:
+    """The memory of a device that trains a block, or the whole model, at a batch size.
+
+    Where the server sends gradients, `forwards` of `batch` samples each come before the first backward.
+    """
     if plan.has_loss:
         step = plan.train_part(batch).memory
-    else:  # the forward leaves something for the backward, which gets a gradient beside it
+    else:  # each forward leaves something for its backward, which gets a gradient beside it
         forward, backward = plan.forward_part(batch), plan.backward_part(batch)
-        step = max(forward.memory, forward.keeps + backward.memory)
+        step = max(forward.memory - forward.keeps, backward.memory) + forwards * forward.keeps
     held = plan.state_bytes + plan.warm_bytes
     return Need(machine.id, process_bytes(machine), held, step, round(machine.memory.usable))
 
@@ -86,15 +89,17 @@ def needs(
     batch: int,
     copies: int,
     buffered: int = 0,
+    micro_batches: int = 1,
 ) -> tuple[Need, ...]:
     """The memory of each group's devices, of the one with the largest batch, and of the server, which comes last."""
     plan = blocks[DEVICE] if DEVICE in blocks else blocks[MODEL]
+    part = max(1, batch // micro_batches)
     found = []
     for index, group in enumerate(fleet.groups):
         numbers = fleet.numbers(index)
-        largest = int(samples[numbers.start : numbers.stop].max())
-        found.append(device_need(group.machine, plan, min(batch, largest)))
-    return (*found, server_need(fleet.server, blocks, min(batch, int(samples.max())), copies, buffered))
+        size = min(batch, int(samples[numbers.start : numbers.stop].max()))
+        found.append(device_need(group.machine, plan, min(part, size), max(1, size // part)))
+    return (*found, server_need(fleet.server, blocks, min(part, int(samples.max())), copies, buffered))
 
 
 def shortage(need: Need) -> str:

@@ -29,6 +29,7 @@ from fedsim.network.topology import AccessPoint, NetworkOptions
 from fedsim.scenario import dump
 from fedsim.schedulers.pipar import PiPar
 from fedsim.schedulers.splitfed import SplitFed
+from fedsim.script import SERVER
 from fedsim.simulation import Limits
 from fedsim.testing import toy
 from tests.experiment.toys import TOY
@@ -284,6 +285,25 @@ def test_an_assembly_is_planned_when_it_is_made() -> None:
     other = SplitFed()
     assert replace(assembly, scheduler=other).scheduler is other
     assert replace(assembly, scheduler=PiPar(micro_batches=5)).scheduler.micro_batches == 5
+
+
+@pytest.mark.parametrize("number", [1, 4, 16])
+def test_memory_is_that_of_all_micro_batches(number: int) -> None:
+    """M' activation sets on a device, one micro-batch at a time on the server; never more than a run then takes."""
+    made = built({"name": "pipar", "micro_batches": number})
+    blocks, b = made.assembly.blocks(), 16 // number
+    forward, backward = blocks["device"].forward_part(b), blocks["device"].backward_part(b)
+    first, *_, server = made.needs()
+    assert first.step == max(
+        (number - 1) * forward.keeps + forward.memory,
+        number * forward.keeps + backward.memory,
+    )
+    assert server.step == blocks["server"].train_part(b).memory
+    simulation = made.assembly.simulation()
+    simulation.run()
+    peaks = {mark[0]: mark[3] for mark in simulation.trace.marks if mark[2] == "memory.peak"}
+    assert peaks[0] >= first.total
+    assert peaks[SERVER] >= server.total
 
 
 def test_check_shows_what_the_profiler_found(capsys: pytest.CaptureFixture[str]) -> None:
