@@ -98,6 +98,62 @@ def test_a_mailbox_gives_what_a_linear_scan_gives(actions: list[Any]) -> None:
         assert box.waiting() == {name: names.count(name) for name in sorted(set(names))}
 
 
+LOOKS = st.one_of(
+    st.tuples(st.sampled_from(["put", "bring", "drop"]), st.sampled_from([A, B]), st.integers(0, 3)),
+    st.tuples(st.sampled_from(["take", "ranked", "arrived"]), st.sampled_from([A, B]), st.just(0)),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(LOOKS, max_size=50))
+def test_what_has_arrived_is_told_once(actions: list[Any]) -> None:
+    """Whether it waits, was taken or refused meanwhile, or never had to wait; the first time, of those that wait."""
+    box, scan = Mailbox(), Scan()
+    fresh: dict[Any, list[Message]] = {}
+
+    def key(m: Any) -> int:
+        return int(m.sender)
+
+    for number, (action, kind, sender) in enumerate(actions):
+        match action:
+            case "put" | "bring":
+                message = kind(number, sender=sender)
+                if kind in fresh:
+                    fresh[kind].append(message)
+                if action == "put":
+                    box.put(message)
+                    scan.put(message)
+                else:
+                    box.note(message)  # it goes to a script that waits for it
+            case "drop":
+                waiting = [m for m in scan.waiting if type(m) is kind and m.sender == sender]
+                for message in waiting[1:2] or waiting[:1]:
+                    assert box.drop(message)
+                    assert not box.drop(message)
+                    scan.waiting = [m for m in scan.waiting if m is not message]
+            case "arrived":
+                expected = fresh.get(kind, [m for m in scan.waiting if type(m) is kind])
+                found = box.arrived(kind)
+                assert [id(m) for m in found] == [id(m) for m in expected]
+                fresh[kind] = []
+            case _:
+                by = key if action == "ranked" else None
+                assert box.take((kind,), by=by) is scan.take((kind,), by=by)
+
+
+def test_refusing_looks_for_the_very_message() -> None:
+    """Equal ones are others, and one that was taken, or never came, is not there."""
+    box = Mailbox()
+    one, other = A(1, sender=2), A(1, sender=2)
+    assert not box.drop(one)
+    box.put(one)
+    box.put(other)
+    assert box.drop(other)
+    assert box.take((A,)) is one
+    assert not box.drop(one)
+    assert box.waiting() == {}
+
+
 def test_equal_keys_go_by_arrival() -> None:
     """Across classes, and when a key has grown to be equal."""
     grown = {0: 0, 1: 1}
@@ -203,6 +259,11 @@ def test_a_message_that_was_taken_is_not_kept_alive() -> None:
     box.take((Heavy,), by=key)
     seen = weakref.ref(box.take((Heavy,)) or box)
     assert seen() is None
+    (last,) = box.arrived(Heavy)
+    refused = weakref.ref(last)
+    box.drop(last)
+    del last
+    assert refused() is None
 
 
 @pytest.mark.slow
