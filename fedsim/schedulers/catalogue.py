@@ -13,6 +13,7 @@ from fedsim.schedulers.fedavg import FedAvg
 from fedsim.schedulers.fedbuff import FedBuff
 from fedsim.schedulers.fedoptima import FedOptima
 from fedsim.schedulers.fedprox import FedProx
+from fedsim.schedulers.fsl_sage import FslSage
 from fedsim.schedulers.gas import Gas
 from fedsim.schedulers.locsplitfed import LocSplitFed
 from fedsim.schedulers.mergesfl import MergeSFL
@@ -37,4 +38,5 @@ SCHEDULERS: Final[Mapping[str, type[Any]]] = {
     "mergesfl": MergeSFL,
     "ecofed": EcoFed,
     "gas": Gas,
+    "fsl_sage": FslSage,
 }
