@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import shutil
 import signal
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
@@ -127,12 +128,37 @@ def _run(cell: Cell, orders: Orders, watcher: Watcher) -> Ran:
 
 
 def _in_parallel(cells: Sequence[Cell], orders: Orders, jobs: int, follower: Follower) -> Iterator[Ran]:
-    """Fresh processes, so that nothing but the cell decides what comes out."""
+    """Fresh processes, so that nothing but the cell decides what comes out.
+
+    A process that is killed takes the others along. What they had not finished runs again, one at a time: if memory is
+    short there is more of it then, and a cell that costs its process even so is known.
+    """
     try:
         pickle.dumps((cells, orders))
     except Exception as error:  # what cannot be pickled says so in many ways
         text = "a scheduler, model or data set cannot be sent to another process"
         raise UserError(f"{text} ({error}); name it as module:Class, or use one job") from error
+    left, note = list(cells), ""
+    while left and not follower.stopped:
+        lost: set[str] = set()
+        for ran in _shared(left, orders, jobs, follower, lost):
+            yield replace(ran, remarks=(*ran.remarks, note)) if note else ran
+            note = ""
+        left = [cell for cell in left if cell.name in lost]
+        if left and jobs == 1:  # they went in their order, so it was the first
+            guilty = left.pop(0)
+            reason = "its process was killed, perhaps for want of memory"
+            yield Ran(Outcome(guilty.label, guilty.seed, "failed", reason=reason))
+        elif left:
+            note = "a process was killed, perhaps for want of memory, and from here on one ran alone; use fewer jobs"
+        for cell in left:
+            if orders.folder is not None:
+                shutil.rmtree(orders.folder / cell.name, ignore_errors=True)
+        jobs = 1
+
+
+def _shared(cells: Sequence[Cell], orders: Orders, jobs: int, follower: Follower, lost: set[str]) -> Iterator[Ran]:
+    """Run the cells in so many processes; the names of those that a killed process took along are added to `lost`."""
     context = multiprocessing.get_context("spawn")
     end, going_on = context.Pipe(duplex=False)  # an event would hang where one of those that wait was killed
     with ExitStack() as stack:
@@ -140,27 +166,29 @@ def _in_parallel(cells: Sequence[Cell], orders: Orders, jobs: int, follower: Fol
         stack.callback(end.close)
         stack.callback(pool.shutdown, cancel_futures=True)
         stack.callback(going_on.close)  # first of these, so that whoever leaves does not wait for long runs
+        futures: dict[Future[Ran | None], Cell] = {}
         with _interrupts_held():
-            futures = {pool.submit(_work, cell, orders): cell for cell in cells}
-        left: set[Future[Ran | None]] = set(futures)
+            for cell in cells:
+                try:
+                    futures[pool.submit(_work, cell, orders)] = cell
+                except BrokenProcessPool:
+                    lost.add(cell.name)
+        left = set(futures)
         while left:
             done, left = wait(left, timeout=_LOOK, return_when=FIRST_COMPLETED)
-            yield from (ran for future in done for ran in _result(futures[future], future))
+            for future in done:
+                try:
+                    ran = future.result()
+                except CancelledError:
+                    continue
+                except BrokenProcessPool:
+                    lost.add(futures[future].name)
+                    continue
+                if ran is not None:
+                    yield ran
             if follower.stopped and not going_on.closed:
                 going_on.close()
                 pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _result(cell: Cell, future: Future[Ran | None]) -> Iterator[Ran]:
-    try:
-        found = future.result()
-        if found is not None:
-            yield found
-    except CancelledError:
-        return
-    except BrokenProcessPool:
-        reason = "a process was killed, perhaps for want of memory; use fewer jobs"
-        yield Ran(Outcome(cell.label, cell.seed, "failed", reason=reason))
 
 
 @contextmanager
@@ -177,7 +205,7 @@ _process: tuple[Follower, ExitStack] | None = None  # of a process that works on
 
 
 def _settle(end: Connection) -> None:
-    """Begin a process of `_in_parallel`, which stops when the other end of the pipe is closed or its owner is gone."""
+    """Begin a process of `_shared`, which stops when the other end of the pipe is closed or its owner is gone."""
     global _process  # noqa: PLW0603 - a pool gives its initializer no other place
     stack = ExitStack()
     stack.enter_context(data_kept())

@@ -18,12 +18,13 @@ from typing import Any, Final
 from fedsim.documents.problems import dotted
 from fedsim.documents.reading import Unreadable, read
 from fedsim.errors import UserError, shown
+from fedsim.experiment.building import build
 from fedsim.experiment.contest import Cell, Contest
 from fedsim.experiment.output import SCENARIO, fresh, reason, writing
 from fedsim.report import RunFolder, read_run, read_summary, summarise, write_comparison, write_summary
 from fedsim.report.comparison import Grid
 from fedsim.report.folder import SUMMARY, TRACE
-from fedsim.scenario import dump
+from fedsim.scenario import Scenario, dump
 
 DOCUMENT: Final = "comparison.json"
 TABLE: Final = "comparison.csv"
@@ -41,7 +42,7 @@ class Collection:
         """The run folder of a cell."""
         return self.folder / cell.name
 
-    def kept(self, cell: Cell, targets: Sequence[float]) -> dict[str, Any] | None:
+    def kept(self, cell: Cell, targets: Sequence[float], objects: Mapping[str, Any]) -> dict[str, Any] | None:
         """The summary of a cell that is done already; of one that is not, the folder is cleared.
 
         Targets that the run was not asked for are looked up in its trace.
@@ -53,7 +54,7 @@ class Collection:
         try:
             if not folder.exists() or not any(folder.iterdir()):
                 return None
-            _check_same(folder, cell)
+            _check_same(folder, cell, objects)
             summary = read_summary(folder) if (folder / SUMMARY).is_file() and (folder / TRACE).is_file() else {}
             if summary.get("status") != "done":
                 shutil.rmtree(folder)
@@ -149,19 +150,23 @@ def _check_document(folder: Path, contest: Contest) -> None:
         raise UserError(f"--out {folder} holds the comparison of another scenario: {other}; {way_out}")
 
 
-def _check_same(folder: Path, cell: Cell) -> None:
-    """Refuse a run folder with another scenario than the cell's; a cut that was chosen for it may be any."""
+def _check_same(folder: Path, cell: Cell, objects: Mapping[str, Any]) -> None:
+    """Refuse a run folder with another scenario than the cell's, or than what that comes to where it says `auto`."""
     way_out = "choose another folder with --out, or another label"
     try:
         found, _ = read((folder / SCENARIO).read_text(encoding="utf-8"), "scenario")
     except (FileNotFoundError, UnicodeDecodeError, Unreadable) as error:
         raise UserError(f"{folder} is in the way and is no run of this comparison; {way_out}") from error
-    wanted, _ = read(dump(cell.scenario), "scenario")
-    if cell.scenario.model.cut == "auto" and isinstance(found, dict) and isinstance(found.get("model"), dict):
-        found["model"]["cut"] = "auto"
-    other = _difference(found, wanted)
+    other = _difference(found, _plain(cell.scenario))
+    if other is not None:
+        other = _difference(found, _plain(build(cell.scenario, objects).scenario))
     if other is not None:
         raise UserError(f"{folder} holds another run: {other}; {way_out}")
+
+
+def _plain(scenario: Scenario) -> Any:
+    """A scenario as a run folder has it."""
+    return read(dump(scenario), "scenario")[0]
 
 
 def _difference(found: Any, wanted: Any, path: tuple[str | int, ...] = ()) -> str | None:

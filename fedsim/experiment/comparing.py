@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,10 +168,8 @@ def _compared(
     notes: Sequence[str],
 ) -> Comparison:
     ran: dict[tuple[str, int], Ran] = {(label, contest.seeds[0]): one for label, one in refused.items()}
-    for cell in contest.cells:
-        summary = None if place is None or (cell.label, cell.seed) in ran else place.kept(cell, targets)
-        if summary is not None:
-            ran[cell.label, cell.seed] = Ran(Outcome(cell.label, cell.seed, "done", summary))
+    if place is not None:
+        ran |= _kept(contest, place, targets, but=ran.keys())
     left = [cell for cell in contest.cells if (cell.label, cell.seed) not in ran]
     if place is not None:
         place.write(_document(contest, _table(contest, ran, baseline), targets, "running"))
@@ -193,6 +191,20 @@ def _compared(
     ]
     traces = tuple(dict.fromkeys(one.trace for one in ran.values() if one.trace))
     return Comparison(document, table, orders.folder, tuple(notes), traces)
+
+
+def _kept(
+    contest: Contest, place: Collection, targets: Sequence[float], but: Set[tuple[str, int]]
+) -> dict[tuple[str, int], Ran]:
+    """The cells that are done already; those in `but` are not looked for."""
+    found: dict[tuple[str, int], Ran] = {}
+    with data_kept():
+        for cell in contest.cells:
+            key = cell.label, cell.seed
+            summary = None if key in but else place.kept(cell, targets, contest.objects)
+            if summary is not None:
+                found[key] = Ran(Outcome(*key, "done", summary))
+    return found
 
 
 def _table(contest: Contest, ran: Mapping[tuple[str, int], Ran], baseline: str) -> Table:

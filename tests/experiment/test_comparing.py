@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -202,13 +203,21 @@ def test_started_again_it_keeps_what_is_done(tmp_path: Path) -> None:
     assert len(more.told) == 6
 
 
-def test_a_cut_that_was_chosen_is_found_again(tmp_path: Path) -> None:
-    """The run folder has the number, the comparison's scenario says `auto`."""
+def test_what_was_chosen_for_a_run_is_found_again(tmp_path: Path) -> None:
+    """The run folder has numbers where the comparison's scenario says `auto`: they have to be those it comes to."""
     auto = {**OFF, "model": {**TOY["model"], "cut": "auto"}}
+    out = tmp_path / "c"
     for _ in range(2):
         log = Log()
-        assert fedsim.compare(auto, ["splitfed"], out=tmp_path / "c", follower=log).status == "done"
+        assert fedsim.compare(auto, ["splitfed", "pipar"], out=out, follower=log).status == "done"
     assert log.ran == []
+    path = out / "pipar-seed3/scenario.yaml"
+    assert "cut: auto" not in path.read_text()
+    path.write_text(re.sub("micro_batches: [0-9]+", "micro_batches: 77", path.read_text()))
+    with pytest.raises(
+        UserError, match=r"pipar-seed3 holds another run: scheduler.micro_batches is 77 there and \d+ here"
+    ):
+        fedsim.compare(auto, ["pipar"], out=out)
 
 
 def test_a_new_target_is_looked_up_in_runs_that_are_done(tmp_path: Path) -> None:
@@ -423,11 +432,15 @@ class Dies(Waits):
 
 @pytest.mark.usefixtures("_importable")
 def test_a_process_that_is_killed(tmp_path: Path) -> None:
-    """Its cells have failed, with a reason; the comparison ends."""
-    found = fedsim.compare(OFF, {"dies": f"{__name__}:Dies", "fedavg": "fedavg"}, jobs=2, out=tmp_path / "c")
-    assert states(found)["dies", 3] == "failed"
-    reason = found.summary["cells"][0]["reason"]
-    assert reason == "a process was killed, perhaps for want of memory; use fewer jobs"
+    """Its cell has failed, with a reason; those that it took along run again, one at a time, and a note says so."""
+    schedulers = {"dies": f"{__name__}:Dies", "fedavg": "fedavg", "splitfed": "splitfed"}
+    log = Log()
+    found = fedsim.compare(OFF, schedulers, jobs=2, out=tmp_path / "c", follower=log)
+    assert list(states(found).values()) == ["failed", "done", "done"]
+    assert found.summary["cells"][0]["reason"] == "its process was killed, perhaps for want of memory"
+    assert figures(found)[1:] == figures(fedsim.compare(OFF, ["fedavg", "splitfed"]))
+    assert any("from here on one ran alone; use fewer jobs" in note for note in found.notes)
+    assert sorted(told[0] for told in log.told) == sorted(schedulers), "each once"
 
 
 def test_what_cannot_be_sent_to_another_process() -> None:
