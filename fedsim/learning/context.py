@@ -155,14 +155,6 @@ class Device:
                 self._epoch, self._start = self._epoch + 1, 0
         return tuple(taken)
 
-    def tally(self, batch: Batch) -> tuple[int, ...]:
-        """How many samples of each class a batch has, for schedulers that say `needs_labels`.
-
-        Raises:
-            ScriptError: the scheduler does not say so.
-        """
-        return _labels(self._job).tally(self._job.seed, self.number, batch)
-
     def put_back(self, batches: Sequence[Batch]) -> None:
         """Take back the last of the batches that were given out, since they have not been trained: they come next."""
         if batches:
@@ -259,6 +251,14 @@ class Server:
             ScriptError: the scheduler does not say so.
         """
         return _labels(self._job).counts(device)
+
+    def tally(self, device: int, batch: Batch) -> tuple[int, ...]:
+        """How many samples of each class a device's batch has, for schedulers that say `needs_labels`.
+
+        Raises:
+            ScriptError: the scheduler does not say so.
+        """
+        return _labels(self._job).tally(self._job.seed, device, batch)
 
     def rng(self, purpose: str) -> np.random.Generator:
         """A generator of the server's own for a purpose; the same for the same seed."""

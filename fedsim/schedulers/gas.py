@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from fedsim.learning.context import Device, Job, Server
 from fedsim.learning.generating import Buffer, Covariance
-from fedsim.learning.learners import Batch
+from fedsim.learning.learners import Batch, batch_size
 from fedsim.schedulers.options import check_concurrency, check_local
 from fedsim.schedulers.turns import Turns
 from fedsim.script import SERVER, Connected, Disconnected, Message, Payload, Role, compute, recv, send
@@ -33,13 +33,14 @@ class Block(Message):
 
 @dataclass(frozen=True, slots=True)
 class Activations(Message):
-    """Device to server: a batch's activations at the cut, its labels, and how many of each label there are."""
+    """Device to server: a batch's activations at the cut, its labels, and which samples of which pass they are of."""
 
     role: ClassVar[Role] = Role.ACTIVATIONS
     values: Payload  # z
     labels: Payload  # y
     turn: int
-    tally: tuple[int, ...]
+    epoch: int
+    start: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +126,7 @@ class Gas:
     async def step(self, me: Device, batch: Batch, turn: int) -> Block | None:
         """One batch: forward, wait for the gradient, backward."""
         z = await compute(me.block.forward(batch))
-        tally = me.tally(batch) if self.generate else ()
-        await send(SERVER, Activations(z, me.block.labels(batch), turn, tally))
+        await send(SERVER, Activations(z, me.block.labels(batch), turn, batch.epoch, batch.start))
         while True:
             match await recv(Gradient, Block):
                 case Block() as other:
@@ -153,7 +153,7 @@ class Gas:
                     if turns.number.get(k) == batch.turn:
                         g = await compute(me.block.gradient(z, y, self.shares(me, k)))
                         await send(k, Gradient(g, batch.turn))
-                    buffer.add(k, z, y, batch.tally, turns.weigh(k))
+                    buffer.add(k, z, y, self.tally(me, batch), turns.weigh(k))
                     if len(buffer) == (self.buffer or at_once):
                         await self.train_server(me, buffer)
                         turns.steps += 1
@@ -184,6 +184,11 @@ class Gas:
         await compute(buffer.step(me.block, z))
         for k in sources:
             me.consumed(k)
+
+    def tally(self, me: Server, batch: Activations) -> tuple[int, ...]:
+        """How many of each label a batch has; nothing, where nobody draws."""
+        which = Batch(batch.epoch, batch.start, batch_size(batch.values))
+        return me.tally(batch.sender, which) if self.generate else ()
 
     def shares(self, me: Server, device: int) -> tuple[float, ...]:
         """Of each label in a device's data; nothing, where logits are not adjusted."""

@@ -380,10 +380,10 @@ def test_what_was_consumed_is_what_steps_were_taken_on() -> None:
 
 
 def activations(k: int, turn: int, size: int = 8) -> Activations:
-    """A batch of a device, all of label 0."""
+    """A device's first batch."""
     plan = toy(Gas()).blocks()[DEVICE]
     z, y = Payload(k, 1, plan.activations(size)), Payload(k, 2, plan.labels(size))
-    return Activations(z, y, turn, (size, 0, 0), sender=k)
+    return Activations(z, y, turn, 0, 0, sender=k)
 
 
 def trained(k: int, turn: int) -> Trained:
