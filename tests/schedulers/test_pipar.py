@@ -14,14 +14,14 @@ from fedsim.experiment.fleet import process_bytes
 from fedsim.hardware.links import load_link
 from fedsim.hardware.machines import machine
 from fedsim.learning.learners import Batch
-from fedsim.learning.optimizers import Sgd
+from fedsim.learning.optimizers import Schedule, Sgd
 from fedsim.models.options import Mlp
 from fedsim.report import summarise
-from fedsim.schedulers.pipar import Gradient, PiPar
+from fedsim.schedulers.pipar import Activations, Gradient, PiPar
 from fedsim.schedulers.splitfed import SplitFed, Train
-from fedsim.script import SERVER, Compute, Payload, Send
+from fedsim.script import SERVER, Compute, Disconnected, Payload, Recv, Send
 from fedsim.simulation import Ending, Fault
-from fedsim.testing import DEVICES, Outcome, by_hand, check_scheduler, simulate, toy
+from fedsim.testing import DEVICES, Outcome, Steps, by_hand, check_scheduler, simulate, toy
 from fedsim.trace import Span, Transfer
 from tests.learning.test_oracles import centralised
 from tests.learning.toys import Federation, bits, furthest
@@ -67,11 +67,23 @@ def test_one_micro_batch_is_splitfed(local: dict[str, Any], more: dict[str, Any]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", [Sgd(lr=0.05), Sgd(lr=0.02, momentum=0.9, weight_decay=0.01)], ids=str)
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        Sgd(lr=0.05),
+        Sgd(lr=0.02, momentum=0.9, weight_decay=0.01),
+        Sgd(lr=0.1, schedule=Schedule(kind="exponential", factor=0.5)),
+    ],
+    ids=["plain", "momentum", "schedule"],
+)
 def test_one_micro_batch_is_splitfed_with_batch_norm(optimizer: Sgd) -> None:
-    """Bitwise in float32."""
+    """Bitwise in float32, at learning rates by rounds on both sides of the cut."""
     what = Federation(sizes=(24, 7, 13), dtype="float32", optimizer=optimizer)
-    assert bits(what.run(PiPar(micro_batches=1), rounds=2)) == bits(what.run(SplitFed(), rounds=2))
+    one = bits(what.run(PiPar(micro_batches=1), rounds=2))
+    assert one == bits(what.run(SplitFed(), rounds=2))
+    if optimizer.schedule is not None:
+        steady = replace(what, optimizer=replace(optimizer, schedule=None))
+        assert one != bits(steady.run(PiPar(micro_batches=1), rounds=2))
 
 
 def test_one_micro_batch_is_splitfed_where_devices_are_late() -> None:
@@ -303,6 +315,69 @@ def test_a_device_by_hand() -> None:
         me.answer(None)
     assert held == 0
     me.close()
+
+
+def test_a_device_takes_no_gradient_of_another_round() -> None:
+    """One of a round that it has given up is none; an order of a later round ends the batch, and what it holds goes."""
+    me = by_hand(PiPar(micro_batches=2), 1)
+    plan = toy(SplitFed()).blocks()["device"]
+    me.answer(Train(Payload(SERVER, 1, plan.weights), 3, sender=SERVER))
+    _forwards(me, 2)
+    g = [Payload(SERVER, 2 + i, toy(SplitFed()).blocks()["server"].gradients(4)) for i in range(2)]
+    me.answer(Gradient(g[0], 0, 2, sender=SERVER))
+    assert isinstance(me.effect, Recv)
+    me.answer(Gradient(g[0], 0, 3, sender=SERVER))
+    assert isinstance(me.effect, Compute)
+    me.answer(None)
+    me.port.commands.clear()
+    me.answer(Train(Payload(SERVER, 9, plan.weights), 5, sender=SERVER))
+    assert [command.method for command in me.port.commands][:2] == ["abandon", "load"]
+    sent = _forwards(me, 2)
+    assert [(each.number, each.used, each.round) for each in sent] == [(0, 2, 5), (1, 2, 5)]
+    me.close()
+
+
+def _forwards(me: Steps, number: int) -> list[Activations]:
+    sent: list[Activations] = []
+    for _ in range(number):
+        assert isinstance(me.effect, Compute)
+        me.answer(me.effect.works[0].result)
+        assert isinstance(me.effect, Send)
+        assert isinstance(me.effect.message, Activations)
+        sent.append(me.effect.message)
+        me.answer(None)
+    assert isinstance(me.effect, Recv)
+    return sent
+
+
+@pytest.mark.parametrize("immediate", [False, True])
+def test_a_server_by_hand(immediate: bool) -> None:
+    """A share of the loss each and a step with the last one, or a step on each loss; one who leaves is dropped."""
+    server = by_hand(PiPar(micro_batches=4, immediate_update=immediate), "server", devices=2, rounds=1)
+    plan = toy(SplitFed()).blocks()["device"]
+    server.answer(None)
+    learners = []
+    for k, used, i in ((0, 4, 0), (1, 3, 0), (0, 4, 1), (1, 3, 1), (1, 3, 2), (0, 4, 2)):
+        z, y = (Payload(k, n, meta) for n, meta in ((1, plan.activations(2)), (2, plan.labels(2))))
+        before = len(server.port.marks)
+        server.answer(Activations(z, y, i, used, 0, sender=k))
+        assert isinstance(server.effect, Compute)
+        (work,) = server.effect.works
+        step = immediate or i == used - 1
+        assert work.command.args[2:] == (1.0 if immediate else 1 / used, step)
+        learners.append(work.command.learner)
+        server.answer(work.result)
+        assert server.port.marks[before:] == [("consumed", k, None)] * ((1 if immediate else used) if step else 0)
+        assert isinstance(server.effect, Send)
+        assert isinstance(server.effect.message, Gradient)
+        assert (server.effect.to, server.effect.message.number) == ((k,), i)
+        server.answer(None)
+    assert len(set(learners)) == 2
+    server.answer(Disconnected(0, sender=0))
+    closed = [command.learner for command in server.port.commands if command.method == "close"]
+    assert learners[0] in closed
+    assert learners[1] not in closed
+    server.close()
 
 
 def test_memory_of_a_device_holds_all_micro_batches() -> None:
