@@ -181,7 +181,7 @@ def _print(done: Comparison, *, as_json: bool) -> None:
             console = Console(highlight=False, width=_WIDE)
         for grid in grids(done.table):
             draw(console, grid)
-        known = (one.summary for one in done.table.outcomes if one.summary)
+        known = (one for row in done.table.runs.values() for one in row if one is not None)
         for label in dict.fromkeys(summary.get("energy_label") for summary in known):
             console.print(Text(f"energy: {label}", "dim"), soft_wrap=True)
         print(f"\n{done.folder}/comparison.{'html' if done.table.columns else 'json'}")
@@ -193,7 +193,8 @@ def _print(done: Comparison, *, as_json: bool) -> None:
 
 def draw(console: Console, grid: Grid) -> None:
     """A grid in as many tables as the width asks for; `*` marks the best."""
-    console.print(Text(grid.title, "bold"))
+    if grid.heads:
+        console.print(Text(grid.title, "bold"))
     for part in _folded(grid, console.width):
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("", overflow="fold", vertical="bottom")

@@ -197,7 +197,7 @@ def grids(table: Table) -> list[Grid]:
     lost = [f"{one.scheduler}, seed {one.seed}: {one.status}; {one.reason}" for one in table.outcomes if one.reason]
     found = [Grid(f"figures{over}", table.columns, figures, lost)]
     weighed = [column for column in table.columns if column.weighed]
-    if len(figures) > 1:
+    if len(figures) > 1 and weighed:
         ratios = {
             table.said(label): [(_times(table.ratio(label, column)), False) for column in weighed]
             for label, row in table.runs.items()

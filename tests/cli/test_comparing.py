@@ -111,6 +111,7 @@ def test_nothing_that_runs(scenario: str, capsys: pytest.CaptureFixture[str]) ->
     assert out.rstrip().endswith("c/comparison.json")
     assert not Path("c/comparison.html").exists()
     assert err.rstrip().endswith("error: no cell came to a result; the reasons stand above")
+    assert out.startswith("Waits, seed 3: failed; "), "no table of nothing"
     text = Path(scenario).read_text().replace("profile: pi-tier-1", "profile: raspberry-pi-zero-2w")
     Path(scenario).write_text(text.replace("[8, 8]", "[3000, 3000]"))
     assert compare(scenario, "--schedulers", "fedavg", "--out", "never") == 2

@@ -226,6 +226,13 @@ def test_grids_say_what_failed() -> None:
     )
 
 
+def test_where_nothing_ran_there_are_only_reasons() -> None:
+    """No ratios of nothing."""
+    (only,) = grids(table(("a", [None]), ("b", [None])))
+    assert not only.heads
+    assert only.notes == ["a, seed 1: failed; a reason", "b, seed 1: failed; a reason"]
+
+
 def test_ratios_as_people_read_them() -> None:
     """Three digits; a target that only the baseline reached is `not reached`."""
     _, ratios = grids(table(("a", [timed(3.0)]), ("b", [{**timed(None), "seconds": 123.45}])))
