@@ -86,10 +86,16 @@ def test_one_micro_batch_is_splitfed_with_batch_norm(optimizer: Sgd) -> None:
         assert one != bits(steady.run(PiPar(micro_batches=1), rounds=2))
 
 
-def test_one_micro_batch_is_splitfed_where_devices_are_late() -> None:
-    """They abandon a batch alike."""
-    one, other = (simulate(replace(toy(each, rounds=5), need=2)) for each in (PiPar(micro_batches=1), SplitFed()))
+@pytest.mark.parametrize("changes", [{"need": 2}, {"window": 0.03}, {"need": 3, "window": 0.05}], ids=str)
+def test_one_micro_batch_is_splitfed_where_devices_are_late(changes: dict[str, Any]) -> None:
+    """They abandon a batch alike, whether enough others have come or the time is up."""
+    one, other = (simulate(replace(toy(each, rounds=5), **changes)) for each in (PiPar(micro_batches=1), SplitFed()))
     assert records(one) == records(other)
+    assert one.weights is not None
+    assert other.weights is not None
+    assert bits(one.weights) == bits(other.weights)
+    full = simulate(toy(SplitFed(), rounds=5), learning=False)
+    assert 0 < measured(one).aggregate_macs < measured(full).aggregate_macs, "some were late"
 
 
 # ----------------------------------------------------------------------------------- several micro-batches
