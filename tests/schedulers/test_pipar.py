@@ -468,8 +468,12 @@ def test_what_has_been_added_up_goes_with_its_device(back: bool) -> None:
         torch.testing.assert_close(ours[name], tensor, rtol=1e-5, atol=1e-6)
 
 
-def test_an_abandoned_batch_leaves_no_gradient() -> None:
-    """Of two micro-batches one has gone back, then the batch is given up: the next step is as if it had not been."""
+@pytest.mark.parametrize("loads", [True, False])
+def test_an_abandoned_batch_leaves_no_gradient(loads: bool) -> None:
+    """Of two micro-batches one has gone back, then the batch is given up: the next step is as if it had not been.
+
+    Whether other weights are loaded first, or training goes on from those that are there.
+    """
     what = replace(NO_NORM, sizes=(16,))
     found = []
     for interrupted in (True, False):
@@ -483,7 +487,8 @@ def test_an_abandoned_batch_leaves_no_gradient() -> None:
                 bench.do(learner.forward(Batch(0, 4 * tag, 4), tag))
             bench.do(learner.backward(gradient, 0, step=False))
             learner.abandon()
-            learner.load(start)
+            if loads:
+                learner.load(start)
         bench.do(learner.forward(Batch(0, 8, 4)))
         bench.do(learner.backward(gradient))
         found.append(bits(bench.flat(learner.weights()).named()))
