@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import fedsim
 from fedsim.cli.checking import check_command
+from fedsim.errors import UserError
 from fedsim.experiment.assembly import Assembly
 from fedsim.experiment.building import Study, build
 from fedsim.experiment.checking import check
@@ -156,6 +159,7 @@ def alone(
     server: str = "cpu-60g",
     link: Any = "wifi5",
     batch: int = 32,
+    cut: int = 1,
     access: Mapping[str, AccessPoint] | None = None,
     **network: Any,
 ) -> Assembly:
@@ -164,7 +168,7 @@ def alone(
     return Assembly(
         scheduler=scheduler,
         model=vgg5(),
-        cut=1,
+        cut=cut,
         training=Training(batch=batch, optimizer=Sgd(lr=0.1, momentum=0.9), channels_last=False),
         fleet=Fleet((group,), steady(server), load_link("ethernet-1g")),
         samples=np.array([batch]),
@@ -194,6 +198,10 @@ CASES: tuple[dict[str, Any], ...] = (
     {"link": SLOW, "access": {"cell": AccessPoint(2e4, 5e4)}},
     {"profile": "raspberry-pi-4b", "server": "rtx-a6000"},
     {"profile": "jetson-nano", "server": "rtx-a6000", "link": SLOW, "batch": 100},
+    {"cut": 2, "link": SLOW},
+    {"cut": 4, "profile": "jetson-nano", "server": "rtx-a6000"},
+    {"batch": 1},
+    {"batch": 3, "link": SLOW},
 )
 
 
@@ -201,12 +209,12 @@ CASES: tuple[dict[str, Any], ...] = (
 @pytest.mark.parametrize("background", [True, False])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_predicted_is_simulated(case: dict[str, Any], background: bool) -> None:
-    """One batch of one device, to the nanosecond: with the number that is found, and with others."""
+    """One batch of one device, to the nanosecond: with the number that is found, with others, and with too many."""
     numbers: tuple[int | Literal["auto"], ...] = ("auto", 1, 2, 3, 5, 7, 16)
     for number in numbers:
         scheduler = PiPar(micro_batches=number, background=background)
         assembly = alone(scheduler, **case)
-        assert assembly.profiler.plan(1, assembly.scheduler).seconds * 1e9 == pytest.approx(
+        assert assembly.profiler.plan(assembly.cut or 0, assembly.scheduler).seconds * 1e9 == pytest.approx(
             simulated(assembly), rel=1e-14
         )
 
@@ -254,6 +262,35 @@ def test_what_was_found_is_written_down() -> None:
     assert f"micro_batches: {number}" in dump(made.scenario)
     again = build(made.scenario)
     assert (again.assembly.scheduler, again.assembly.cut) == (made.assembly.scheduler, cut)
+
+
+@pytest.mark.slow
+def test_a_run_is_repeated_from_its_own_scenario(tmp_path: Path) -> None:
+    """Whose cut and number of micro-batches were chosen: the same trace and weights, byte for byte."""
+    updates: dict[str, Any] = {"scheduler": "pipar", "model": {"name": "mlp", "hidden": [8, 8], "cut": "auto"}}
+    one = fedsim.run(TOY, **updates, out=tmp_path / "one")
+    fedsim.run(tmp_path / "one/scenario.yaml", out=tmp_path / "two")
+    for name in ("trace.parquet", "scenario.yaml", "model.safetensors"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+    made = load_scenario(tmp_path / "one/scenario.yaml").scheduler.options
+    assert made == one.scenario.scheduler.options
+    assert made.micro_batches == built("pipar", cut="auto").assembly.scheduler.micro_batches != "auto"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (0, "micro_batches 0 must be 1 or more, or auto"),
+        (-3, "micro_batches -3 must be 1 or more, or auto"),
+        (2.5, "scheduler.micro_batches: 2.5 does not fit; give a whole number or auto"),
+        ("many", "scheduler.micro_batches: 'many' does not fit; give a whole number or auto"),
+        (None, "scheduler.micro_batches: no value is given; give a whole number or auto"),
+    ],
+)
+def test_numbers_that_are_none(value: object, message: str) -> None:
+    """By key, value and rule."""
+    with pytest.raises(UserError, match=message):
+        load_scenario(TOY, updates={"scheduler": {"name": "pipar", "micro_batches": value}})
 
 
 def test_a_number_that_is_given_stands() -> None:
