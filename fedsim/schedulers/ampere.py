@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 from fedsim.learning.context import Device, Job, Server
 from fedsim.learning.pool import Pool, Store
 from fedsim.schedulers.consolidation import epoch_of_copies, epoch_of_one
+from fedsim.schedulers.exporting import Activations, Export, Exported, Transfer, export
 from fedsim.schedulers.locsplitfed import Train, Trained
 from fedsim.schedulers.options import Patience, check_local, counted, newest
 from fedsim.script import (
@@ -23,36 +24,11 @@ from fedsim.script import (
     Evaluate,
     Message,
     Payload,
-    Role,
     broadcast,
     compute,
     recv,
     send,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Export(Message):
-    """Server to device: send the activations that this device block, or your own one, makes of your data."""
-
-    role: ClassVar[Role] = Role.MODEL
-    weights: Payload  # d
-
-
-@dataclass(frozen=True, slots=True)
-class Activations(Message):
-    """Device to server: a batch's activations at the cut, and its labels."""
-
-    role: ClassVar[Role] = Role.ACTIVATIONS
-    values: Payload  # z
-    labels: Payload  # y
-
-
-@dataclass(frozen=True, slots=True)
-class Exported(Message):
-    """Device to server: those were all."""
-
-    role: ClassVar[Role] = Role.CONTROL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +54,7 @@ class Ampere:
     """Whether that block normalises by its statistics, or by each batch and with dropout."""
     augment_copies: int = 0  # m
     """Copies of each image, shifted and mirrored at random, that are exported in the place of the image; 0: itself."""
-    transfer: Literal["background", "sequential", "stream"] = "background"
+    transfer: Transfer = "background"
     """Each batch leaves when it is computed; or all leave once all are computed; or, as the first, and the server
     trains on uniform draws of what has arrived meanwhile."""
     consolidation: Literal["pooled", "per_device", "copies"] = "pooled"
@@ -136,26 +112,8 @@ class Ampere:
                 case Export(weights=d):
                     if not local:
                         me.block.load(d)
-                    await self.export(me)
+                    await export(me, self.export_mode, self.augment_copies, self.transfer)
                     return
-
-    async def export(self, me: Device) -> None:
-        """Each sample exactly once, or so many augmented copies of it, without a gradient."""
-        made: list[Activations] = []
-        for copy in range(self.copies):
-            for batch in me.all_batches():
-                z = await compute(me.block.infer(batch, self.export_mode, copy if self.augment_copies else None))
-                activations = Activations(z, me.block.labels(batch))
-                if self.transfer == "sequential":
-                    me.hold(z.nbytes)
-                    made.append(activations)
-                else:
-                    await send(SERVER, activations)
-        for activations in made:
-            me.hold(-activations.values.nbytes)
-            await send(SERVER, activations)
-        me.block.close()
-        await send(SERVER, Exported())
 
     # ------------------------------------------------------------------------------------------- server
 

@@ -17,10 +17,8 @@ from fedsim.learning.context import Device, Job, Server
 from fedsim.schedulers.admission import Admission, Credit, Notice, Permission, Policy, admission
 from fedsim.schedulers.options import check_local
 from fedsim.schedulers.staleness import Staleness, check_mixing, mixing
+from fedsim.schedulers.tasks import Dequeue, Priority, Tasks
 from fedsim.script import SERVER, Connected, Disconnected, Message, Payload, Role, broadcast, compute, recv, send
-
-Dequeue = Literal["least_consumed", "round_robin", "fifo"]
-Priority = Literal["aggregation", "training", "fifo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +140,8 @@ class FedOptima:
         """Mix device blocks as they come; meanwhile train on activations, in turns that keep devices level."""
         d, t, devices = me.initial, 0, len(me.devices)
         places = admission(self.admission, self.cap(devices), devices, self.outstanding)
-        turns, lives = Turns(self.dequeue, self.priority), Counter[int]()
+        tasks = Tasks(self.dequeue, self.priority, aggregation=Trained, training=Activations)
+        lives = Counter[int]()
 
         def current(k: int) -> Block:
             return Block(d, t, t // devices, lives[k])
@@ -155,7 +154,7 @@ class FedOptima:
         while me.updates is None or t < me.updates:
             await self.attend(me, places, lives, current)
             await self.permit(places)
-            message = await recv(Trained, Activations, Disconnected, Connected, by=turns.rank)
+            message = await recv(Trained, Activations, Disconnected, Connected, by=tasks.rank)
             self.note(me, places)
             match message:
                 case Trained(sender=k, weights=w, version=born, life=life):
@@ -171,7 +170,7 @@ class FedOptima:
                         places.free(k)
                         await self.permit(places)
                     await compute(me.block.step(z, y))
-                    turns.consume(k)
+                    tasks.consume(k)
                     me.consumed(k)
                     if self.release == "end":
                         self.note(me, places)  # what came meanwhile found this place taken
@@ -207,35 +206,3 @@ class FedOptima:
         elif isinstance(notice, Disconnected):
             places.leave(notice.device)
             lives[notice.device] += 1
-
-
-class Turns:
-    """The task scheduler: what the server does next of all that waits."""
-
-    def __init__(self, dequeue: Dequeue, priority: Priority) -> None:
-        self._dequeue = dequeue
-        self._blocks = {"aggregation": 0, "training": 2, "fifo": 1}[priority]
-        self._turn = 0
-        self.consumed: Counter[int] = Counter()
-        """c_k: batches of each device that the server block has been trained on."""
-        self.last: Counter[int] = Counter()
-        """The turn in which that last happened."""
-
-    def consume(self, device: int) -> None:
-        """A batch of `device` has been trained."""
-        self._turn += 1
-        self.consumed[device] += 1
-        self.last[device] = self._turn
-
-    def rank(self, message: Message) -> tuple[int, int]:
-        """The lowest comes next; of equals, the one that came first. It only grows while a message waits."""
-        match message:
-            case Trained():
-                return (self._blocks, 0)
-            case Activations(sender=k):
-                return (1, self.consumed[k] if self._dequeue == "least_consumed" else self._order(k))
-            case _:
-                return (-1, 0)  # who is there has to be known before anything else
-
-    def _order(self, device: int) -> int:
-        return self.last[device] if self._dequeue == "round_robin" else 0

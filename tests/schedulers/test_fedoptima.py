@@ -20,8 +20,9 @@ from fedsim.learning.optimizers import Schedule, Sgd
 from fedsim.mailbox import Mailbox
 from fedsim.report.columns import tabulate
 from fedsim.report.contributions import contributions as counted
-from fedsim.schedulers.fedoptima import Activations, Dequeue, FedOptima, Priority, Trained, Turns
+from fedsim.schedulers.fedoptima import Activations, FedOptima, Trained
 from fedsim.schedulers.staleness import mixing
+from fedsim.schedulers.tasks import Dequeue, Priority, Tasks
 from fedsim.script import SERVER, Disconnected, Message, Payload
 from fedsim.simulation import Ending, Fault
 from fedsim.testing import DEVICES, Outcome, by_hand, check_scheduler, simulate, toy
@@ -522,7 +523,7 @@ class Waiting:
     """Messages that wait for a server."""
 
     def __init__(self, dequeue: Dequeue, priority: Priority) -> None:
-        self.turns = Turns(dequeue, priority)
+        self.tasks = Tasks(dequeue, priority, aggregation=Trained, training=Activations)
         self.box = Mailbox()
 
     def put(self, *what: int | str) -> None:
@@ -538,13 +539,13 @@ class Waiting:
         """What is taken, one after the other."""
         found: list[int | str] = []
         for _ in range(count):
-            message = self.box.take((Trained, Activations, Disconnected), by=self.turns.rank)
+            message = self.box.take((Trained, Activations, Disconnected), by=self.tasks.rank)
             match message:
                 case Trained():
                     found.append(chr(message.sender))
                 case Activations():
                     found.append(message.sender)
-                    self.turns.consume(message.sender)
+                    self.tasks.consume(message.sender)
                 case Message():
                     found.append("left")
                 case _:
