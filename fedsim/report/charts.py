@@ -50,10 +50,10 @@ def curves(series: Sequence[Series], x_label: str, y_label: str, write: Callable
             path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(*point) for point in points))
             last_x, last_y = at(*points[-1])
             said = escape(f"{name}: {write(points[-1][1])} at {points[-1][0]:g} s")
-            parts.append(f'<g class="s{index % COLOURS}"><title>{said}</title><polyline points="{path}"/>')
+            parts.append(f'<g class="{_style(index)}"><title>{said}</title><polyline points="{path}"/>')
             parts.append(f'<circle cx="{last_x:.1f}" cy="{last_y:.1f}" r="4"/></g>')
     parts.append("</svg>")
-    return "".join(parts) + (legend([(f"s{i % COLOURS}", name) for i, (name, _) in enumerate(drawn)], 2))
+    return "".join(parts) + (legend([(_style(i), name) for i, (name, _) in enumerate(drawn)], 2))
 
 
 def bar(shares: Sequence[float]) -> str:
@@ -83,6 +83,12 @@ def ticks(low: float, high: float) -> list[float]:
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [float(f"{number * step:.12g}") for number in range(first, last + 1)]
+
+
+def _style(index: int) -> str:
+    """Class of the line of that number: a colour; once these are used up, the same ones dashed, then dotted."""
+    again = index // COLOURS
+    return f"s{index % COLOURS}" + ("" if again == 0 else " dashed" if again % 2 else " dotted")
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

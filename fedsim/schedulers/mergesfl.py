@@ -76,7 +76,7 @@ class MergeSFL:
         train = await newest(me, Train)
         while True:
             me.block.load(train.weights, train.round)
-            train = await self.local_round(me, train) or await newest(me, Train)
+            train = await newest(me, Train, after=await self.local_round(me, train))
 
     async def local_round(self, me: Device, train: Train) -> Train | None:
         """Train a round and send the block; answers with the next order, if that comes before the round is done."""

@@ -39,3 +39,12 @@ def test_a_legend_stands_where_there_are_several() -> None:
     assert "legend" not in curves([("one", line)], "x", "y", "{:g}".format)
     assert curves([("one", line), ("two", line)], "x", "y", "{:g}".format).count("<span>") == 2
     assert legend([("busy", "busy")]).count("<span>") == 1
+
+
+def test_no_two_of_many_lines_look_alike() -> None:
+    """Sixteen systems: eight colours, then the same ones dashed."""
+    line = [(0.0, 0.0), (1.0, 1.0)]
+    page = curves([(f"system {i}", line) for i in range(16)], "x", "y", "{:g}".format)
+    styles = re.findall(r'<g class="([^"]*)">', page)
+    assert len(set(styles)) == 16
+    assert styles == re.findall(r'<i class="([^"]*)">', page)

@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from fedsim.experiment.assembly import Assembly
-from fedsim.schedulers import fedavg, locsplitfed, splitfed
+from fedsim.schedulers import fedavg, locsplitfed, mergesfl, splitfed
 from fedsim.schedulers.ampere import Ampere
 from fedsim.schedulers.fedavg import FedAvg
 from fedsim.schedulers.locsplitfed import LocSplitFed
+from fedsim.schedulers.mergesfl import MergeSFL
+from fedsim.schedulers.pipar import PiPar
 from fedsim.schedulers.splitfed import SplitFed
-from fedsim.script import SERVER, Compute, Payload, Recv, Send
+from fedsim.script import SERVER, Compute, Message, Payload, Recv, Send
 from fedsim.simulation import Ending
 from fedsim.testing import DEVICES, Outcome, by_hand, simulate, toy
 from tests.learning.test_oracles import weighted_mean
@@ -177,21 +179,30 @@ def test_a_late_device_goes_on_with_the_newest_order(scheduler: Any, train: Any)
     me.close()
 
 
-def test_a_device_that_waits_for_a_gradient_gives_its_round_up() -> None:
-    """SplitFed: the next order takes the place of the gradient that will not come, and what it held is forgotten."""
-    scheduler = SplitFed(local_steps=2)
+@pytest.mark.parametrize("scheduler", [SplitFed(local_steps=2), PiPar(local_steps=2), MergeSFL()], ids=str)
+@pytest.mark.parametrize("more", [False, True], ids=["one", "two"])
+def test_a_device_that_waits_for_a_gradient_gives_its_round_up(scheduler: Any, more: bool) -> None:
+    """The next order takes the place of the gradient that will not come, and what it held is forgotten; of two orders
+    that wait the newer one counts."""
     me = by_hand(scheduler, 1)
     plan = toy(scheduler).blocks()["device"]
-    orders = [Payload(SERVER, number, plan.weights) for number in range(2)]
-    me.answer(splitfed.Train(orders[0], 0, sender=SERVER))
-    assert isinstance(me.effect, Compute)
-    me.answer(me.effect.works[0].result)
-    me.answer(None)
-    assert isinstance(me.effect, Recv)
+    orders = [Payload(SERVER, number, plan.weights) for number in range(3)]
+
+    def order(number: int) -> Message:
+        if isinstance(scheduler, MergeSFL):
+            return mergesfl.Train(orders[number], number, 2, 8, sender=SERVER)
+        return splitfed.Train(orders[number], number, sender=SERVER)
+
+    me.answer(order(0))
+    while not isinstance(me.effect, Recv):
+        assert isinstance(me.effect, Compute | Send)
+        me.answer(me.effect.works[0].result if isinstance(me.effect, Compute) else None)
     me.port.commands.clear()
-    me.answer(splitfed.Train(orders[1], 1, sender=SERVER))
+    if more:
+        me.port.mailbox.put(order(2))
+    me.answer(order(1))
     assert [(command.method, command.args[:1]) for command in me.port.commands] == [
         ("abandon", ()),
-        ("load", (orders[1],)),
+        ("load", (orders[2 if more else 1],)),
     ]
     me.close()
