@@ -1,14 +1,15 @@
-"""What several schedulers share: checks of options, and the way a device takes its orders."""
+"""What several schedulers share: checks of options, how a device takes its orders, who is greeted when it comes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import count
 from typing import TypeVar, cast
 
-from fedsim.learning.context import Device
-from fedsim.script import Message, Recv
+from fedsim.learning.context import Device, Server
+from fedsim.learning.crew import Crew
+from fedsim.script import Connected, Disconnected, Message, Recv, send
 
 M = TypeVar("M", bound=Message)
 
@@ -44,6 +45,19 @@ async def newest(me: Device, *kinds: type[M], after: M | None = None) -> M:
     while (later := me.inbox.poll(*kinds)) is not None:
         order = cast(M, later)
     return order
+
+
+async def heed(crew: Crew, notice: Disconnected | Connected, order: Callable[[int], Message]) -> None:
+    """A device has left, or is back: whoever is to begin because of that gets an order."""
+    if (k := crew.heed(notice)) is not None:
+        await send(k, order(k))
+
+
+async def attend(me: Server, crew: Crew, order: Callable[[int], Message]) -> None:
+    """Heed all notices that wait."""
+    while (notice := me.inbox.poll(Disconnected, Connected)) is not None:
+        assert isinstance(notice, Disconnected | Connected)
+        await heed(crew, notice, order)
 
 
 def counted(limit: int | None) -> Iterable[int]:

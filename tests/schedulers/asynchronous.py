@@ -28,6 +28,8 @@ class Hands:
         self.works: list[Any] = []
         self.born: dict[int, int] = {}
         """The version that each device trains."""
+        self.life: dict[int, int] = {}
+        """The life for which it was sent that."""
         self._settle()
 
     def _settle(self) -> None:
@@ -37,6 +39,7 @@ class Hands:
                 model: Any = effect.message
                 self.sent.append(Sent(effect.to, model.version, model.round))
                 self.born |= dict.fromkeys(effect.to, model.version)
+                self.life |= dict.fromkeys(effect.to, model.life)
                 self.steps.answer(None)
             else:
                 assert isinstance(effect, Compute)
@@ -55,6 +58,13 @@ class Hands:
         """Weights that a device has made."""
         return Payload(device, len(self.sent) + 1, self.steps.port.published[0][0].meta)
 
+    def put(self, *messages: Message) -> None:
+        """Let messages wait, the first of which it takes now."""
+        for message in messages:
+            self.steps.port.mailbox.put(message)
+        self.steps.take()
+        self._settle()
+
     @property
     def over(self) -> bool:
         """Whether it has returned."""
@@ -66,6 +76,20 @@ def idle_of_devices(outcome: Outcome) -> dict[str, float]:
     found: dict[str, float] = summarise(outcome.simulation.trace, status="done", wall_seconds=1.0)["devices"][
         "idle_by_cause"
     ]
+    return found
+
+
+def open_orders(outcome: Outcome, device: int) -> list[int]:
+    """Orders that a device has at the same time, each time that one more has arrived: 1 where all is well."""
+    events, found, now = [], [], 0
+    for row in outcome.simulation.trace.transfers:
+        if device in row[1:3] and row[4] == "model" and row[13] == "delivered":
+            events.append((row[12], 1))
+        elif device in row[1:3] and row[4] == "contribution":
+            events.append((row[10], -1))
+    for _, change in sorted(events):
+        now += change
+        found += [now] * (change > 0)
     return found
 
 
