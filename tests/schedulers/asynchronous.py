@@ -8,6 +8,7 @@ from typing import Any
 from fedsim.report import summarise
 from fedsim.script import Compute, Message, Payload, Recv, Send
 from fedsim.testing import Outcome, Steps, by_hand
+from fedsim.trace import Transfer
 
 
 @dataclass(frozen=True)
@@ -79,18 +80,17 @@ def idle_of_devices(outcome: Outcome) -> dict[str, float]:
     return found
 
 
-def open_orders(outcome: Outcome, device: int) -> list[int]:
-    """Orders that a device has at the same time, each time that one more has arrived: 1 where all is well."""
-    events, found, now = [], [], 0
-    for row in outcome.simulation.trace.transfers:
-        if device in row[1:3] and row[4] == "model" and row[13] == "delivered":
-            events.append((row[12], 1))
-        elif device in row[1:3] and row[4] == "contribution":
-            events.append((row[10], -1))
+def open_orders(outcome: Outcome, device: int, since: float) -> int:
+    """The most orders that a device had at the same time, of those sent after a moment in seconds."""
+    events = []
+    for row in map(Transfer._make, outcome.simulation.trace.transfers):
+        if device in (row.source, row.target) and row.queued >= since * 1e9:
+            events.append((row.queued, 1) if row.role == "model" else (row.arrived, -1))
+    most = now = 0
     for _, change in sorted(events):
         now += change
-        found += [now] * (change > 0)
-    return found
+        most = max(most, now)
+    return most
 
 
 def at_once(outcome: Outcome) -> int:
