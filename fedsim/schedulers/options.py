@@ -60,9 +60,9 @@ async def attend(me: Server, crew: Crew, order: Callable[[int], Message]) -> Non
         await heed(crew, notice, order)
 
 
-def counted(limit: int | None) -> Iterable[int]:
-    """0, 1, … up to, not including, `limit`; without one, for ever."""
-    return count() if limit is None else range(limit)
+def counted(limit: int | None, first: int = 0) -> Iterable[int]:
+    """0, or `first`, and so on up to, not including, `limit`; without one, for ever."""
+    return count(first) if limit is None else range(first, limit)
 
 
 class Patience:

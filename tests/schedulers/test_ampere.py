@@ -644,6 +644,29 @@ def test_a_phase_ends_when_its_loss_falls_no_more(patience: int, monkeypatch: py
     assert len(epochs) == steps / 6 == rounds_until_patience_ends(epochs, patience) < most
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_stream_is_trained_until_its_loss_falls_no_more(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An epoch's worth of steps is an epoch, also while activations still come: each is published and looked at once,
+    and the losses decide, however many of them fall into the transfer."""
+    most, base = 40, slow_links(Ampere())
+    group = replace(base.fleet.groups[0], count=3)
+    fleet = replace(base.fleet, groups=(group,))
+    scheduler = Ampere(device_rounds=1, server_epochs=most, stop_server=2, transfer="stream")
+    changes = {"fleet": fleet if fast else slow_server(fleet)}
+    ran, seen = validated(scheduler, monkeypatch, changes=changes)
+    losses = [loss for blocks, loss in seen if blocks == 2]
+    steps = [span for span in spans(ran) if span.kind == "step" and span.node == SERVER]
+    assert len(losses) == len(steps) / 6 == rounds_until_patience_ends(losses, 2)
+    assert 2 < len(losses) < most
+    arrived = max(row.arrived for row in transfers(ran) if row.message == "Activations")
+    early = sum(span.start < arrived for span in steps)
+    assert 0 < early <= len(steps)
+    assert (early == len(steps)) == fast
+    assert len(marks(ran, "publish")) == 2 + len(losses)
+    assert len(set(losses)) == len(losses), "no epoch is looked at twice"
+
+
 def test_held_out_losses_are_those_of_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """a∘d after a round, s∘d after an epoch, in evaluation mode."""
     ran, seen = validated(Ampere(device_rounds=1, server_epochs=1, stop_device=5, stop_server=5), monkeypatch)
