@@ -56,9 +56,14 @@ class Study:
     def needs(self) -> tuple[Need, ...]:
         """The least memory that each group's devices and the server need."""
         assembly, scheduler = self.assembly, self.assembly.scheduler
-        copies = 0
-        if scheduler.splits:
-            copies = 1 if getattr(scheduler, "shared", False) else assembly.participants
+        if not scheduler.splits:
+            copies = 0
+        elif getattr(scheduler, "shared", False):
+            copies = 1
+        elif hasattr(scheduler, "concurrency"):
+            copies = assembly.job().places(scheduler.concurrency)
+        else:
+            copies = assembly.participants
         buffered = getattr(scheduler, "buffered", None)
         return needs(
             assembly.fleet,

@@ -71,6 +71,29 @@ def test_a_split_server_holds_a_copy_a_device() -> None:
     assert made.needs()[-1].model == device.weights.nbytes + (1 + 3 * 2) * server.weights.nbytes
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "selection", "copies"),
+    [
+        ({"name": "oafl"}, {}, 6),
+        ({"name": "oafl", "concurrency": 1}, {}, 1),
+        ({"name": "oafl"}, {"kind": "over", "count": 2, "over": 3}, 2),
+        ({"name": "oafl", "server_block": "shared"}, {}, 1),
+        ({"name": "splitfed"}, {"kind": "over", "count": 2, "over": 3}, 5),
+        ({"name": "splitfed", "version": 2}, {}, 1),
+    ],
+)
+def test_a_server_holds_as_many_copies_as_train_at_once(
+    scheduler: dict[str, Any], selection: dict[str, Any], copies: int
+) -> None:
+    """Of those asked in a round, or of an asynchronous system's places; one where it is shared."""
+    fleet = [{"profile": "pi-tier-1", "count": 6, "link": LINK}]
+    more = {"selection": selection} if selection else {}
+    made = study(scheduler=scheduler, fleet=fleet, training={"batch": 8, "optimizer": {"name": "sgd"}}, **more)
+    device, server = (made.assembly.blocks()[name] for name in (DEVICE, SERVER_BLOCK))
+    held = made.needs()[-1].model - device.weights.nbytes - server.weights.nbytes
+    assert held == copies * 2 * server.weights.nbytes
+
+
 def test_a_step_without_contention_takes_what_a_run_takes() -> None:
     """Forward, up, server, down, backward: two batches of one device are two steps and the weights each way."""
     made = study(scheduler={"name": "splitfed", "local_steps": 2})
