@@ -192,17 +192,20 @@ def _bytes(measures: Measures) -> dict[str, Any]:
 def _throughput(measures: Measures) -> dict[str, float | None]:
     """Samples a second of the whole run; where the model is not cut, the devices' rate is end to end.
 
-    A split system is as fast as its slower half: end to end its rate is 0 before the server has trained anything.
+    A split system is as fast as its slower half: end to end its rate is 0 before the server has trained anything. Where
+    devices do nothing but infer, since their block is frozen, they have no rate, and the server's is end to end.
     """
     rows, seconds = measures.columns.devices, measures.seconds
     if not seconds:
         return dict.fromkeys(("device_samples_per_s", "server_samples_per_s", "end_to_end_samples_per_s"))
-    device = int(measures.samples[rows].sum()) / seconds
+    spans = measures.columns.spans
+    frozen = measures.splits and bool(spans.kind.among("infer")[rows[spans.node]].all()) and rows[spans.node].any()
+    device = None if frozen else int(measures.samples[rows].sum()) / seconds
     server = int(measures.samples[~rows].sum()) / seconds if measures.splits else None
     return {
         "device_samples_per_s": device,
         "server_samples_per_s": server,
-        "end_to_end_samples_per_s": device if server is None else min(device, server),
+        "end_to_end_samples_per_s": min((rate for rate in (device, server) if rate is not None), default=None),
     }
 
 

@@ -300,3 +300,20 @@ def test_a_device_that_never_took_part_is_in_no_mean() -> None:
     found = summary_of(tape)["devices"]
     assert (found["count"], found["busy"], found["idle"]) == (2, 0.25, 0.75)
     assert found["idle_by_cause"]["sleep"] == 0.75
+
+
+def test_a_frozen_device_block_has_no_rate() -> None:
+    """Devices that only infer train nothing, and the server's rate is that of the whole; with a step it is not."""
+    tape = Tape(1, 100)
+    tape.span(0, 0, 40, "infer")
+    tape.send(0, SERVER, "activations", 40, 50, activations=10)
+    tape.span(SERVER, 50, 90, "step", samples=16)
+    rates = summarise(tape.trace, status="done", wall_seconds=1.0)["throughput"]
+    assert rates == {
+        "device_samples_per_s": None,
+        "server_samples_per_s": pytest.approx(16 / 100e-9),
+        "end_to_end_samples_per_s": pytest.approx(16 / 100e-9),
+    }
+    tape.span(0, 60, 80, "step", samples=8)
+    rates = summarise(tape.trace, status="done", wall_seconds=1.0)["throughput"]
+    assert rates["end_to_end_samples_per_s"] == rates["device_samples_per_s"] == pytest.approx(8 / 100e-9)
