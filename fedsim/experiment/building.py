@@ -159,27 +159,28 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
         with placed(scenario, "auxiliary"):
             head = _head(scenario, network, cut).measure(network.block(0, cut))
     participants, need, window = asked(scenario.selection, scenario.devices)
-    assembly = Assembly(
-        scheduler=scenario.scheduler.options,
-        model=model,
-        cut=cut,
-        head=head,
-        labels=labels,
-        training=training,
-        fleet=fleet,
-        samples=samples,
-        participants=participants,
-        need=need,
-        window=window,
-        rounds=scenario.until.rounds,
-        limits=_limits(scenario),
-        seed=scenario.seed,
-        faults=_faults(scenario),
-        shortage=Shortage(scenario.on_oom),
-        network=profiler.network,
-        access=profiler.access,
-        scenario=resolved(scenario),
-    )
+    with placed(scenario, "scheduler"):
+        assembly = Assembly(
+            scheduler=scenario.scheduler.options,
+            model=model,
+            cut=cut,
+            head=head,
+            labels=labels,
+            training=training,
+            fleet=fleet,
+            samples=samples,
+            participants=participants,
+            need=need,
+            window=window,
+            rounds=scenario.until.rounds,
+            limits=_limits(scenario),
+            seed=scenario.seed,
+            faults=_faults(scenario),
+            shortage=Shortage(scenario.on_oom),
+            network=profiler.network,
+            access=profiler.access,
+            scenario=resolved(scenario),
+        )
     if assembly.scheduler is not scenario.scheduler.options:  # from here on as if that had been given, too
         section = scenario.scheduler.model_copy(update={"options": assembly.scheduler})
         scenario = scenario.model_copy(update={"scheduler": section})

@@ -8,8 +8,8 @@ consolidation of activations; the body was not available, so every further choic
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self
 
 from fedsim.learning.context import Device, Job, Server
 from fedsim.learning.pool import Pool, Store
@@ -84,6 +84,11 @@ class Ampere:
             raise ValueError("stop_device goes by the loss of a∘d, so it needs a head for all: aggregate_aux: true")
         if self.consolidation != "pooled" and self.transfer == "stream":
             raise ValueError(f"consolidation: {self.consolidation} needs the whole pool, not transfer: stream")
+
+    def settled(self, job: Job) -> Self:
+        """The same with what was left open."""
+        rounds, epochs = self.device_rounds or job.rounds, self.server_epochs or job.rounds
+        return replace(self, device_rounds=rounds, server_epochs=epochs)
 
     def buffered(self, job: Job) -> int:
         """Samples whose activations the server holds."""

@@ -5,13 +5,13 @@ Xie, Koyejo, Gupta, "Asynchronous Federated Optimization", arXiv 1903.03934, alg
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
-from fedsim.learning.context import Device, Server
+from fedsim.learning.context import Device, Job, Server
 from fedsim.learning.learners import Proximal
 from fedsim.schedulers.options import attend, check_concurrency, check_local, heed
-from fedsim.schedulers.staleness import Staleness, check_mixing, mixing
+from fedsim.schedulers.staleness import Staleness, check_mixing, mixing, usual
 from fedsim.script import SERVER, Connected, Disconnected, Message, Payload, Role, broadcast, compute, recv, send
 
 
@@ -69,6 +69,10 @@ class FedAsync:
         check_concurrency(self.concurrency)
         if not self.rho >= 0:
             raise ValueError(f"rho {self.rho} must be 0 or more")
+
+    def settled(self, job: Job) -> Self:
+        """The same with what was left open."""
+        return replace(self, a=usual(self.staleness, self.a), concurrency=job.places(self.concurrency))
 
     async def device(self, me: Device) -> None:
         """Train on what comes, send it back with the version that it came of."""

@@ -7,10 +7,10 @@ the buffer; a buffer that is not full by then is not applied.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self
 
-from fedsim.learning.context import Device, Server
+from fedsim.learning.context import Device, Job, Server
 from fedsim.schedulers.options import attend, check_concurrency, check_local, heed
 from fedsim.schedulers.staleness import factor
 from fedsim.script import SERVER, Connected, Disconnected, Message, Payload, Role, broadcast, compute, recv, send
@@ -71,6 +71,10 @@ class FedBuff:
             raise ValueError(f"server_lr {self.server_lr} must be above 0")
         if not 0 <= self.server_momentum < 1:
             raise ValueError(f"server_momentum {self.server_momentum} must be at least 0 and below 1")
+
+    def settled(self, job: Job) -> Self:
+        """The same with what was left open."""
+        return replace(self, concurrency=job.places(self.concurrency))
 
     async def device(self, me: Device) -> None:
         """Train on what comes, send how far that went."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from fedsim.schedulers.balance import balanced
 from fedsim.schedulers.options import check_local, counted, newest
 from fedsim.schedulers.splitfed import Activations, Gradient, Trained
 from fedsim.script import SERVER, Disconnected, Message, Payload, Role, Timeout, broadcast, compute, recv, send
+
+_LARGEST: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class MergeSFL:
     batch_regulation: bool = False
     """Whether devices have batches in proportion to their speed in earlier rounds, link included, so that all of an
     iteration come at the same time; in its first round a device has the scenario's batch size."""
-    largest_batch: int = 64
+    largest_batch: int = _LARGEST
     """The fastest device's batch, where batch sizes are regulated."""
     selection: Literal["random", "kl"] = "random"
     """Who takes part in a round: anybody, or devices whose merged labels are nearest to those of all devices."""
@@ -60,6 +62,8 @@ class MergeSFL:
         check_local(self.local_steps, 1)
         if self.largest_batch < 1:
             raise ValueError(f"largest_batch {self.largest_batch} must be 1 or more")
+        if self.largest_batch != _LARGEST and not self.batch_regulation:
+            raise ValueError(f"largest_batch {self.largest_batch} is for batch_regulation: on; leave it out")
 
     @property
     def needs_labels(self) -> bool:

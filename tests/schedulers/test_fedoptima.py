@@ -777,6 +777,11 @@ def test_it_conforms(options: dict[str, Any]) -> None:
         ({"activation_cap": 0}, "activation_cap 0 must be 1 or more"),
         ({"outstanding": 0}, "outstanding 0 must be 1 or more"),
         ({"alpha": 0.0}, r"alpha 0\.0 must be above 0"),
+        ({"b": 5}, "b 5 is for staleness: hinge; leave it out"),
+        (
+            {"admission": "fcfs", "on_denied": "wait", "outstanding": 3},
+            "outstanding 3 is not for fcfs with on_denied: wait; leave it out",
+        ),
         ({"priority": "fifo"}, "priority: fifo takes what came first, so dequeue must be fifo, not least_consumed"),
     ],
 )

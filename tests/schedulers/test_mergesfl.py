@@ -412,6 +412,7 @@ def test_it_conforms(options: dict[str, Any]) -> None:
     [
         ({"local_steps": 0}, "local_steps 0 must be 1 or more"),
         ({"largest_batch": 0}, "largest_batch 0 must be 1 or more"),
+        ({"largest_batch": 32}, "largest_batch 32 is for batch_regulation: on; leave it out"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:
