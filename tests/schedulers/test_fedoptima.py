@@ -413,6 +413,42 @@ def test_grants_keep_unequal_devices_level_where_the_server_is_the_bottleneck(ou
     assert sum(idle_of(outcome, "server").values()) < 0.02
 
 
+def elsewhere(speeds: Sequence[float], rate: float) -> Outcome:
+    """Devices of these speeds on links of one rate (B/s), behind a server that is faster than all of them."""
+    base = toy(FedOptima(local_steps=200), rounds=None, time=20.0, devices=len(speeds))
+    link = load_link("wifi5").model_copy(update={"up": rate, "latency": 0.0})
+    kinds = [machine(load_profile("pi-tier-1").model_copy(update={"speed": speed})) for speed in speeds]
+    fleet = Fleet(tuple(Group(kind, link, 1) for kind in kinds), base.fleet.server, base.fleet.server_link)
+    return simulate(replace(base, fleet=fleet, samples=np.full(len(speeds), 40)), learning=False)
+
+
+@pytest.mark.slow
+def test_where_devices_are_the_bottleneck_each_gives_all_that_it_computes() -> None:
+    """Every device stands at its own limit: nothing is dropped, and contributions go with speeds."""
+    speeds = (2e5, 1e5, 5e4)
+    outcome = elsewhere(speeds, rate=1e9)
+    given = counted(tabulate(outcome.simulation.trace))
+    assert given.skipped is not None
+    assert given.skipped.sum() == 0
+    found = shares(outcome)
+    assert min(found) > 100
+    assert [share / found[0] for share in found] == pytest.approx([speed / speeds[0] for speed in speeds], rel=0.03)
+
+
+@pytest.mark.slow
+def test_where_one_link_rate_is_the_bottleneck_all_contribute_alike() -> None:
+    """Unequal devices, each of which computes more than its link carries: links are never silent, shares within 5 %."""
+    outcome = elsewhere((2e5, 1.5e5, 1e5), rate=8e3)
+    found = shares(outcome)
+    assert min(found) > 100
+    assert max(found) / min(found) <= 1.05
+    end = outcome.simulation.trace.end
+    for k in range(3):
+        ups = [row for row in transfers(outcome) if row.source == k]
+        assert sum(row.arrived - row.started for row in ups) > 0.95 * end
+    assert sum(idle_of(outcome, "server").values()) > 0.5, "the server waits for them"
+
+
 def finding(admission: str, cap: int, **more: Any) -> tuple[list[int], float]:
     """A minute of 16 boards of four speeds, 12-55 GMAC/s, that train VGG-11 cut behind its second unit, r = 0.1, in
     batches of 32 behind a server of 1 TMAC/s and links of 1 Gbit/s: c_k, and the server's idle share."""
