@@ -88,7 +88,12 @@ class Study:
 
     def warnings(self) -> list[str]:
         """What to know before the run: a head that outweighs its device block, a key that changes nothing."""
-        found = []
+        found: list[str | None] = []
+        if self.validation is not None:
+            found.append(
+                f"{self.scenario.scheduler.name} decides by held-out results: {len(self.validation):,} training "
+                "samples, drawn by the seed, are kept for that, and devices have the others"
+            )
         if self.assembly.head is not None and self.assembly.cut is not None:
             found.append(self.head(self.assembly.cut).warning)
         if getattr(self.assembly.scheduler, "takes_all", False) and self.scenario.selection.kind != "all":

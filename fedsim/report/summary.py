@@ -224,8 +224,13 @@ def _deployment(measures: Measures) -> dict[str, float | None]:
 
 
 def _contributions(measures: Measures) -> dict[str, Any]:
-    """The fewest and the most that a device has contributed, how evenly, of what kind; totals of all devices."""
+    """The fewest and the most that a device has contributed, how evenly, of what kind; totals of all devices.
+
+    And the samples that micro-batches left out, and the share of the data that a pool has of what it should have, where
+    a system says so.
+    """
     rows, found = measures.columns.devices, measures.contributions
+    dropped, coverage = measures.columns.named("dropped"), measures.columns.named("coverage")
     counts = found.counts[rows]
     return {
         "min": int(counts.min()) if len(counts) else None,
@@ -233,6 +238,8 @@ def _contributions(measures: Measures) -> dict[str, Any]:
         "jain": jain(counts),
         "kind": found.kind,
         **{name: _total(getattr(found, name), rows) for name in STEPS},
+        "dropped_samples": int(sum(mark.value for mark in dropped)) if dropped else None,
+        "coverage": coverage[-1].value if coverage else None,
     }
 
 

@@ -41,6 +41,7 @@ def test_the_keys_are_those_of_the_interface() -> None:
         "contributions": [
             *("min", "max", "jain", "kind"),
             *("trained", "offered", "sent", "skipped", "rejected", "consumed", "delivered"),
+            *("dropped_samples", "coverage"),
         ],
         "energy_label": None,
         "identity": ["time_error_s", "bytes_in_flight", "bytes_wasted"],
@@ -78,7 +79,7 @@ def test_the_figures_of_a_round_of_fedavg() -> None:
     assert found["metric"] == {"name": "accuracy", "final": 0.6, "best": 0.6}
     assert found["contributions"] == {
         **{"min": 1, "max": 1, "jain": 1.0, "kind": "delivered", "trained": 2, "delivered": 2},
-        **dict.fromkeys(["offered", "sent", "skipped", "rejected", "consumed"]),
+        **dict.fromkeys(["offered", "sent", "skipped", "rejected", "consumed", "dropped_samples", "coverage"]),
     }
     assert found["identity"] == {"time_error_s": 0, "bytes_in_flight": 0, "bytes_wasted": 0}
     assert found["deployment"] == {"bytes": None, "seconds": None, "macs": None}
