@@ -31,6 +31,14 @@ TARGET: Final = 0.4
 MOMENTS: Final = (15.0, 75.0, 150.0)
 """Seconds of virtual time at which the systems are compared; whoever is done by then counts with its last model."""
 SAMPLES: Final = 10_000
+COSTS: Final = (
+    "seconds",
+    "batches on devices",
+    "GB, both ways",
+    "device TMAC",
+    "device idle, %",
+    "server idle, %",
+)
 
 
 @dataclass(frozen=True)
