@@ -143,7 +143,7 @@ def test_a_window_ends_a_round(scheduler: Any) -> None:
     counts = members(outcome, assembly)
     assert counts[0] == 2
     assert len(counts) == ROUNDS
-    nobody = replace(base, window=first[0] / 4e9, rounds=1)
+    nobody = replace(toy(scheduler, rounds=1), window=first[0] / 4e9)
     outcome = simulate(nobody, learning=False)
     assert outcome.ending is Ending.SERVER
     assert members(outcome, nobody) == [0]
