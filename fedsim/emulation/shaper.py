@@ -72,8 +72,8 @@ class Shaper(Generic[T]):
         lock = threading.RLock()
         self._changed = threading.Condition(lock)  # for the thread
         self._freed = threading.Condition(lock)  # for whoever waits for room, or for the end
-        self._queued = 0  # bytes
-        self._busy = False  # a frame is being delivered
+        self._waiting = 0  # frames that are not delivered
+        self._queued = 0  # their bytes
         self._epoch = 0  # how often it was reset
         self._closed = False
         self._error: BaseException | None = None
@@ -112,6 +112,7 @@ class Shaper(Generic[T]):
             self._check()
             if self._closed or epoch != self._epoch:
                 return False
+            self._waiting += 1
             self._queued += nbytes
             self._connection.put(self._clock.now(), frame, nbytes, last=last)
             if len(self._connection) == 1:
@@ -131,9 +132,9 @@ class Shaper(Generic[T]):
             Exception: as `open`.
         """
         with self._changed:
-            done = self._freed.wait_for(lambda: not (self._queued or self._busy) or not self._alive(), timeout)
+            self._freed.wait_for(lambda: not self._waiting or not self._alive(), timeout)
             self._check()
-            return done and not (self._queued or self._busy)
+            return not self._waiting
 
     def reset(self) -> list[T]:
         """Drop what is queued, in order, in the middle of a message too: the other side is gone.
@@ -142,7 +143,7 @@ class Shaper(Generic[T]):
         """
         with self._changed:
             self._epoch += 1
-            self._queued = 0
+            self._waiting = self._queued = 0
             self._error = None
             dropped = self._connection.reset(self._clock.now())
             self._freed.notify_all()
@@ -175,7 +176,6 @@ class Shaper(Generic[T]):
     def _pass(self, frame: Frame[T]) -> None:
         """Deliver a frame, without the lock."""
         epoch = self._epoch
-        self._busy = True
         self._changed.release()
         error: BaseException | None = None
         try:
@@ -186,8 +186,8 @@ class Shaper(Generic[T]):
             error = raised
         finally:
             self._changed.acquire()
-            self._busy = False
         if epoch == self._epoch:
+            self._waiting -= 1
             self._queued -= frame.nbytes
             self._error = error
         passed = self.passed

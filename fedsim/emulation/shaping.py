@@ -121,7 +121,8 @@ class Connection(Generic[T]):
             queued: the moment of the send.
             again: the rest of a message that was interrupted; its latency is over.
         """
-        assert self._opened is None, f"message {number} comes into the middle of message {self._opened}"
+        opened = self._opened
+        assert opened is None, f"message {number} comes into the middle of message {opened.number}"
         ready = now
         if not again:
             silent = not len(self._line) and (not self._used or queued - self._line.free >= SILENCE)

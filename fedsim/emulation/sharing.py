@@ -51,7 +51,7 @@ class Sharing:
         self._now = 0
         self._serial = 0
         self._serials: dict[tuple[int, int, int], int] = {}  # of messages that are announced
-        self._messages: dict[int, tuple[int, int, int]] = {}  # source, target and number, by serial
+        self._messages: dict[int, tuple[int, int, int, int]] = {}  # source, target, number and ready, by serial
         self._flows: dict[tuple[int, bool], _Flow] = {}  # by device, and whether it sends
 
     def announce(self, now: int, source: int, target: int, number: int, ready: int) -> None:
@@ -65,7 +65,7 @@ class Sharing:
             return
         assert not self._network.route(source, target).alone, f"{source} to {target} shares its way with nobody"
         self._serial = serial = self._serial + 1
-        self._serials[message], self._messages[serial] = serial, message
+        self._serials[message], self._messages[serial] = serial, (*message, ready)
         self._network.submit(now, source, target, _OPEN_ENDED, serial, lag=max(0, ready - now))
 
     def finish(self, now: int, source: int, target: int, number: int) -> None:
@@ -126,11 +126,11 @@ class Sharing:
         rates = self._network.rates()
         flowing: dict[tuple[int, bool], _Flow] = {}
         for serial, rate in rates.items():
-            source, target, number = self._messages[serial]
+            source, target, number, ready = self._messages[serial]
             way = (source, True) if target == SERVER else (target, False)
             flow = self._flows.get(way)
             if flow is None:
-                flow = _Flow(number, rate, moment)
+                flow = _Flow(number, rate, min(moment, ready))  # what took the announcement its time is made up for
             elif flow.number != number or flow.rate != rate:
                 flow = _Flow(number, rate, moment if flow.rate != rate else flow.since, flow.granted, flow.at)
             flowing[way] = flow
