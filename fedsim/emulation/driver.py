@@ -15,9 +15,8 @@ from enum import Enum
 from typing import Any, Final, Protocol
 
 from fedsim.emulation.clock import Clock
-from fedsim.emulation.pacing import Pacer
-
 from fedsim.emulation.holdings import Holdings, Leaving
+from fedsim.emulation.pacing import Pacer
 from fedsim.errors import ScriptError
 from fedsim.mailbox import Mailbox
 from fedsim.runtime.conditions import LAST, LONGEST, nanoseconds
@@ -290,13 +289,13 @@ class Driver:
         try:
             for work in works:
                 self._host.run(work.command)
+            self._pacer.done(begin, end, self._clock.now())
             with self._changed:
                 self._wait(lambda: False, end)
         except _Stopped:
             self._trace.spans.extend(cut(within(spans, now, None), self._clock.now()))
             raise
         done = self._clock.now()
-        self._pacer.done(end, done)
         if self._memory is not None:
             self._memory.drop(kept)
         self._trace.spans.extend(within(spans, now, done))
