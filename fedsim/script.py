@@ -431,7 +431,8 @@ class Scheduler(Protocol[D_contra, S_contra]):
     scenario's `selection` means nothing to it; `validates`, that held-out results decide something;
     `needs_labels`, that it goes by which labels devices hold. A method `buffered(job)` gives the samples whose
     activations the server may hold at once; `check(training)` raises a `ValueError` for a way to train that the system
-    cannot do with.
+    cannot do with; `settled(job)` answers with the same system with what was left open written out, such as a number
+    that follows from that of the devices, and raises a `UserError` for one that is impossible.
     """
 
     splits: ClassVar[bool]

@@ -34,7 +34,7 @@ from fedsim.learning.optimizers import Sgd, Training
 from fedsim.mailbox import Mailbox
 from fedsim.network.topology import NetworkOptions
 from fedsim.report import check_identity
-from fedsim.script import SERVER, Command, Effect, Message, Payload, Role
+from fedsim.script import SERVER, Command, Effect, Message, Payload, Recv, Role
 from fedsim.simulation import Ending, Fault, Inline, Limits, Simulation
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ class Hand:
 class Steps:
     """A script under way, one effect at a time.
 
-    `effect` is what it awaits now, None once it has returned; `answer(value)` lets it go on.
+    `effect` is what it awaits now, None once it has returned; `answer(value)` lets it go on, and so does `take()` with
+    a message that was put into `port.mailbox`.
     """
 
     def __init__(self, script: Coroutine[Effect[Any], Any, None], port: Hand) -> None:
@@ -105,6 +106,22 @@ class Steps:
         """Answer the current effect; returns the next one."""
         if isinstance(value, Message):
             self.port.mailbox.note(value)
+        return self._go_on(value)
+
+    def take(self) -> Message:
+        """Answer the current wait with the message that it ranks first of those in the port's mailbox.
+
+        Raises:
+            AssertionError: it awaits no message, or none of these.
+        """
+        effect = self.effect
+        assert isinstance(effect, Recv), f"the script awaits {effect}, not a message"
+        message = self.port.mailbox.take(effect.kinds, effect.source, effect.by)
+        assert message is not None, f"none of {[kind.__name__ for kind in effect.kinds]} is in the mailbox"
+        self._go_on(message)
+        return message
+
+    def _go_on(self, value: object) -> Effect[Any] | None:
         try:
             self.effect = self._script.send(value)
         except StopIteration:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 ROW_GROUP: Final = 100_000
 PURPOSES: Final = ("weights", "activations", "gradients", "labels", "control")
 
@@ -50,6 +50,7 @@ class Transfer(NamedTuple):
 
     `queued` is the moment of the send, `started` that of its first byte, `arrived` that of its last one. Bytes by
     purpose are payload; `control` is the envelope. `outcome` is `delivered`, `in flight` or the reason of its loss.
+    `round` is the one that it says it belongs to, -1 where it says nothing.
     """
 
     number: int
@@ -66,6 +67,7 @@ class Transfer(NamedTuple):
     started: int
     arrived: int
     outcome: str
+    round: int = -1
 
 
 class Wait(NamedTuple):

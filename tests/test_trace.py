@@ -131,7 +131,7 @@ def test_a_trace_of_another_schema_is_refused(tmp_path: Path) -> None:
     """With both schema numbers."""
     with patch.object(traces, "SCHEMA", 99):
         write(fedavg().trace, tmp_path / "t.parquet")
-    with pytest.raises(UserError, match="has trace schema 99, but this fedsim reads schema 2"):
+    with pytest.raises(UserError, match="has trace schema 99, but this fedsim reads schema 3"):
         read(tmp_path / "t.parquet")
 
 

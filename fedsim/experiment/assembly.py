@@ -29,8 +29,8 @@ from fedsim.trace import Trace
 class Assembly:
     """Everything that a run is made of, apart from who does the work.
 
-    `samples` holds the number of training samples of each device. What a scheduler leaves to the profiler is resolved
-    when an assembly is made.
+    `samples` holds the number of training samples of each device. What a scheduler leaves open is settled when an
+    assembly is made.
     """
 
     scheduler: Any
@@ -59,6 +59,9 @@ class Assembly:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scheduler", self.profiler.planned(self.scheduler, self.cut))
+        settled = getattr(self.scheduler, "settled", None)
+        if settled is not None:
+            object.__setattr__(self, "scheduler", settled(self.job()))
 
     @property
     def profiler(self) -> Profiler:

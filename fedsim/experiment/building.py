@@ -56,9 +56,14 @@ class Study:
     def needs(self) -> tuple[Need, ...]:
         """The least memory that each group's devices and the server need."""
         assembly, scheduler = self.assembly, self.assembly.scheduler
-        copies = 0
-        if scheduler.splits:
-            copies = 1 if getattr(scheduler, "shared", False) else assembly.participants
+        if not scheduler.splits:
+            copies = 0
+        elif getattr(scheduler, "shared", False):
+            copies = 1
+        elif hasattr(scheduler, "concurrency"):
+            copies = assembly.job().places(scheduler.concurrency)
+        else:
+            copies = assembly.participants
         buffered = getattr(scheduler, "buffered", None)
         return needs(
             assembly.fleet,
@@ -83,7 +88,12 @@ class Study:
 
     def warnings(self) -> list[str]:
         """What to know before the run: a head that outweighs its device block, a key that changes nothing."""
-        found = []
+        found: list[str | None] = []
+        if self.validation is not None:
+            found.append(
+                f"{self.scenario.scheduler.name} decides by held-out results: {len(self.validation):,} training "
+                "samples, drawn by the seed, are kept for that, and devices have the others"
+            )
         if self.assembly.head is not None and self.assembly.cut is not None:
             found.append(self.head(self.assembly.cut).warning)
         if getattr(self.assembly.scheduler, "takes_all", False) and self.scenario.selection.kind != "all":
@@ -154,27 +164,28 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
         with placed(scenario, "auxiliary"):
             head = _head(scenario, network, cut).measure(network.block(0, cut))
     participants, need, window = asked(scenario.selection, scenario.devices)
-    assembly = Assembly(
-        scheduler=scenario.scheduler.options,
-        model=model,
-        cut=cut,
-        head=head,
-        labels=labels,
-        training=training,
-        fleet=fleet,
-        samples=samples,
-        participants=participants,
-        need=need,
-        window=window,
-        rounds=scenario.until.rounds,
-        limits=_limits(scenario),
-        seed=scenario.seed,
-        faults=_faults(scenario),
-        shortage=Shortage(scenario.on_oom),
-        network=profiler.network,
-        access=profiler.access,
-        scenario=resolved(scenario),
-    )
+    with placed(scenario, "scheduler"):
+        assembly = Assembly(
+            scheduler=scenario.scheduler.options,
+            model=model,
+            cut=cut,
+            head=head,
+            labels=labels,
+            training=training,
+            fleet=fleet,
+            samples=samples,
+            participants=participants,
+            need=need,
+            window=window,
+            rounds=scenario.until.rounds,
+            limits=_limits(scenario),
+            seed=scenario.seed,
+            faults=_faults(scenario),
+            shortage=Shortage(scenario.on_oom),
+            network=profiler.network,
+            access=profiler.access,
+            scenario=resolved(scenario),
+        )
     if assembly.scheduler is not scenario.scheduler.options:  # from here on as if that had been given, too
         section = scenario.scheduler.model_copy(update={"options": assembly.scheduler})
         scenario = scenario.model_copy(update={"scheduler": section})

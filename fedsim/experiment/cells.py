@@ -148,7 +148,8 @@ def _in_parallel(cells: Sequence[Cell], orders: Orders, jobs: int, follower: Fol
         if left and jobs == 1:  # they went in their order, so it was the first
             guilty = left.pop(0)
             reason = "its process was killed, perhaps for want of memory"
-            yield Ran(Outcome(guilty.label, guilty.seed, "failed", reason=reason))
+            yield Ran(Outcome(guilty.label, guilty.seed, "failed", reason=reason), remarks=(note,) if note else ())
+            note = ""
         elif left:
             note = "a process was killed, perhaps for want of memory, and from here on one ran alone; use fewer jobs"
         for cell in left:

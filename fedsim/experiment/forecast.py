@@ -25,8 +25,14 @@ from fedsim.learning.plan import DEVICE, MODEL, SERVER_BLOCK, BlockPlan, plans
 from fedsim.models.measure import ModelMeasure
 from fedsim.units import human_count
 
-Objective = Literal["time", "device_memory", "bytes"]
-_NAMES: Final = {"time": "time of a round", "device_memory": "memory on the devices", "bytes": "bytes of a round"}
+Objective = Literal["time", "device_memory", "device_macs", "bytes", "activation_bytes"]
+_NAMES: Final = {
+    "time": "time of a round",
+    "device_memory": "memory on the devices",
+    "device_macs": "MACs of the device block",
+    "bytes": "bytes of a round",
+    "activation_bytes": "bytes of a sample at the cut",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +194,10 @@ class Candidate:
     """Both ways, all devices."""
     fits: bool
     """Whether every device has the memory."""
+    macs: int
+    """Of a sample, forward through the device block."""
+    activation_bytes: int
+    """Of a sample at the cut, as they lie in memory."""
 
     def value(self, objective: Objective) -> float:
         """What is to be least."""
@@ -198,6 +208,10 @@ class Candidate:
                 return self.memory
             case "bytes":
                 return float(self.nbytes)
+            case "device_macs":
+                return float(self.macs)
+            case "activation_bytes":
+                return float(self.activation_bytes)
 
 
 def candidates(
@@ -245,7 +259,8 @@ def _candidate(
     down += fleet.devices * device.weights.nbytes
     link = fleet.server_link
     shared = max(busy / fleet.server.lanes, up / link.goodput_down(efficiency), down / link.goodput_up(efficiency))
-    return Candidate(cut, max(slowest, shared), memory, int(up + down), fits)
+    macs, sample = sum(unit.macs for unit in device.units[: device.trunk]), device.activations(1).memory_bytes
+    return Candidate(cut, max(slowest, shared), memory, int(up + down), fits, macs, sample)
 
 
 def best(found: Sequence[Candidate], objective: Objective, model: str) -> Candidate:

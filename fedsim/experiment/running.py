@@ -62,6 +62,9 @@ class Run:
     def remarks(self) -> list[str]:
         """What a reader of the figures should know: memory that did not suffice, no model, a goal not reached."""
         found = list(self._shortages())
+        coverage = self.summary["contributions"]["coverage"]
+        if coverage is not None and coverage < 1:
+            found.append(f"devices left before they had sent all: the server trained on {coverage:.1%} of the data")
         if not self.scenario.learning:
             return found
         if self.weights is None:

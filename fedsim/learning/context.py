@@ -297,8 +297,10 @@ class Server:
         """
         wanted, window = self._job.need, self._job.window
         need = len(chosen) if wanted is None else min(wanted, len(chosen))
-        barrier = Barrier(number, chosen, need=need, until=None if window is None else self._port.now + window)
-        self._port.mark("round.open", number, {"nodes": list(chosen), "need": need})
+        until = None if window is None else self._port.now + window
+        barrier = Barrier(number, chosen, need=need, until=until)
+        ends = {} if until is None else {"until": round(until * 1e9)}
+        self._port.mark("round.open", number, {"nodes": list(chosen), "need": need, **ends})
         yield barrier
         self._port.mark("round.close", number, None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,6 +29,8 @@ class Crew:
         order = present if places >= len(present) else [present[i] for i in rng.permutation(len(present)).tolist()]
         self._active = set(order[:places])
         self._bench = list(order[places:])
+        self.lives: Counter[int] = Counter()
+        """How often each device has left: what it was asked for in an earlier life is not answered by a new order."""
         for k in self._bench:
             port.mark("benched", k)
 
@@ -48,6 +51,7 @@ class Crew:
         """A device has left, or is back: who is to begin now because of that, if anybody."""
         if isinstance(notice, Connected):
             return self._join(notice.device)
+        self.lives[notice.device] += 1
         return self._leave(notice.device)
 
     def _leave(self, device: int) -> int | None:

@@ -51,6 +51,11 @@ class Barrier:
         self._over = False
 
     @property
+    def wanted(self) -> int:
+        """How many contributions are still to come."""
+        return self.need - len(self.delivered)
+
+    @property
     def waiting(self) -> bool:
         """Whether the round goes on."""
         return bool(self.missing) and len(self.delivered) < self.need and not self._over

@@ -68,6 +68,7 @@ class Transfers:
     started: Ints
     arrived: Ints
     outcome: Words
+    round: Ints
 
     def rows(self, numbers: Ints) -> Ints:
         """Where the transfers with these numbers stand; -1 for a number that no transfer has."""
@@ -180,6 +181,7 @@ def _transfers(found: dict[str, Any], table: NodeTable) -> Transfers:
         started=found["started"],
         arrived=found["arrived"],
         outcome=Words.of(found["outcome"]),
+        round=found["round"],
     )
 
 

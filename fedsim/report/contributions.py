@@ -14,6 +14,7 @@ import numpy as np
 
 from fedsim.report.columns import Bools, Columns, Ints
 from fedsim.report.identity import DELIVERED
+from fedsim.report.rounds import rounds
 from fedsim.script import Role
 
 STEPS: Final = ("trained", "offered", "sent", "skipped", "rejected", "consumed", "delivered")
@@ -26,7 +27,8 @@ class Contributions:
 
     A micro-batch counts as a batch. `sent` are activations queued, whatever became of them, and `offered` those and the
     `skipped` ones; a run whose model is not cut has none of them. `consumed` are batches on which the server block has
-    taken a step, where the server says so, `delivered` the updates that arrived.
+    taken a step, where the server says so, `delivered` the updates that arrived, those left out that came too late for
+    their round.
     """
 
     trained: Ints
@@ -59,7 +61,7 @@ def contributions(columns: Columns) -> Contributions:
     """Count the contributions of a trace."""
     spans, sent, size = columns.spans, columns.transfers, len(columns.nodes)
     up = sent.target == columns.server
-    updates = sent.outcome.among(DELIVERED) & up & sent.role.among(Role.CONTRIBUTION)
+    updates = sent.outcome.among(DELIVERED) & up & sent.role.among(Role.CONTRIBUTION) & ~rounds(columns).late
     split, consumed = splits(columns), columns.named("consumed")
     return Contributions(
         trained=_counted(spans.node[(spans.samples > 0) & ~spans.wasted], size),

@@ -116,6 +116,7 @@ def figures(summaries: Sequence[Summary]) -> list[Figure]:
         Figure("bytes down", "", lambda s: sum(s["bytes"]["down"].values()), _bytes, -1),
         Figure("samples a second, end to end", "samples/s", _rate, "{:.4g}".format, 1),
         Figure("device work", "", lambda s: s["devices"]["macs"], lambda v: human_count(v, "MAC")),
+        Figure("of that, auxiliary heads", "", lambda s: s["devices"]["macs_head"], str, 0, _heads),
         Figure("device memory, peak", "", lambda s: s["devices"]["peak_memory_bytes"], _bytes, -1),
         Figure("server memory, peak", "", lambda s: s["server"]["peak_memory_bytes"], _bytes, -1),
         Figure("device energy", "", lambda s: s["devices"]["joules"], lambda v: human_count(v, "J"), -1),
@@ -199,6 +200,12 @@ def show(summaries: Sequence[Summary], names: Sequence[str] | None = None, conso
 
 def _bytes(value: float) -> str:
     return human_count(value, "B")
+
+
+def _heads(summary: Summary) -> str:
+    """What auxiliary heads take of the devices' work."""
+    devices = summary["devices"]
+    return f"{human_count(devices['macs_head'], 'MAC')}, {percent(devices['macs_head'] / devices['macs'])}"
 
 
 def _causes(by_cause: Mapping[str, float | None]) -> str:

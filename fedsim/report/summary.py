@@ -192,17 +192,20 @@ def _bytes(measures: Measures) -> dict[str, Any]:
 def _throughput(measures: Measures) -> dict[str, float | None]:
     """Samples a second of the whole run; where the model is not cut, the devices' rate is end to end.
 
-    A split system is as fast as its slower half: end to end its rate is 0 before the server has trained anything.
+    A split system is as fast as its slower half: end to end its rate is 0 before the server has trained anything. Where
+    devices do nothing but infer, since their block is frozen, they have no rate, and the server's is end to end.
     """
     rows, seconds = measures.columns.devices, measures.seconds
     if not seconds:
         return dict.fromkeys(("device_samples_per_s", "server_samples_per_s", "end_to_end_samples_per_s"))
-    device = int(measures.samples[rows].sum()) / seconds
+    spans = measures.columns.spans
+    frozen = measures.splits and bool(spans.kind.among("infer")[rows[spans.node]].all()) and rows[spans.node].any()
+    device = None if frozen else int(measures.samples[rows].sum()) / seconds
     server = int(measures.samples[~rows].sum()) / seconds if measures.splits else None
     return {
         "device_samples_per_s": device,
         "server_samples_per_s": server,
-        "end_to_end_samples_per_s": device if server is None else min(device, server),
+        "end_to_end_samples_per_s": min((rate for rate in (device, server) if rate is not None), default=None),
     }
 
 
@@ -221,8 +224,13 @@ def _deployment(measures: Measures) -> dict[str, float | None]:
 
 
 def _contributions(measures: Measures) -> dict[str, Any]:
-    """The fewest and the most that a device has contributed, how evenly, of what kind; totals of all devices."""
+    """The fewest and the most that a device has contributed, how evenly, of what kind; totals of all devices.
+
+    And the samples that micro-batches left out, and the share of the data that a pool has of what it should have, where
+    a system says so.
+    """
     rows, found = measures.columns.devices, measures.contributions
+    dropped, coverage = measures.columns.named("dropped"), measures.columns.named("coverage")
     counts = found.counts[rows]
     return {
         "min": int(counts.min()) if len(counts) else None,
@@ -230,6 +238,8 @@ def _contributions(measures: Measures) -> dict[str, Any]:
         "jain": jain(counts),
         "kind": found.kind,
         **{name: _total(getattr(found, name), rows) for name in STEPS},
+        "dropped_samples": int(sum(mark.value for mark in dropped)) if dropped else None,
+        "coverage": coverage[-1].value if coverage else None,
     }
 
 

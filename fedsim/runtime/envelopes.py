@@ -17,17 +17,19 @@ _PURPOSES: Final = (Purpose.WEIGHTS, Purpose.ACTIVATIONS, Purpose.GRADIENTS, Pur
 class Parcel(NamedTuple):
     """A message as the network and the trace see it.
 
-    `columns` are those of a transfer from `message` to `control`: class, role, bytes by purpose. `nbytes` is the sum.
+    `columns` are those of a transfer from `message` to `control`: class, role, bytes by purpose. `nbytes` is the sum,
+    `round` the one that the message says it belongs to, or -1.
     """
 
     columns: tuple[str, str, int, int, int, int, int]
     nbytes: int
+    round: int = -1
 
 
 class Form:
     """What all messages of one class have in common."""
 
-    __slots__ = ("_fields", "_name", "_role", "_with_payloads", "empty")
+    __slots__ = ("_fields", "_name", "_of_round", "_role", "_with_payloads", "empty", "loaded")
 
     def __init__(self, kind: type[Message]) -> None:
         """Look at a class.
@@ -39,9 +41,12 @@ class Form:
         self._name = kind.__name__
         self._fields = tuple(field.name for field in fields(kind) if field.name != "sender")
         self._with_payloads = payload_fields(kind)
+        self.loaded = bool(self._with_payloads)
+        """Whether a message of the class may carry payloads."""
+        self._of_round = any(field.name == "round" and field.type in (int, "int") for field in fields(kind))
         empty = Parcel((self._name, self._role, 0, 0, 0, 0, ENVELOPE_BYTES), ENVELOPE_BYTES)
-        self.empty = None if self._with_payloads else empty
-        """What a message weighs, where no message of the class can carry a payload."""
+        self.empty = None if self._with_payloads or self._of_round else empty
+        """The parcel of every message of the class, where they are all alike: no payload, and no round."""
 
     def stamped(self, message: Message, sender: int) -> Message:
         """The message with its sender filled in (`dataclasses.replace`, three times as fast)."""
@@ -54,12 +59,13 @@ class Form:
         return copy
 
     def weighed(self, message: Message) -> Parcel:
-        """The parcel of a message that may carry payloads."""
+        """The parcel of a message."""
         sizes = [0, 0, 0, 0, ENVELOPE_BYTES]
         for payload in payloads(message, self._with_payloads):
             sizes[_PURPOSES.index(payload.meta.purpose)] += payload.nbytes
         weights, activations, gradients, labels, control = sizes
-        return Parcel((self._name, self._role, weights, activations, gradients, labels, control), sum(sizes))
+        number: int = message.round if self._of_round else -1  # type: ignore[attr-defined]
+        return Parcel((self._name, self._role, weights, activations, gradients, labels, control), sum(sizes), number)
 
 
 def role_of(kind: type[Message]) -> Role:

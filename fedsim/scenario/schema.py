@@ -39,7 +39,7 @@ class Model(Section):
     """A model of `fedsim list models`, or `module:Class`."""
     cut: Cut | None = None
     """The device holds the units before this index; auto chooses; null where the scheduler trains whole models."""
-    objective: Literal["time", "device_memory", "bytes"] = "time"
+    objective: Literal["time", "device_memory", "device_macs", "bytes", "activation_bytes"] = "time"
     """What `cut: auto` makes least: the predicted time of a round, the devices' memory, or the bytes exchanged."""
     weights: Path | None = None
     """Trained weights to start from: a run folder, or a safetensors file; null draws them. Relative to the scenario

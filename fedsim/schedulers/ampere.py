@@ -8,8 +8,8 @@ consolidation of activations; the body was not available, so every further choic
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self
 
 from fedsim.learning.context import Device, Job, Server
 from fedsim.learning.pool import Pool, Store
@@ -85,6 +85,11 @@ class Ampere:
         if self.consolidation != "pooled" and self.transfer == "stream":
             raise ValueError(f"consolidation: {self.consolidation} needs the whole pool, not transfer: stream")
 
+    def settled(self, job: Job) -> Self:
+        """The same with what was left open."""
+        rounds, epochs = self.device_rounds or job.rounds, self.server_epochs or job.rounds
+        return replace(self, device_rounds=rounds, server_epochs=epochs)
+
     def buffered(self, job: Job) -> int:
         """Samples whose activations the server holds."""
         return self.copies * int(sum(job.samples)) if self.store == "ram" else 0
@@ -119,10 +124,10 @@ class Ampere:
 
     async def server(self, me: Server) -> None:
         """The three phases."""
-        d = await self.train_devices(me)
-        pool, done = await self.collect(me, d)
-        if len(pool):
-            await self.train_server(me, d, pool, done)
+        d, stop = await self.train_devices(me), Patience(self.stop_server)
+        pool, done, over = await self.collect(me, d, stop)
+        if len(pool) and not over:
+            await self.train_server(me, d, pool, done, stop)
 
     @property
     def part(self) -> Literal["weights", "block"]:
@@ -147,8 +152,9 @@ class Ampere:
                 break
         return me.without_head(da) if self.aggregate_aux else da
 
-    async def collect(self, me: Server, d: Payload) -> tuple[Pool, int]:
-        """Phase 2: every device's activations, once; answers with them and the steps that were taken meanwhile.
+    async def collect(self, me: Server, d: Payload, stop: Patience) -> tuple[Pool, int, bool]:
+        """Phase 2: every device's activations, once; answers with them, the steps that were taken meanwhile, and
+        whether these were enough.
 
         Who leaves is not waited for: its whole batches stay. Who comes, or is back and had sent none, is asked as well.
         """
@@ -159,15 +165,16 @@ class Ampere:
         pool, done, rng, gave = me.pool(self.store), 0, me.rng("stream"), set[int]()
         samples = self.copies * sum(me.samples(k) for k in me.devices)
         each = pool.steps(samples, me.batch)  # steps of an epoch, if everything arrives
-        most = (self.server_epochs or me.rounds or math.inf) * each
+        most, over = (self.server_epochs or me.rounds or math.inf) * each, False
         while exporting:
             while me.inbox.poll(Trained) is not None:
                 pass  # too late for phase 1
             message = me.inbox.poll(Activations, Exported, Disconnected, Connected)
-            if message is None and self.transfer == "stream" and len(pool) and done < most:
+            if message is None and self.transfer == "stream" and len(pool) and done < most and not over:
                 me.block.pace(done // each)
                 await compute(pool.step(me.block, pool.drawn(rng, me.batch)))
                 done += 1
+                over = done % each == 0 and await self.epoch_over(me, d, stop)
                 continue
             match message or await recv(Activations, Exported, Disconnected, Connected):
                 case Activations(sender=k, values=z, labels=y):
@@ -179,23 +186,29 @@ class Ampere:
                     exporting.add(k)
                     await send(k, order)
         me.mark("coverage", len(pool) / samples)
-        return pool, done
+        return pool, done, over
 
     @property
     def copies(self) -> int:
         """How often each sample is exported."""
         return max(1, self.augment_copies)
 
-    async def train_server(self, me: Server, d: Payload, pool: Pool, done: int) -> None:
+    async def train_server(self, me: Server, d: Payload, pool: Pool, done: int, stop: Patience) -> None:
         """Phase 3: passes over the pool; `done` steps count towards them already."""
-        rng, stop = me.rng("pool"), Patience(self.stop_server)
-        for epoch in counted(self.server_epochs or me.rounds):
+        rng = me.rng("pool")
+        first, done = divmod(done, pool.steps(len(pool), me.batch))
+        for epoch in counted(self.server_epochs or me.rounds, first):
             me.block.pace(epoch)
             if self.consolidation == "copies":
                 await epoch_of_copies(me, pool, rng, self.weighting)
             else:
-                done = await epoch_of_one(me, pool, rng, by=self.consolidation, done=done)
-            s = me.block.weights()
-            me.publish(d, s)
-            if self.stop_server and stop.now((await Evaluate((d, s), "validation")).loss):
+                await epoch_of_one(me, pool, rng, by=self.consolidation, done=done)
+                done = 0
+            if await self.epoch_over(me, d, stop):
                 break
+
+    async def epoch_over(self, me: Server, d: Payload, stop: Patience) -> bool:
+        """Publish what an epoch has made of s; answers whether that was the last one."""
+        s = me.block.weights()
+        me.publish(d, s)
+        return self.stop_server is not None and stop.now((await Evaluate((d, s), "validation")).loss)

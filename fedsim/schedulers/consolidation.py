@@ -13,12 +13,10 @@ from fedsim.script import compute
 
 async def epoch_of_one(
     me: Server, pool: Pool, rng: np.random.Generator, *, by: Literal["pooled", "per_device"], done: int = 0
-) -> int:
-    """A pass of the one server block, but for the first `done` steps; answers with how many of these are left over."""
-    batches = list(pool.epoch(rng, me.batch, by=by))
-    for rows in batches[done:]:
+) -> None:
+    """A pass of the one server block, but for the first `done` steps."""
+    for rows in list(pool.epoch(rng, me.batch, by=by))[done:]:
         await compute(pool.step(me.block, rows))
-    return max(0, done - len(batches))
 
 
 async def epoch_of_copies(

@@ -5,13 +5,13 @@ Xie, Koyejo, Gupta, "Asynchronous Federated Optimization", arXiv 1903.03934, alg
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
-from fedsim.learning.context import Device, Server
+from fedsim.learning.context import Device, Job, Server
 from fedsim.learning.learners import Proximal
-from fedsim.schedulers.options import check_concurrency, check_local
-from fedsim.schedulers.staleness import Staleness, check_mixing, mixing
+from fedsim.schedulers.options import attend, check_concurrency, check_local, heed
+from fedsim.schedulers.staleness import Staleness, check_mixing, mixing, usual
 from fedsim.script import SERVER, Connected, Disconnected, Message, Payload, Role, broadcast, compute, recv, send
 
 
@@ -23,6 +23,8 @@ class Model(Message):
     weights: Payload  # w_t
     version: int  # t
     round: int
+    life: int
+    """How often the device has left: a new model answers what came of this one only if that is still so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class Trained(Message):
     role: ClassVar[Role] = Role.CONTRIBUTION
     weights: Payload  # w_k
     version: int
+    life: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +70,10 @@ class FedAsync:
         if not self.rho >= 0:
             raise ValueError(f"rho {self.rho} must be 0 or more")
 
+    def settled(self, job: Job) -> Self:
+        """The same with what was left open."""
+        return replace(self, a=usual(self.staleness, self.a), concurrency=job.places(self.concurrency))
+
     async def device(self, me: Device) -> None:
         """Train on what comes, send it back with the version that it came of."""
         while True:
@@ -74,22 +81,28 @@ class FedAsync:
             pull = Proximal(model.weights, self.rho) if self.rho else None
             me.model.load(model.weights, model.round, keep=() if pull is None else (model.weights,))
             await compute(me.model.train(me.batches(self.local_steps, self.local_epochs), pull))
-            await send(SERVER, Trained(me.model.take(), model.version))
+            await send(SERVER, Trained(me.model.take(), model.version, model.life))
 
     async def server(self, me: Server) -> None:
         """w ← (1 − α_t)·w + α_t·w_k with every model that comes; who sent it, or whose turn it is, goes on from w."""
         w, t, devices = me.initial, 0, len(me.devices)
         me.publish(w)
         crew = me.crew(self.concurrency)
-        await broadcast(crew.active, Model(w, 0, 0))
+
+        def current(k: int) -> Model:
+            return Model(w, t, t // devices, crew.lives[k])
+
+        await broadcast(crew.active, Model(w, 0, 0, 0))
         while me.updates is None or t < me.updates:
             match await recv(Trained, Disconnected, Connected):
-                case Trained(sender=k, weights=w_k, version=born):
+                case Trained(sender=k, weights=w_k, version=born, life=life):
                     alpha_t = mixing(self.alpha, self.staleness, t - born, self.a, self.b)
                     w = await compute(me.mix(w, w_k, alpha_t))
                     t += 1
                     me.publish(w)
-                    await send(crew.turn(k), Model(w, t, t // devices))
+                    await attend(me, crew, current)  # it may have left, and come back
+                    if crew.lives[k] == life:
+                        next_one = crew.turn(k)
+                        await send(next_one, current(next_one))
                 case Disconnected() | Connected() as notice:
-                    if (next_one := crew.heed(notice)) is not None:
-                        await send(next_one, Model(w, t, t // devices))
+                    await heed(crew, notice, current)

@@ -7,11 +7,11 @@ the buffer; a buffer that is not full by then is not applied.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self
 
-from fedsim.learning.context import Device, Server
-from fedsim.schedulers.options import check_concurrency, check_local
+from fedsim.learning.context import Device, Job, Server
+from fedsim.schedulers.options import attend, check_concurrency, check_local, heed
 from fedsim.schedulers.staleness import factor
 from fedsim.script import SERVER, Connected, Disconnected, Message, Payload, Role, broadcast, compute, recv, send
 
@@ -24,6 +24,8 @@ class Model(Message):
     weights: Payload  # w_t
     version: int  # t, server steps
     round: int
+    life: int
+    """How often the device has left: a new model answers what came of this one only if that is still so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Change(Message):
     role: ClassVar[Role] = Role.CONTRIBUTION
     change: Payload  # Δ_k of parameters; buffers as they are
     version: int
+    life: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,10 @@ class FedBuff:
         if not 0 <= self.server_momentum < 1:
             raise ValueError(f"server_momentum {self.server_momentum} must be at least 0 and below 1")
 
+    def settled(self, job: Job) -> Self:
+        """The same with what was left open."""
+        return replace(self, concurrency=job.places(self.concurrency))
+
     async def device(self, me: Device) -> None:
         """Train on what comes, send how far that went."""
         while True:
@@ -77,17 +84,21 @@ class FedBuff:
             await compute(me.model.train(me.batches(self.local_steps, self.local_epochs)))
             change = me.model.change(since=model.weights)
             me.model.close()
-            await send(SERVER, Change(change, model.version))
+            await send(SERVER, Change(change, model.version, model.life))
 
     async def server(self, me: Server) -> None:
         """w ← w + η_g/K_b·Σ s(τ_k)·Δ_k with every K_b changes; who sent one goes on at once, from w as it is."""
         w, t, came, devices = me.initial, 0, 0, len(me.devices)
         me.publish(w)
         crew, buffered = me.crew(self.concurrency), me.changes()
-        await broadcast(crew.active, Model(w, 0, 0))
+
+        def current(k: int) -> Model:
+            return Model(w, t, came // devices, crew.lives[k])
+
+        await broadcast(crew.active, Model(w, 0, 0, 0))
         while me.updates is None or came < me.updates:
             match await recv(Change, Disconnected, Connected):
-                case Change(sender=k, change=delta, version=born):
+                case Change(sender=k, change=delta, version=born, life=life):
                     buffered.add(delta, factor("polynomial", t - born))  # s(τ) = 1/√(1 + τ)
                     came += 1
                     if buffered.members == self.buffer:
@@ -96,7 +107,9 @@ class FedBuff:
                         w = await compute(step)
                         t += 1
                         me.publish(w)
-                    await send(crew.turn(k), Model(w, t, came // devices))
+                    await attend(me, crew, current)  # it may have left, and come back
+                    if crew.lives[k] == life:
+                        next_one = crew.turn(k)
+                        await send(next_one, current(next_one))
                 case Disconnected() | Connected() as notice:
-                    if (next_one := crew.heed(notice)) is not None:
-                        await send(next_one, Model(w, t, came // devices))
+                    await heed(crew, notice, current)

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Final, Literal, Self
 
 from fedsim.learning.context import Device, Job, Server
 from fedsim.schedulers.admission import Admission, Credit, Notice, Permission, Policy, admission
 from fedsim.schedulers.options import check_local
-from fedsim.schedulers.staleness import Staleness, check_mixing, mixing
+from fedsim.schedulers.staleness import Staleness, check_mixing, mixing, usual
 from fedsim.schedulers.tasks import Dequeue, Priority, Tasks
 from fedsim.script import SERVER, Connected, Disconnected, Message, Payload, Role, broadcast, compute, recv, send
+
+_OUTSTANDING: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class FedOptima:
     admission: Policy = "grant"
     """`grant`: a credit at a time to the device that has contributed least. `slot`: the same quota for each. `fcfs`:
     whoever comes while there is room."""
-    outstanding: int = 2
+    outstanding: int = _OUTSTANDING
     """Credits of one device that have not come back as a batch, at most; for `fcfs`, its batches that are under way."""
     dequeue: Dequeue = "least_consumed"
     """Whose batch is trained next: of the device that contributed least, or had its last turn first, or came first."""
@@ -98,8 +100,20 @@ class FedOptima:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} {value} must be 1 or more")
+        if self.outstanding != _OUTSTANDING and self.admission == "fcfs" and self.on_denied == "wait":
+            raise ValueError(f"outstanding {self.outstanding} is not for fcfs with on_denied: wait; leave it out")
         if self.priority == "fifo" and self.dequeue != "fifo":
             raise ValueError(f"priority: fifo takes what came first, so dequeue must be fifo, not {self.dequeue}")
+
+    def settled(self, job: Job) -> Self:
+        """The same with what was left open.
+
+        Raises:
+            UserError: slots of which there are too few.
+        """
+        devices = len(job.samples)
+        admission(self.admission, self.cap(devices), devices, self.outstanding)
+        return replace(self, activation_cap=self.cap(devices), a=usual(self.staleness, self.a))
 
     def cap(self, devices: int) -> int:
         """ω: batches that the server holds, waits for or has promised to take, at most."""

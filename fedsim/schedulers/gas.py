@@ -9,8 +9,8 @@ clipped at 10, which are keys of the scenario's `training`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 from fedsim.learning.context import Device, Job, Server
 from fedsim.learning.generating import Buffer, Covariance
@@ -95,11 +95,18 @@ class Gas:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} {value} must be 1 or more")
+        if self.covariance != "auto" and not self.generate:
+            raise ValueError(f"covariance: {self.covariance} is for activations that are drawn: generate: on")
 
     @property
     def needs_labels(self) -> bool:
         """Whether the server has to know which labels devices hold."""
         return self.generate or self.adjust_logits
+
+    def settled(self, job: Job) -> Self:
+        """The same with what was left open."""
+        places = job.places(self.concurrency)
+        return replace(self, concurrency=places, buffer=self.buffer or places, blocks=self.blocks or places)
 
     def buffered(self, job: Job) -> int:
         """Samples whose activations the server may hold."""

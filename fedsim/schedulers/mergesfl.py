@@ -11,17 +11,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 import numpy as np
 
 from fedsim.learning.context import Device, Job, Server
 from fedsim.learning.learners import Batch, batch_size
 from fedsim.learning.rounds import Barrier
+from fedsim.learning.sums import Mean
 from fedsim.schedulers.balance import balanced
 from fedsim.schedulers.options import check_local, counted, newest
 from fedsim.schedulers.splitfed import Activations, Gradient, Trained
 from fedsim.script import SERVER, Disconnected, Message, Payload, Role, Timeout, broadcast, compute, recv, send
+
+_LARGEST: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class MergeSFL:
     batch_regulation: bool = False
     """Whether devices have batches in proportion to their speed in earlier rounds, link included, so that all of an
     iteration come at the same time; in its first round a device has the scenario's batch size."""
-    largest_batch: int = 64
+    largest_batch: int = _LARGEST
     """The fastest device's batch, where batch sizes are regulated."""
     selection: Literal["random", "kl"] = "random"
     """Who takes part in a round: anybody, or devices whose merged labels are nearest to those of all devices."""
@@ -59,6 +62,8 @@ class MergeSFL:
         check_local(self.local_steps, 1)
         if self.largest_batch < 1:
             raise ValueError(f"largest_batch {self.largest_batch} must be 1 or more")
+        if self.largest_batch != _LARGEST and not self.batch_regulation:
+            raise ValueError(f"largest_batch {self.largest_batch} is for batch_regulation: on; leave it out")
 
     @property
     def needs_labels(self) -> bool:
@@ -103,7 +108,7 @@ class MergeSFL:
     # ------------------------------------------------------------------------------------------- server
 
     async def server(self, me: Server) -> None:
-        """A round: give d out, merge so many times, average the device blocks."""
+        """A round: give d out, merge batches until the device blocks are there, average those."""
         d, s, watch = me.initial, me.block.weights(), Watch()
         me.publish(d, s)
         choose = self.chooser(me, watch)
@@ -117,18 +122,25 @@ class MergeSFL:
                 for size in sorted(set(sizes.values())):
                     await broadcast([k for k in chosen if sizes[k] == size], Train(d, t, steps, size))
                 watch.begin(me.now, chosen)
-                for _ in range(steps):
-                    await self.iteration(me, barrier, watch)
-                if await barrier.gather(Trained, into=devices):
+                while barrier.waiting:
+                    await self.iteration(me, barrier, watch, devices)
+                if barrier.delivered:
                     d = await compute(devices.result())
             s = me.block.weights()
             me.publish(d, s)
 
-    async def iteration(self, me: Server, barrier: Barrier, watch: Watch) -> None:
-        """A batch of each device that is there, one step on all of them, and each device's share of the gradient."""
+    async def iteration(self, me: Server, barrier: Barrier, watch: Watch, devices: Mean) -> None:
+        """A batch of each device that still trains, one step on all of them, and each device's share of the gradient.
+
+        With over-selection, of as many devices as the round still needs; the batches of the others come to the next
+        iteration. Where no batch comes any more, the device blocks do.
+        """
         merge = me.merge()
-        while barrier.waiting and not barrier.missing <= merge.sources:
-            match await barrier.recv(Activations):
+        while barrier.waiting and len(barrier.missing & merge.sources) < min(barrier.wanted, len(barrier.missing)):
+            match await barrier.recv(Activations, Trained):
+                case Trained() as trained:
+                    if barrier.deliver(trained):
+                        devices.add(trained)
                 case Activations(sender=k, values=z, labels=y) as batch if barrier.expects(batch):
                     watch.stop(me.now, k, batch_size(z))
                     merge.add(k, z, y)

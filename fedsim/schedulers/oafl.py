@@ -7,13 +7,13 @@ both halves into the global ones, and the device goes on from there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self
 
-from fedsim.learning.context import Device, Server
+from fedsim.learning.context import Device, Job, Server
 from fedsim.learning.learners import Batch, Learner
 from fedsim.schedulers.options import check_concurrency, check_local
-from fedsim.schedulers.staleness import Staleness, check_mixing, mixing
+from fedsim.schedulers.staleness import Staleness, check_mixing, mixing, usual
 from fedsim.script import SERVER, Connected, Disconnected, Message, Payload, Role, compute, recv, send
 
 
@@ -87,6 +87,10 @@ class Oafl:
         check_local(self.local_steps, self.local_epochs)
         check_mixing(self.alpha, self.staleness, self.a, self.b)
         check_concurrency(self.concurrency)
+
+    def settled(self, job: Job) -> Self:
+        """The same with what was left open."""
+        return replace(self, a=usual(self.staleness, self.a), concurrency=job.places(self.concurrency))
 
     @property
     def shared(self) -> bool:

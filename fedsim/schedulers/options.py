@@ -1,14 +1,15 @@
-"""What several schedulers share: checks of options, and the way a device takes its orders."""
+"""What several schedulers share: checks of options, how a device takes its orders, who is greeted when it comes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import count
 from typing import TypeVar, cast
 
-from fedsim.learning.context import Device
-from fedsim.script import Message, Recv
+from fedsim.learning.context import Device, Server
+from fedsim.learning.crew import Crew
+from fedsim.script import Connected, Disconnected, Message, Recv, send
 
 M = TypeVar("M", bound=Message)
 
@@ -46,9 +47,22 @@ async def newest(me: Device, *kinds: type[M], after: M | None = None) -> M:
     return order
 
 
-def counted(limit: int | None) -> Iterable[int]:
-    """0, 1, … up to, not including, `limit`; without one, for ever."""
-    return count() if limit is None else range(limit)
+async def heed(crew: Crew, notice: Disconnected | Connected, order: Callable[[int], Message]) -> None:
+    """A device has left, or is back: whoever is to begin because of that gets an order."""
+    if (k := crew.heed(notice)) is not None:
+        await send(k, order(k))
+
+
+async def attend(me: Server, crew: Crew, order: Callable[[int], Message]) -> None:
+    """Heed all notices that wait."""
+    while (notice := me.inbox.poll(Disconnected, Connected)) is not None:
+        assert isinstance(notice, Disconnected | Connected)
+        await heed(crew, notice, order)
+
+
+def counted(limit: int | None, first: int = 0) -> Iterable[int]:
+    """0, or `first`, and so on up to, not including, `limit`; without one, for ever."""
+    return count(first) if limit is None else range(first, limit)
 
 
 class Patience:

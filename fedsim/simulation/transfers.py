@@ -107,7 +107,7 @@ class Transfers:
         if message.sender != node:
             message = form.stamped(message, node)
         empty = form.empty
-        return (message, form.weighed(message), True) if empty is None else (message, empty, False)
+        return (message, form.weighed(message), form.loaded) if empty is None else (message, empty, False)
 
     def send(self, message: Message, parcel: Parcel, sender: Actor, receiver: Actor, now: int) -> None:
         """Give a message to the network; one to a node that has left is lost at once. `expect` has to follow."""
@@ -149,7 +149,8 @@ class Transfers:
         """Record a message that has arrived at `now`."""
         number, message, parcel, sender, receiver, queued, flows = flight
         self._landed(sender, message, now)
-        self._records.append((number, sender.node, receiver.node, *parcel.columns, queued, flows, now, "delivered"))
+        ends = (queued, flows, now, "delivered", parcel.round)
+        self._records.append((number, sender.node, receiver.node, *parcel.columns, *ends))
         if self._ledger is not None:
             self._ledger.ended(sender.node, message, parcel.nbytes)
 
@@ -161,9 +162,8 @@ class Transfers:
             self._ledger.ended(None if sender.left else sender.node, message, parcel.nbytes)
         reason = "sender left" if sender.left else "receiver left" if receiver.left else "in flight"
         ended = max(queued, min([now, *(end.since for end in (sender, receiver) if end.left)]))
-        self._records.append(
-            (number, sender.node, receiver.node, *parcel.columns, queued, min(flows, ended), ended, reason)
-        )
+        ends = (queued, min(flows, ended), ended, reason, parcel.round)
+        self._records.append((number, sender.node, receiver.node, *parcel.columns, *ends))
 
     def _landed(self, sender: Actor, message: Message, now: int) -> None:
         """A message is no longer under way."""

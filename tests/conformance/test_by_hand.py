@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from fedsim.learning.plan import DEVICE, MODEL, SERVER_BLOCK
 from fedsim.schedulers import fedavg, splitfed
 from fedsim.schedulers.fedavg import FedAvg
@@ -194,3 +196,19 @@ def test_a_splitfed_server_drops_the_copy_of_a_device_that_left() -> None:
     me.answer(splitfed.Trained(weights(0, 9, DEVICE, scheduler), samples=8, round=0, sender=0))
     assert computes(me).parts[0].cost.macs == blocks[DEVICE].trainable, "a mean of one"
     me.close()
+
+
+def test_a_message_out_of_the_mailbox_has_come_once() -> None:
+    """`take` answers with the first one of a kind that is awaited; a script that asks what has arrived sees it once."""
+    server = by_hand(FedAvg(), "server", devices=2, rounds=1)
+    sends(server, 0, 1)
+    server.answer(None)
+    assert server.port.arrived(fedavg.Trained) == []
+    trained = [fedavg.Trained(weights(k, 1, MODEL, FedAvg()), 24, 0, sender=k) for k in range(2)]
+    for message in trained:
+        server.port.mailbox.put(message)
+    assert server.take() is trained[0]
+    assert server.port.arrived(fedavg.Trained) == trained
+    server.close()
+    with pytest.raises(AssertionError, match=r"none of \['Train'\] is in the mailbox"):
+        by_hand(FedAvg(), 0).take()

@@ -20,9 +20,12 @@ from fedsim.hardware.profiles import load_profile
 from fedsim.hardware.sources import Confidence, Source
 from fedsim.models.measure import forward_cost
 from fedsim.payload.codecs import Codecs, Half, Int8, TopK
+from fedsim.scenario import resolved
 from fedsim.schedulers.fedavg import FedAvg
 from fedsim.script import SERVER, Quality
 from tests.experiment.toys import SPLIT, TOY
+
+DEVICES = 3
 
 
 def built(**updates: Any) -> Study:
@@ -298,3 +301,36 @@ def test_errors_of_parts_name_the_scenarios_line(tmp_path: Path, monkeypatch: py
     for change, line in (("data.samples=9999", r"\(--set data.samples\)|line 3"), ("model=transformer", "--set model")):
         with pytest.raises(UserError, match=line):
             build(load_scenario("wrong.yaml", overrides=[change]))
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "more", "settled"),
+    [
+        ({"name": "fedoptima"}, {}, {"activation_cap": 2 * DEVICES, "a": 0.5}),
+        ({"name": "fedoptima", "staleness": "constant"}, {}, {"a": None}),
+        ({"name": "fedasync", "staleness": "hinge"}, {}, {"a": 10.0, "concurrency": DEVICES}),
+        ({"name": "oafl", "concurrency": 1}, {}, {"concurrency": 1}),
+        ({"name": "fedbuff"}, {"selection": {"kind": "uniform", "count": 2}}, {"concurrency": 2}),
+        ({"name": "gas"}, {}, {"concurrency": DEVICES, "buffer": DEVICES, "blocks": DEVICES}),
+        ({"name": "ampere"}, {"until": {"rounds": 7}}, {"device_rounds": 7, "server_epochs": 7}),
+        ({"name": "ampere", "device_rounds": 2, "server_epochs": 3}, {"until": {"time": "1 s"}}, {"server_epochs": 3}),
+    ],
+    ids=str,
+)
+def test_what_a_scheduler_leaves_open_is_written_down(
+    scheduler: dict[str, Any], more: dict[str, Any], settled: dict[str, Any]
+) -> None:
+    """The resolved scenario holds the values that are used, and is the same scenario again."""
+    study = build(load_scenario(TOY, updates={"scheduler": scheduler, "learning": False, **more}))
+    written = resolved(study.scenario)
+    assert settled.items() <= written["scheduler"].items()
+    assert study.assembly.scenario == written
+    again = build(load_scenario(written))
+    assert resolved(again.scenario) == written
+
+
+def test_a_scheduler_that_cannot_be_settled_is_refused_before_it_runs() -> None:
+    """By the line of its section: slots of which there are too few."""
+    scheduler = {"name": "fedoptima", "admission": "slot", "activation_cap": DEVICES - 1}
+    with pytest.raises(UserError, match=r"gives \d+ devices no slot each; give at least \d+ \("):
+        build(load_scenario(TOY, updates={"scheduler": scheduler}))

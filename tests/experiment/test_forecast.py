@@ -71,6 +71,29 @@ def test_a_split_server_holds_a_copy_a_device() -> None:
     assert made.needs()[-1].model == device.weights.nbytes + (1 + 3 * 2) * server.weights.nbytes
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "selection", "copies"),
+    [
+        ({"name": "oafl"}, {}, 6),
+        ({"name": "oafl", "concurrency": 1}, {}, 1),
+        ({"name": "oafl"}, {"kind": "over", "count": 2, "over": 3}, 2),
+        ({"name": "oafl", "server_block": "shared"}, {}, 1),
+        ({"name": "splitfed"}, {"kind": "over", "count": 2, "over": 3}, 5),
+        ({"name": "splitfed", "version": 2}, {}, 1),
+    ],
+)
+def test_a_server_holds_as_many_copies_as_train_at_once(
+    scheduler: dict[str, Any], selection: dict[str, Any], copies: int
+) -> None:
+    """Of those asked in a round, or of an asynchronous system's places; one where it is shared."""
+    fleet = [{"profile": "pi-tier-1", "count": 6, "link": LINK}]
+    more = {"selection": selection} if selection else {}
+    made = study(scheduler=scheduler, fleet=fleet, training={"batch": 8, "optimizer": {"name": "sgd"}}, **more)
+    device, server = (made.assembly.blocks()[name] for name in (DEVICE, SERVER_BLOCK))
+    held = made.needs()[-1].model - device.weights.nbytes - server.weights.nbytes
+    assert held == copies * 2 * server.weights.nbytes
+
+
 def test_a_step_without_contention_takes_what_a_run_takes() -> None:
     """Forward, up, server, down, backward: two batches of one device are two steps and the weights each way."""
     made = study(scheduler={"name": "splitfed", "local_steps": 2})
@@ -212,16 +235,20 @@ def test_every_cut_with_work_on_both_sides_is_a_candidate() -> None:
     activations, gradient, label = 12 * 4, 12 * 4, 8
     block = 4 * (64 * 12 + 12)
     assert found[0].nbytes == assembly.samples.sum() * (activations + gradient + label) + 2 * block
+    assert [(one.macs, one.activation_bytes) for one in found] == [(64 * 12, 12 * 4), (64 * 12 + 12 * 8, 8 * 4)]
 
 
 def candidate(cut: int, *, time: float = 1, memory: float = 0.5, nbytes: int = 1, fits: bool = True) -> Candidate:
-    """A cut with some figures."""
-    return Candidate(cut, time, memory, nbytes, fits)
+    """A cut with some figures; later ones have more work on the device and fewer values at the cut."""
+    return Candidate(cut, time, memory, nbytes, fits, macs=cut, activation_bytes=max(1, 5 - cut))
 
 
-@pytest.mark.parametrize(("objective", "cut"), [("time", 1), ("device_memory", 2), ("bytes", 3)])
+@pytest.mark.parametrize(
+    ("objective", "cut"),
+    [("time", 1), ("device_memory", 2), ("device_macs", 1), ("bytes", 3), ("activation_bytes", 5)],
+)
 def test_the_best_cut_is_the_least_of_what_is_asked_for(objective: Objective, cut: int) -> None:
-    """Time, memory or bytes; what does not fit is no choice, and of equal ones the first is taken."""
+    """Time, memory, work or bytes; what does not fit is no choice, and of equal ones the first is taken."""
     found = [
         candidate(1, time=1, memory=0.9, nbytes=9),
         candidate(2, time=5, memory=0.1, nbytes=9),
@@ -242,7 +269,7 @@ def test_no_cut_is_an_error_with_the_nearest() -> None:
 
 def test_an_automatic_cut_is_chosen_and_written_down() -> None:
     """The resolved scenario holds the index, so that running it again needs no choice."""
-    for objective in ("time", "device_memory", "bytes"):
+    for objective in ("time", "device_memory", "device_macs", "bytes", "activation_bytes"):
         model = {"name": "mlp", "hidden": [12, 8], "cut": "auto", "objective": objective}
         made = study(scheduler="splitfed", model=model)
         assert made.assembly.cut in (1, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import fedsim
 from fedsim.experiment.running import Run
@@ -32,3 +33,19 @@ def test_a_goal_that_was_missed_and_a_loss_that_is_no_number_are_remarked_on() -
 def test_a_run_without_learning_has_nothing_to_remark_on() -> None:
     """It has no model because none was wanted."""
     assert fedsim.run(TOY, learning=False).remarks() == []
+
+
+def test_data_that_never_came_are_remarked_on() -> None:
+    """Ampere's pool without what a device had not sent when it left."""
+    ampere: dict[str, Any] = {
+        "scheduler": {"name": "ampere", "device_rounds": 1, "server_epochs": 1},
+        "learning": False,
+    }
+    whole = fedsim.run(TOY, **ampere)
+    assert whole.summary["contributions"]["coverage"] == 1
+    assert whole.remarks() == []
+    export = next(row[10] for row in whole.trace.transfers if row[3] == "Export") / 1e9
+    faults = [{"device": 0, "leave": f"{export + 1e-6} s"}]
+    part = fedsim.run(TOY, **ampere, faults=faults)
+    (text,) = part.remarks()
+    assert text.startswith("devices left before they had sent all: the server trained on ")

@@ -38,6 +38,16 @@ def test_a_heavy_head_is_said_before_the_run() -> None:
     assert study(scheduler="ampere", auxiliary={"kind": "linear"}).warnings() == []
 
 
+def test_samples_that_are_held_back_are_said() -> None:
+    """A tenth of the training data, where a system decides by held-out results."""
+    plain = {"name": "ampere", "device_rounds": 1, "server_epochs": 1}
+    more: dict[str, Any] = {"learning": True, "auxiliary": {"kind": "linear"}, "data": {"name": "digits"}}
+    assert study(**more, scheduler=plain).warnings() == []
+    (text,) = study(**more, scheduler=plain | {"stop_server": 2}).warnings()
+    assert text.startswith("ampere decides by held-out results: 1")
+    assert "training samples, drawn by the seed, are kept for that, and devices have the others" in text
+
+
 def test_a_selection_that_changes_nothing_is_said() -> None:
     """FedOptima takes all devices; systems with rounds, and those that train some at a time, go by the selection."""
     few: dict[str, Any] = {"selection": {"kind": "uniform", "count": 3}, "auxiliary": {"kind": "linear"}}

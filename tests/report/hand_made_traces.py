@@ -56,10 +56,19 @@ class Tape:
         """A wait, ended by a message or by nothing."""
         self.trace.waits.append(tuple(Wait(node, start, end, awaited, SERVER, message)))
 
-    def round(self, number: int, start: int, end: int | None, nodes: Iterable[int], need: int | None = None) -> None:
-        """A barrier; one without an end is still open when the run ends."""
+    def round(
+        self,
+        number: int,
+        start: int,
+        end: int | None,
+        nodes: Iterable[int],
+        need: int | None = None,
+        until: int | None = None,
+    ) -> None:
+        """A barrier; one without an end is still open when the run ends. Its time is up at `until`."""
         chosen = list(nodes)
-        detail = {"nodes": chosen, "need": len(chosen) if need is None else need}
+        detail: dict[str, Any] = {"nodes": chosen, "need": len(chosen) if need is None else need}
+        detail |= {} if until is None else {"until": until}
         self.trace.mark(SERVER, start, "round.open", number, detail)
         if end is not None:
             self.trace.mark(SERVER, end, "round.close", number)

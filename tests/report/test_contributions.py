@@ -65,6 +65,7 @@ def test_contributions_are_batches_consumed_where_the_server_counts_them() -> No
     assert found == {
         **{"min": 1, "max": 2, "jain": pytest.approx(3**2 / (2 * (2**2 + 1))), "kind": "consumed"},
         **{"trained": 6, "offered": 7, "sent": 5, "skipped": 2, "rejected": 1, "consumed": 3, "delivered": 1},
+        **{"dropped_samples": None, "coverage": None},
     }
     tape.trace.marks = [mark for mark in tape.trace.marks if mark[2] != "consumed"]
     found = summarise(tape.trace, status="done", wall_seconds=1.0)["contributions"]
@@ -75,6 +76,16 @@ def test_contributions_are_batches_consumed_where_the_server_counts_them() -> No
         0.5,
         None,
     )
+
+
+def test_what_was_left_out_is_said_where_a_system_says_so() -> None:
+    """Samples of micro-batches that nobody took, added up; the share of the data that a pool had in the end."""
+    tape = fedoptima()
+    tape.trace.mark(0, 10, "dropped", 2)
+    tape.trace.mark(1, 20, "dropped", 3)
+    tape.trace.mark(SERVER, 30, "coverage", 0.75)
+    found = summarise(tape.trace, status="done", wall_seconds=1.0)["contributions"]
+    assert (found["dropped_samples"], found["coverage"]) == (5, 0.75)
 
 
 def test_every_device_has_its_counts_in_the_table() -> None:

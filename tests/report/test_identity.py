@@ -17,7 +17,7 @@ from fedsim.report.columns import tabulate
 from fedsim.report.identity import check_identity
 from fedsim.report.idle import CAUSES, account, pieces
 from fedsim.script import SERVER
-from fedsim.trace import Trace
+from fedsim.trace import Trace, Transfer
 from tests.report.hand_made_traces import Tape, fedavg
 
 END = 60
@@ -167,12 +167,13 @@ def _gap(tape: Tape) -> None:
 
 
 def _outcome(tape: Tape) -> None:
-    tape.trace.transfers[0] = (*tape.trace.transfers[0][:-1], "")
+    row = Transfer(*tape.trace.transfers[0])
+    tape.trace.transfers[0] = row._replace(outcome="")
 
 
 def _order(tape: Tape) -> None:
-    row = tape.trace.transfers[0]
-    tape.trace.transfers[0] = (*row[:-2], 99, row[-1])
+    row = Transfer(*tape.trace.transfers[0])
+    tape.trace.transfers[0] = row._replace(arrived=99)
 
 
 def _number(tape: Tape) -> None:

@@ -41,6 +41,7 @@ def test_the_keys_are_those_of_the_interface() -> None:
         "contributions": [
             *("min", "max", "jain", "kind"),
             *("trained", "offered", "sent", "skipped", "rejected", "consumed", "delivered"),
+            *("dropped_samples", "coverage"),
         ],
         "energy_label": None,
         "identity": ["time_error_s", "bytes_in_flight", "bytes_wasted"],
@@ -78,7 +79,7 @@ def test_the_figures_of_a_round_of_fedavg() -> None:
     assert found["metric"] == {"name": "accuracy", "final": 0.6, "best": 0.6}
     assert found["contributions"] == {
         **{"min": 1, "max": 1, "jain": 1.0, "kind": "delivered", "trained": 2, "delivered": 2},
-        **dict.fromkeys(["offered", "sent", "skipped", "rejected", "consumed"]),
+        **dict.fromkeys(["offered", "sent", "skipped", "rejected", "consumed", "dropped_samples", "coverage"]),
     }
     assert found["identity"] == {"time_error_s": 0, "bytes_in_flight": 0, "bytes_wasted": 0}
     assert found["deployment"] == {"bytes": None, "seconds": None, "macs": None}
@@ -300,3 +301,20 @@ def test_a_device_that_never_took_part_is_in_no_mean() -> None:
     found = summary_of(tape)["devices"]
     assert (found["count"], found["busy"], found["idle"]) == (2, 0.25, 0.75)
     assert found["idle_by_cause"]["sleep"] == 0.75
+
+
+def test_a_frozen_device_block_has_no_rate() -> None:
+    """Devices that only infer train nothing, and the server's rate is that of the whole; with a step it is not."""
+    tape = Tape(1, 100)
+    tape.span(0, 0, 40, "infer")
+    tape.send(0, SERVER, "activations", 40, 50, activations=10)
+    tape.span(SERVER, 50, 90, "step", samples=16)
+    rates = summarise(tape.trace, status="done", wall_seconds=1.0)["throughput"]
+    assert rates == {
+        "device_samples_per_s": None,
+        "server_samples_per_s": pytest.approx(16 / 100e-9),
+        "end_to_end_samples_per_s": pytest.approx(16 / 100e-9),
+    }
+    tape.span(0, 60, 80, "step", samples=8)
+    rates = summarise(tape.trace, status="done", wall_seconds=1.0)["throughput"]
+    assert rates["end_to_end_samples_per_s"] == rates["device_samples_per_s"] == pytest.approx(8 / 100e-9)

@@ -53,7 +53,8 @@ CASES: list[tuple[str, str, str]] = [
     (
         "cut: 2",
         "objective: speed",
-        "model.objective: 'speed' does not fit; give time, device_memory or bytes (x.yaml, line 3)",
+        "model.objective: 'speed' does not fit; give time, device_memory, device_macs, bytes or activation_bytes "
+        "(x.yaml, line 3)",
     ),
     ("cut: 2", "wide: 2", "model.wide: unknown key; did you mean width? (x.yaml, line 3)"),
     (

@@ -8,6 +8,7 @@ from typing import Any
 from fedsim.report import summarise
 from fedsim.script import Compute, Message, Payload, Recv, Send
 from fedsim.testing import Outcome, Steps, by_hand
+from fedsim.trace import Transfer
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Hands:
         self.works: list[Any] = []
         self.born: dict[int, int] = {}
         """The version that each device trains."""
+        self.life: dict[int, int] = {}
+        """The life for which it was sent that."""
         self._settle()
 
     def _settle(self) -> None:
@@ -37,6 +40,7 @@ class Hands:
                 model: Any = effect.message
                 self.sent.append(Sent(effect.to, model.version, model.round))
                 self.born |= dict.fromkeys(effect.to, model.version)
+                self.life |= dict.fromkeys(effect.to, model.life)
                 self.steps.answer(None)
             else:
                 assert isinstance(effect, Compute)
@@ -55,6 +59,13 @@ class Hands:
         """Weights that a device has made."""
         return Payload(device, len(self.sent) + 1, self.steps.port.published[0][0].meta)
 
+    def put(self, *messages: Message) -> None:
+        """Let messages wait, the first of which it takes now."""
+        for message in messages:
+            self.steps.port.mailbox.put(message)
+        self.steps.take()
+        self._settle()
+
     @property
     def over(self) -> bool:
         """Whether it has returned."""
@@ -67,6 +78,19 @@ def idle_of_devices(outcome: Outcome) -> dict[str, float]:
         "idle_by_cause"
     ]
     return found
+
+
+def open_orders(outcome: Outcome, device: int, since: float) -> int:
+    """The most orders that a device had at the same time, of those sent after a moment in seconds."""
+    events = []
+    for row in map(Transfer._make, outcome.simulation.trace.transfers):
+        if device in (row.source, row.target) and row.queued >= since * 1e9:
+            events.append((row.queued, 1) if row.role == "model" else (row.arrived, -1))
+    most = now = 0
+    for _, change in sorted(events):
+        now += change
+        most = max(most, now)
+    return most
 
 
 def at_once(outcome: Outcome) -> int:

@@ -22,11 +22,13 @@ from fedsim.learning.host import Host
 from fedsim.learning.optimizers import Schedule, Sgd
 from fedsim.report import summarise
 from fedsim.schedulers.ampere import Ampere
+from fedsim.schedulers.exporting import Activations, Export, Exported
 from fedsim.schedulers.fedavg import FedAvg
+from fedsim.schedulers.locsplitfed import Train, Trained
 from fedsim.schedulers.options import Patience
-from fedsim.script import SERVER, Command
+from fedsim.script import SERVER, Command, Payload
 from fedsim.simulation import Ending, Fault
-from fedsim.testing import DEVICES, Outcome, check_scheduler, simulate, toy
+from fedsim.testing import DEVICES, Outcome, by_hand, check_scheduler, simulate, toy
 from tests.learning.test_oracles import optimizer_of, weighted_mean
 from tests.learning.toys import SEED, Federation, bits, furthest
 from tests.schedulers.closed_forms import LABEL, batches, loss, macs, measured, state
@@ -46,6 +48,7 @@ from tests.schedulers.local_losses import (
     transfers,
     units_of,
 )
+from tests.schedulers.stepping import Stepped
 
 R_D, E_S = 3, 2
 BOTH: dict[str, Any] = {"device_rounds": R_D, "server_epochs": E_S}
@@ -126,6 +129,62 @@ def test_heads_that_stay_do_not_travel() -> None:
     assert found.up["weights"] == R_D * DEVICES * state(d)
     assert found.down["weights"] == (R_D + 1) * DEVICES * state(d)
     assert found.aggregate_macs == R_D * DEVICES * sum(unit.trainable for unit in d)
+
+
+# ------------------------------------------------------------------------------------------- by hand
+
+
+PLANS = toy(Ampere()).blocks()
+
+
+def payload(node: int, meta: Any) -> Payload:
+    """A handle."""
+    return Payload(node, 1, meta)
+
+
+def test_the_server_goes_through_three_phases_by_hand() -> None:
+    """Rounds of averages; then one `Export` each, and no step before the last `Exported`; then passes over the pool."""
+    server = Stepped(by_hand(Ampere(device_rounds=2, server_epochs=2), "server", devices=2))
+    d, plan = PLANS["device"].weights, PLANS["device"]
+    for number in range(2):
+        sent, works = server.news()
+        assert works == ["mean.result"] * (number > 0)
+        assert [(to, type(message), message.round) for to, message in sent if isinstance(message, Train)] == [
+            (k, Train, number) for k in range(2)
+        ]
+        for k in range(2):
+            server.tell(Trained(payload(k, d), 24, number, sender=k))
+    sent, works = server.news()
+    assert works == ["mean.result"]
+    assert [(to, type(message)) for to, message in sent] == [(0, Export), (1, Export)]
+    assert isinstance(sent[0][1], Export)
+    assert sent[0][1].weights.meta == plan.block, "d without a"
+    for k, size in ((1, 8), (0, 8), (0, 5)):
+        server.tell(Activations(payload(k, plan.activations(size)), payload(k, plan.labels(size)), sender=k))
+    server.tell(Exported(sender=0))
+    assert server.news() == ([], []), "nothing is trained or asked for while one still exports"
+    server.tell(Exported(sender=1))
+    assert server.news() == ([], ["pool.step"] * 6), "two passes over 21 samples in batches of 8"
+    assert server.over
+    d_last, s_last = server.steps.port.published[-1]
+    assert d_last is sent[0][1].weights
+    assert s_last.meta == PLANS["server"].weights
+
+
+def test_a_device_goes_through_two_phases_by_hand() -> None:
+    """It answers `Train` by what it has trained, and `Export` by all of its activations; then it is done."""
+    device = Stepped(by_hand(Ampere(), 1))
+    samples = int(toy(Ampere()).samples[1])
+    for number in range(2):
+        device.tell(Train(payload(SERVER, PLANS["device"].weights), number, sender=SERVER))
+        sent, works = device.news()
+        assert works == ["train"]
+        assert [(to, type(message)) for to, message in sent] == [(SERVER, Trained)]
+    device.tell(Export(payload(SERVER, PLANS["device"].block), sender=SERVER))
+    sent, works = device.news()
+    assert works == ["infer"] * len(sizes(samples))
+    assert [type(message) for _, message in sent] == [Activations] * len(works) + [Exported]
+    assert device.over
 
 
 # ----------------------------------------------------------------------------------------- the phases
@@ -583,6 +642,29 @@ def test_a_phase_ends_when_its_loss_falls_no_more(patience: int, monkeypatch: py
     assert len(rounds) == len(marks(ran, "round.close")) == rounds_until_patience_ends(rounds, patience) < most
     steps = sum(span.kind == "step" and span.node == SERVER for span in spans(ran))
     assert len(epochs) == steps / 6 == rounds_until_patience_ends(epochs, patience) < most
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_stream_is_trained_until_its_loss_falls_no_more(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An epoch's worth of steps is an epoch, also while activations still come: each is published and looked at once,
+    and the losses decide, however many of them fall into the transfer."""
+    most, base = 40, slow_links(Ampere())
+    group = replace(base.fleet.groups[0], count=3)
+    fleet = replace(base.fleet, groups=(group,))
+    scheduler = Ampere(device_rounds=1, server_epochs=most, stop_server=2, transfer="stream")
+    changes = {"fleet": fleet if fast else slow_server(fleet)}
+    ran, seen = validated(scheduler, monkeypatch, changes=changes)
+    losses = [loss for blocks, loss in seen if blocks == 2]
+    steps = [span for span in spans(ran) if span.kind == "step" and span.node == SERVER]
+    assert len(losses) == len(steps) / 6 == rounds_until_patience_ends(losses, 2)
+    assert 2 < len(losses) < most
+    arrived = max(row.arrived for row in transfers(ran) if row.message == "Activations")
+    early = sum(span.start < arrived for span in steps)
+    assert 0 < early <= len(steps)
+    assert (early == len(steps)) == fast
+    assert len(marks(ran, "publish")) == 2 + len(losses)
+    assert len(set(losses)) == len(losses), "no epoch is looked at twice"
 
 
 def test_held_out_losses_are_those_of_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

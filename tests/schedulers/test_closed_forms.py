@@ -9,10 +9,20 @@ from typing import Any
 import pytest
 
 from fedsim.hardware.machines import Machine, machine
+from fedsim.hardware.profiles import load_profile
 from fedsim.report import summarise
+from fedsim.schedulers.ampere import Ampere
+from fedsim.schedulers.cse_fsl import CseFsl
+from fedsim.schedulers.ecofed import EcoFed
 from fedsim.schedulers.fedavg import FedAvg
+from fedsim.schedulers.fedprox import FedProx
+from fedsim.schedulers.fsl_sage import FslSage
+from fedsim.schedulers.locsplitfed import LocSplitFed
+from fedsim.schedulers.mergesfl import MergeSFL
+from fedsim.schedulers.scaffold import Scaffold
 from fedsim.schedulers.splitfed import SplitFed
 from fedsim.testing import DEVICES, Outcome, simulate, toy
+from fedsim.trace import Transfer
 from tests.schedulers.closed_forms import LABEL, all_batches, loss, macs, measured, state
 
 ROUNDS = 3
@@ -101,7 +111,22 @@ def faster(kind: Machine) -> Machine:
     return machine(kind.profile.model_copy(update={"speed": speed * 3}))
 
 
-@pytest.mark.parametrize("scheduler", [FedAvg(), SplitFed()], ids=lambda s: type(s).__name__)
+SYNCHRONOUS: list[Any] = [
+    FedAvg(),
+    FedProx(),
+    Scaffold(),
+    SplitFed(),
+    SplitFed(version=2),
+    LocSplitFed(),
+    CseFsl(),
+    Ampere(),
+    FslSage(),
+    MergeSFL(),
+    EcoFed(),
+]
+
+
+@pytest.mark.parametrize("scheduler", SYNCHRONOUS, ids=lambda s: f"{type(s).__name__}{getattr(s, 'version', '')}")
 def test_better_hardware_is_never_slower(scheduler: Any) -> None:
     """Oracle 11: more bandwidth or more speed, for anyone, does not lengthen a run of fixed steps."""
     base = toy(scheduler, rounds=ROUNDS)
@@ -114,3 +139,19 @@ def test_better_hardware_is_never_slower(scheduler: Any) -> None:
             assert simulate(changed, learning=False).simulation.trace.end <= length
     changed = replace(base, fleet=replace(base.fleet, server=faster(base.fleet.server)))
     assert simulate(changed, learning=False).simulation.trace.end <= length
+
+
+def test_a_busy_server_makes_no_transfer_longer() -> None:
+    """What waits for the server's script has arrived: a transfer takes as long whether it is idle or far behind."""
+    base = toy(SplitFed(), rounds=ROUNDS)
+    slow = machine(load_profile("pi-tier-1").model_copy(update={"speed": 1e4}))
+    idle, busy = (
+        simulate(replace(base, fleet=replace(base.fleet, server=server)), learning=False)
+        for server in (base.fleet.server, slow)
+    )
+    assert busy.simulation.trace.end > 3 * idle.simulation.trace.end
+    lengths = []
+    for outcome in (idle, busy):
+        rows = [Transfer(*row) for row in outcome.simulation.trace.transfers]
+        lengths.append({(r.source, r.activations, r.arrived - r.started) for r in rows if r.message == "Activations"})
+    assert lengths[0] == lengths[1]

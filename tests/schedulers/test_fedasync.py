@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
 
+from fedsim.hardware.machines import machine
+from fedsim.hardware.profiles import load_profile
 from fedsim.learning.host import Host
 from fedsim.learning.learners import Proximal
 from fedsim.learning.optimizers import Schedule, Sgd
@@ -18,7 +21,7 @@ from fedsim.script import SERVER, Command, Compute, Connected, Disconnected, Pay
 from fedsim.simulation import Fault
 from fedsim.testing import DEVICES, by_hand, check_scheduler, simulate, toy
 from tests.learning.toys import Federation, bits, furthest
-from tests.schedulers.asynchronous import Hands, Sent, at_once, idle_of_devices
+from tests.schedulers.asynchronous import Hands, Sent, at_once, idle_of_devices, open_orders
 from tests.schedulers.closed_forms import batches, loss, macs, state
 from tests.schedulers.plain import Plain, State, contributions, finished, mean, stalenesses
 from tests.schedulers.test_fedprox import near
@@ -27,9 +30,14 @@ ROUNDS = 3
 WEIGHTS = toy(FedAsync()).blocks()["model"].weights
 
 
+def came(hands: Hands, device: int) -> Trained:
+    """What came of the version that a device had."""
+    return Trained(hands.made(device), hands.born[device], hands.life[device], sender=device)
+
+
 def trained(hands: Hands, device: int) -> None:
     """What came of the version that a device had is there."""
-    hands.tell(Trained(hands.made(device), hands.born[device], sender=device))
+    hands.tell(came(hands, device))
 
 
 def weights_of(hands: Hands) -> list[float]:
@@ -93,7 +101,7 @@ def test_a_device_by_hand() -> None:
         scheduler = FedAsync(rho=rho, local_steps=2)
         me = by_hand(scheduler, 1)
         w = Payload(SERVER, 1, WEIGHTS)
-        me.answer(Model(w, 7, 2, sender=SERVER))
+        me.answer(Model(w, 7, 2, 4, sender=SERVER))
         assert isinstance(me.effect, Compute)
         (work,) = me.effect.works
         assert work.command.args[1:] == ((Proximal(w, 0.3),) if rho else ())
@@ -101,7 +109,7 @@ def test_a_device_by_hand() -> None:
         assert isinstance(me.effect, Send)
         message = me.effect.message
         assert isinstance(message, Trained)
-        assert message.version == 7
+        assert (message.version, message.life) == (7, 4)
         me.close()
 
 
@@ -118,6 +126,17 @@ def test_a_device_that_leaves_is_not_missed() -> None:
     assert hands.sent[-1] == Sent((1,), 3, 1)
     trained(hands, 1)
     assert weights_of(hands)[-1] == 0.6
+
+
+def test_a_short_absence_is_one_order_more_and_not_two() -> None:
+    """A device that has left and is back while what it had sent waits: that is mixed in, and it is greeted once."""
+    hands = Hands(FedAsync(), devices=2)
+    hands.put(came(hands, 0), Disconnected(0, sender=0), Connected(0, sender=0))
+    assert hands.sent[1:] == [Sent((0,), 1, 0)]
+    assert hands.life[0] == 1
+    assert weights_of(hands) == [0.6]
+    trained(hands, 0)
+    assert hands.sent[2:] == [Sent((0,), 2, 1)], "and goes on as before"
 
 
 def test_with_few_places_the_next_one_is_called() -> None:
@@ -263,6 +282,20 @@ def test_fast_devices_are_not_held_up() -> None:
     _, simulation = Federation(sizes=(8, 160)).simulation(FedAsync(), rounds=10)
     counts = Counter(t.source for t in contributions(finished(simulation)))
     assert counts[0] > 2 * counts[1]
+
+
+@pytest.mark.parametrize("concurrency", [None, 2])
+def test_a_device_has_one_order_at_a_time_whenever_it_was_away(concurrency: int | None) -> None:
+    """Also where it leaves and is back while the server mixes what it had sent, or something else."""
+    base = toy(FedAsync(concurrency=concurrency), rounds=ROUNDS)
+    slow = replace(base, fleet=replace(base.fleet, server=machine(load_profile("pi-tier-1"))))
+    spans = [s for s in simulate(slow, learning=False).simulation.trace.spans if s[2] == "aggregate"]
+    for span in spans[:6]:
+        moment, long = span[3] / 1e9, (span[4] - span[3]) / 1e9
+        for device in range(DEVICES):
+            fault = Fault(device=device, leave=moment + 0.3 * long, back=moment + 0.6 * long)
+            outcome = simulate(replace(slow, faults=[fault]), learning=False)
+            assert open_orders(outcome, device, moment + 0.5 * long) <= 1
 
 
 def test_a_device_that_leaves_costs_only_its_update() -> None:

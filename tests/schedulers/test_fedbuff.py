@@ -24,9 +24,14 @@ ROUNDS = 3
 WEIGHTS = toy(FedBuff()).blocks()["model"].weights
 
 
+def came(hands: Hands, device: int) -> Change:
+    """How far a device has come from the version that it had."""
+    return Change(hands.made(device), hands.born[device], hands.life[device], sender=device)
+
+
 def changed(hands: Hands, device: int) -> None:
     """How far a device has come from the version that it had is there."""
-    hands.tell(Change(hands.made(device), hands.born[device], sender=device))
+    hands.tell(came(hands, device))
 
 
 def added(hands: Hands) -> list[float]:
@@ -103,13 +108,22 @@ def test_changes_in_the_buffer_stay_when_their_device_leaves() -> None:
     assert hands.sent[-1] == Sent((1,), 1, 1)
 
 
+def test_a_short_absence_is_one_order_more_and_not_two() -> None:
+    """A device that has left and is back while its change waits: that is added, and it is greeted once."""
+    hands = Hands(FedBuff(buffer=2), devices=2)
+    hands.put(came(hands, 0), Disconnected(0, sender=0), Connected(0, sender=0))
+    assert hands.sent[1:] == [Sent((0,), 0, 0)]
+    assert hands.life[0] == 1
+    assert added(hands) == [1.0]
+
+
 def test_a_device_by_hand() -> None:
     """Load, train, say how far that went from what came."""
     scheduler = FedBuff(local_steps=2)
     me = by_hand(scheduler, 1)
     w = Payload(SERVER, 1, WEIGHTS)
     me.port.commands.clear()
-    me.answer(Model(w, 7, 2, sender=SERVER))
+    me.answer(Model(w, 7, 2, 4, sender=SERVER))
     assert isinstance(me.effect, Compute)
     me.answer(None)
     assert [(c.method, *c.args) for c in me.port.commands] == [("load", w), ("change", w), ("close",)]

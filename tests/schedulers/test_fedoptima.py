@@ -20,10 +20,11 @@ from fedsim.learning.optimizers import Schedule, Sgd
 from fedsim.mailbox import Mailbox
 from fedsim.report.columns import tabulate
 from fedsim.report.contributions import contributions as counted
-from fedsim.schedulers.fedoptima import Activations, FedOptima, Trained
+from fedsim.schedulers.admission import Credit
+from fedsim.schedulers.fedoptima import Activations, Block, FedOptima, Trained
 from fedsim.schedulers.staleness import mixing
 from fedsim.schedulers.tasks import Dequeue, Priority, Tasks
-from fedsim.script import SERVER, Disconnected, Message, Payload
+from fedsim.script import SERVER, Disconnected, Message, Payload, Recv
 from fedsim.simulation import Ending, Fault
 from fedsim.testing import DEVICES, Outcome, by_hand, check_scheduler, simulate, toy
 from fedsim.trace import Wait
@@ -44,6 +45,7 @@ from tests.schedulers.local_losses import (
     units_of,
 )
 from tests.schedulers.plain import Plain, mean
+from tests.schedulers.stepping import Stepped
 
 ROUNDS = 4
 OPTIONS: tuple[dict[str, Any], ...] = (
@@ -118,6 +120,75 @@ def batches_of(outcome: Outcome | Ran, options: dict[str, Any]) -> list[Sent]:
         assert batch.arrived is not None
         assert batch.arrived <= span.start
     return list(sent.values())
+
+
+# ------------------------------------------------------------------------------------------ by hand
+
+
+PLANS = toy(FedOptima(), devices=3).blocks()
+
+
+def block_of(device: int, given: Message) -> Trained:
+    """What comes of a device block that the server has given out."""
+    assert isinstance(given, Block)
+    return Trained(Payload(device, 1, given.weights.meta), given.version, given.life, sender=device)
+
+
+def batch_of(device: int) -> Activations:
+    """A batch's activations."""
+    plan = PLANS["device"]
+    return Activations(Payload(device, 2, plan.activations(8)), Payload(device, 3, plan.labels(8)), sender=device)
+
+
+def test_a_turn_and_its_grants_by_hand() -> None:
+    """Of all that waits a device block comes first, then a batch of the device consumed least; a place that is free
+    again goes to the device that has contributed least, promises included."""
+    server = Stepped(by_hand(FedOptima(activation_cap=3, outstanding=1), "server", devices=3))
+    sent, works = server.news()
+    first = sent[2][1]
+    assert [(to, type(message)) for to, message in sent] == [(k, Block) for k in range(3)] + [
+        (k, Credit) for k in range(3)
+    ]
+    assert works == []
+    server.tell(batch_of(1))
+    assert server.news() == ([(1, Credit(1))], ["step"]), (
+        "each has one now: of equals the first, but 0 and 2 hold theirs"
+    )
+    server.put(batch_of(1), batch_of(2), block_of(2, first), batch_of(0))
+    assert isinstance(server.take(), Trained), "for it a device waits"
+    (mixed,) = (work for work in server.works if work.command.method == "mix")
+    sent, works = server.news()
+    assert works == ["mix"]
+    (answer,) = (message for to, message in sent if to == 2 and isinstance(message, Block))
+    assert (answer.version, answer.weights) == (1, mixed.result)
+    assert [to for to, message in sent if isinstance(message, Credit)] == [], "three wait: there is no place"
+    order, granted = [], []
+    for _ in range(3):
+        order.append(server.take().sender)
+        sent, works = server.news()
+        assert works == ["step"]
+        granted += [to for to, message in sent if isinstance(message, Credit)]
+    assert order == [2, 0, 1], "1 has been consumed once already"
+    assert granted == [0, 2, 1], "0 and 2 have given one each, 1 two"
+    server.steps.close()
+
+
+def test_a_device_by_hand() -> None:
+    """It sends what it has a credit for, drops what it has none for, and waits for nothing but its next block."""
+    device = Stepped(by_hand(FedOptima(local_steps=3), 1, devices=3))
+    device.put(Credit(2, sender=SERVER))
+    device.tell(Block(Payload(SERVER, 1, PLANS["device"].weights), 7, 2, 0, sender=SERVER))
+    sent, works = device.news()
+    assert works == ["local_step"] * 3
+    assert [type(message) for _, message in sent] == [Activations, Activations, Trained]
+    assert [mark[0] for mark in device.steps.port.marks] == ["skipped"]
+    last = sent[-1][1]
+    assert isinstance(last, Trained)
+    assert (last.version, last.life) == (7, 0)
+    effect = device.steps.effect
+    assert isinstance(effect, Recv)
+    assert effect.kinds == (Block,)
+    device.steps.close()
 
 
 # -------------------------------------------------------------------------------------- what it costs
@@ -340,6 +411,42 @@ def test_grants_keep_unequal_devices_level_where_the_server_is_the_bottleneck(ou
         assert max(tally.values()) - min(tally.values()) <= outstanding
     assert min(tally.values()) > 100
     assert sum(idle_of(outcome, "server").values()) < 0.02
+
+
+def elsewhere(speeds: Sequence[float], rate: float) -> Outcome:
+    """Devices of these speeds on links of one rate (B/s), behind a server that is faster than all of them."""
+    base = toy(FedOptima(local_steps=200), rounds=None, time=20.0, devices=len(speeds))
+    link = load_link("wifi5").model_copy(update={"up": rate, "latency": 0.0})
+    kinds = [machine(load_profile("pi-tier-1").model_copy(update={"speed": speed})) for speed in speeds]
+    fleet = Fleet(tuple(Group(kind, link, 1) for kind in kinds), base.fleet.server, base.fleet.server_link)
+    return simulate(replace(base, fleet=fleet, samples=np.full(len(speeds), 40)), learning=False)
+
+
+@pytest.mark.slow
+def test_where_devices_are_the_bottleneck_each_gives_all_that_it_computes() -> None:
+    """Every device stands at its own limit: nothing is dropped, and contributions go with speeds."""
+    speeds = (2e5, 1e5, 5e4)
+    outcome = elsewhere(speeds, rate=1e9)
+    given = counted(tabulate(outcome.simulation.trace))
+    assert given.skipped is not None
+    assert given.skipped.sum() == 0
+    found = shares(outcome)
+    assert min(found) > 100
+    assert [share / found[0] for share in found] == pytest.approx([speed / speeds[0] for speed in speeds], rel=0.03)
+
+
+@pytest.mark.slow
+def test_where_one_link_rate_is_the_bottleneck_all_contribute_alike() -> None:
+    """Unequal devices, each of which computes more than its link carries: links are never silent, shares within 5 %."""
+    outcome = elsewhere((2e5, 1.5e5, 1e5), rate=8e3)
+    found = shares(outcome)
+    assert min(found) > 100
+    assert max(found) / min(found) <= 1.05
+    end = outcome.simulation.trace.end
+    for k in range(3):
+        ups = [row for row in transfers(outcome) if row.source == k]
+        assert sum(row.arrived - row.started for row in ups) > 0.95 * end
+    assert sum(idle_of(outcome, "server").values()) > 0.5, "the server waits for them"
 
 
 def finding(admission: str, cap: int, **more: Any) -> tuple[list[int], float]:
@@ -706,6 +813,11 @@ def test_it_conforms(options: dict[str, Any]) -> None:
         ({"activation_cap": 0}, "activation_cap 0 must be 1 or more"),
         ({"outstanding": 0}, "outstanding 0 must be 1 or more"),
         ({"alpha": 0.0}, r"alpha 0\.0 must be above 0"),
+        ({"b": 5}, "b 5 is for staleness: hinge; leave it out"),
+        (
+            {"admission": "fcfs", "on_denied": "wait", "outstanding": 3},
+            "outstanding 3 is not for fcfs with on_denied: wait; leave it out",
+        ),
         ({"priority": "fifo"}, "priority: fifo takes what came first, so dequeue must be fifo, not least_consumed"),
     ],
 )

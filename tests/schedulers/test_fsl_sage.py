@@ -26,12 +26,13 @@ from fedsim.models.options import Auxiliary, Llama, MobileNet, Plain, ResNet, Sw
 from fedsim.schedulers.fsl_sage import Activations, FslSage, Head, Train, Trained
 from fedsim.script import SERVER, Compute, Payload, Recv, Send
 from fedsim.testing import DEVICES, Steps, by_hand, check_scheduler, simulate, toy
-from tests.learning.test_oracles import batches
+from tests.learning.test_oracles import batches, weighted_mean
 from tests.learning.toys import MLP, SEED, Bench, Federation, bits, furthest
 from tests.schedulers.closed_forms import LABEL, all_batches, macs, measured, state
 from tests.schedulers.local_losses import (
     HEAD,
     Parts,
+    device_side,
     first_of,
     idle_of,
     marks,
@@ -349,6 +350,29 @@ def test_it_equals_a_plain_loop() -> None:
 
 
 @pytest.mark.slow
+def test_device_blocks_are_averaged_with_their_running_statistics() -> None:
+    """Oracle 13: a round of one step on each of several devices, by the gradient that the first head gives."""
+    what = replace(Federation(), sizes=(5, 8, 3))
+    ran = trained(what, FslSage(local_steps=1), rounds=1)
+    parts, members = Parts(what), []
+    assert isinstance(what.optimizer, Sgd)
+    start = parts.device
+    for k, n in enumerate(what.sizes):
+        parts.load(start)
+        rows = torch.from_numpy(parts.shards[k][batches(n, what.batch, k, 0)[0]])
+        z = parts.d(parts.x[rows])
+        at = z.detach().requires_grad_()
+        (estimate,) = torch.autograd.grad(nn.functional.cross_entropy(parts.a(at), parts.y[rows]), at)
+        device = torch.optim.SGD(parts.d.parameters(), lr=what.optimizer.lr)
+        device.zero_grad()
+        z.backward(estimate)
+        device.step()
+        members.append((parts.device, n))
+    expected, ours = weighted_mean(members), device_side(ran)
+    assert any(name.endswith("running_mean") for name in ours)
+    assert furthest(ours, {name: expected[name] for name in ours}) < 1e-9
+
+
 def test_heads_are_never_averaged() -> None:
     """After an alignment each device has its own; d is the same for all, and the mean goes over it alone."""
     ran = trained(SMALL, FslSage(align_epochs=20, align_lr=0.01), rounds=2)

@@ -524,6 +524,7 @@ def test_labels_are_asked_for_only_where_they_are_needed() -> None:
         ({"buffer": 0}, "buffer 0 must be 1 or more"),
         ({"blocks": 0}, "blocks 0 must be 1 or more"),
         ({"concurrency": 0}, "concurrency 0 must be 1 or more"),
+        ({"covariance": "full", "generate": False}, "covariance: full is for activations that are drawn: generate: on"),
         ({"local_steps": 0}, "local_steps 0 must be 1 or more"),
     ],
 )

@@ -9,6 +9,9 @@ import pytest
 import torch
 
 from fedsim.experiment.assembly import Assembly
+from fedsim.report.columns import tabulate
+from fedsim.report.contributions import contributions
+from fedsim.report.rounds import rounds as counted_rounds
 from fedsim.schedulers import fedavg, locsplitfed, mergesfl, splitfed
 from fedsim.schedulers.ampere import Ampere
 from fedsim.schedulers.fedavg import FedAvg
@@ -83,6 +86,18 @@ def test_the_first_ones_complete_a_round(scheduler: Any) -> None:
     assert bool(late) == (scheduler != SplitFed()), (
         "a device that waits for its gradient gives up its late round instead"
     )
+
+
+@EACH
+def test_who_is_late_has_not_contributed(scheduler: Any) -> None:
+    """Reports count as many updates as the means had members, and a round is full when the last of them has come."""
+    assembly = replace(toy(scheduler, rounds=ROUNDS), need=2)
+    outcome = simulate(assembly, learning=False)
+    columns = tabulate(outcome.simulation.trace)
+    assert contributions(columns).delivered.sum() == sum(members(outcome, assembly)) == 2 * ROUNDS
+    aggregated = sorted(span.start for span in spans(outcome) if span.node == SERVER and span.kind == "aggregate")
+    full = counted_rounds(columns).full.tolist()
+    assert full == aggregated[:: len(aggregated) // ROUNDS]
 
 
 @EACH

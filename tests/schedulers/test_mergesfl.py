@@ -155,6 +155,20 @@ def test_devices_wait_for_gradients_and_for_one_another() -> None:
     assert len(marks) == len(sent), "every batch is trained, and counted as its device's"
 
 
+def test_with_over_selection_the_first_ones_complete_iterations_and_rounds() -> None:
+    """Two of four are needed: nobody waits for the slow ones, each mean is of two, and the first step is on two."""
+    base = toy(MergeSFL(), rounds=ROUNDS)
+    whole, first = (simulate(assembly, learning=False).simulation.trace for assembly in (base, replace(base, need=2)))
+    assert first.end < 0.5 * whole.end
+    plans = base.blocks()
+    members = [span[5] // plans[DEVICE].trainable for span in first.spans if span[2] == "aggregate"]
+    assert members == [2] * ROUNDS
+    began, done = ({t[1] for t in first.transfers if t[3] == kind} for kind in ("Activations", "Trained"))
+    assert began > done, "those who are too slow begin a round and give it up"
+    merged = [span[7] for span in first.spans if span[0] == SERVER and span[2] == "step"]
+    assert merged[0] == 2 * 8
+
+
 # ------------------------------------------------------------------------------- batches by speed
 
 
@@ -398,6 +412,7 @@ def test_it_conforms(options: dict[str, Any]) -> None:
     [
         ({"local_steps": 0}, "local_steps 0 must be 1 or more"),
         ({"largest_batch": 0}, "largest_batch 0 must be 1 or more"),
+        ({"largest_batch": 32}, "largest_batch 32 is for batch_regulation: on; leave it out"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:

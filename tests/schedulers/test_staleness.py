@@ -55,6 +55,7 @@ def test_a_staleness_below_zero_is_a_mistake() -> None:
         ((0.6, "hinge", float("nan"), 4), r"a nan must be above 0"),
         ((0.6, "constant", 0.5, 4), r"a 0.5 is for staleness: polynomial or hinge; leave it out"),
         ((0.6, "hinge", None, -1), r"b -1 must be 0 or more"),
+        ((0.6, "polynomial", None, 3), r"b 3 is for staleness: hinge; leave it out"),
     ],
     ids=str,
 )
