@@ -268,7 +268,9 @@ class Driver:
 
         with self._changed:
             if not self._wait(taken, until):
+                assert until is not None
                 self._waited(self._clock.now())
+                self._pacer.arrived(until)
                 return Timeout()
             number, arrived, nbytes = self._came.pop(id(found[0]))
         if self._memory is not None:
@@ -326,9 +328,12 @@ class Driver:
         """Take the first waiting message of `kinds`, or nothing."""
         with self._changed:
             message = self._mailbox.take(kinds)
-            nbytes = 0 if message is None else self._came.pop(id(message))[2]
+            if message is None:
+                return None
+            _, arrived, nbytes = self._came.pop(id(message))
         if self._memory is not None and nbytes:
             self._memory.drop(nbytes)
+        self._pacer.arrived(arrived)
         return message
 
     def arrived(self, kind: type[Message]) -> list[Message]:

@@ -1,8 +1,9 @@
 """What a node notes down while it runs, a line a record, and one trace made of the notes of all nodes.
 
-Lines are JSON arrays that begin with the kind of record: those of a trace, and a message at either end. Whoever sends one
-notes it as `sent`, whoever gets one as `came`; a transfer of the trace is both together, so a message whose sender has
-crashed is there, and one that nobody got is lost for a reason. A file that ends in the middle of a line is read up to it.
+Lines are JSON arrays that begin with the kind of record: those of a trace, and a message at either end. Whoever sends
+one notes it as `sent`, whoever gets one as `came`; a transfer of the trace is both together, so a message whose sender
+has crashed is there, and one that nobody got is lost for a reason. A file that ends in the middle of a line is read up
+to it.
 """
 
 from __future__ import annotations
@@ -60,13 +61,13 @@ class Notes:
 
     def sent(self, number: int, source: int, target: int, parcel: Parcel, queued: int) -> None:
         """A message has been queued."""
-        self._sent.append((number, source, target, *parcel.columns, queued))
+        self._sent.append((number, source, target, *parcel.columns, parcel.round, queued))
 
     def came(
         self, number: int, source: int, target: int, parcel: Parcel, queued: int, started: int, arrived: int
     ) -> None:
         """A message has arrived."""
-        self._came.append((number, source, target, *parcel.columns, queued, started, arrived))
+        self._came.append((number, source, target, *parcel.columns, parcel.round, queued, started, arrived))
 
     def rows(self) -> list[list[Any]]:
         """All notes, as they are written down."""
@@ -103,7 +104,7 @@ def merged(notes: Iterable[Sequence[Any]], nodes: Sequence[Node], scenario: Mapp
     trace.waits = sorted(_cut(found["wait"], 1, 2, end), key=lambda wait: (wait[1], wait[2], wait[0]))
     trace.marks = sorted((mark for mark in found["mark"] if mark[1] <= end), key=lambda mark: mark[1])
     trace.transfers = _transfers(found[SENT], found[CAME], _absences(trace.marks), end)
-    delivered = {transfer[0] for transfer in trace.transfers if transfer[-1] == "delivered"}
+    delivered = {transfer[0] for transfer in trace.transfers if transfer[13] == "delivered"}
     trace.waits = [wait if wait[5] in delivered else (*wait[:5], -1) for wait in trace.waits]
     return trace
 
@@ -135,19 +136,19 @@ def _transfers(
         if arrival is not None:
             found.append(_delivered(arrival, end))
             continue
-        number, source, target, *columns, queued = row
+        number, source, target, *columns, round_, queued = row
         lost = [(time, who) for who, node in (("sender left", source), ("receiver left", target)) for time in
                 absences.get(node, ()) if time >= queued]  # fmt: skip
         moment, reason = min(lost, default=(end, "in flight"))
-        found.append((number, source, target, *columns, queued, queued, max(queued, moment), reason))
+        found.append((number, source, target, *columns, queued, queued, max(queued, moment), reason, round_))
     found += [_delivered(arrival, end) for arrival in arrivals.values()]
     return sorted((row for row in found if row[10] <= end), key=lambda row: (row[12], row[0]))
 
 
 def _delivered(arrival: tuple[Any, ...], end: int) -> tuple[Any, ...]:
     """A transfer; one that arrived after the end of the run was in flight then."""
-    *columns, queued, started, arrived = arrival
+    *columns, round_, queued, started, arrived = arrival
     if arrived > end:
-        return (*columns, queued, min(started, end), end, "in flight")
+        return (*columns, queued, min(started, end), end, "in flight", round_)
     started = max(queued, started)
-    return (*columns, queued, started, max(started, arrived), "delivered")
+    return (*columns, queued, started, max(started, arrived), "delivered", round_)
