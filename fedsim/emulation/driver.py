@@ -136,7 +136,7 @@ class Driver:
         self._stopping = False
         self._mailbox = Mailbox()
         self._came: dict[int, tuple[int, int, int]] = {}  # a waiting message, by identity: number, arrival, bytes
-        self._flying: dict[int, type[Message]] = {}  # the class of each message under way, by number
+        self._flying: dict[int, tuple[Message, int]] = {}  # messages under way, by number, and bytes held for them
         self._watched: dict[type[Message], int] = {}  # under way, of the classes that the script asks for
         self._blocking: set[int] = set()  # of a blocking send, the copies that are under way
         self._arrived_at = 0  # the last of these that has arrived
@@ -231,13 +231,15 @@ class Driver:
         message = form.stamped(effect.message, self.node)
         parcel = form.empty or form.weighed(message)
         now = self._clock.now()
-        if self._memory is not None:
-            self._memory.queued(message, parcel.nbytes, len(effect.to), now)
+        held = 0
+        if self._memory is not None and form.loaded and effect.to:
+            held = parcel.nbytes
+            self._memory.queued(message, held, len(effect.to), now)
         kind = type(message)
         for target in effect.to:
             number = self._post.number()
             with self._changed:
-                self._flying[number] = kind
+                self._flying[number] = (message, held)
                 if kind in self._watched:
                     self._watched[kind] += 1
                 if effect.blocking:
@@ -388,11 +390,14 @@ class Driver:
     def landed(self, number: int, moment: int) -> None:
         """A message that this node has sent has arrived, or is lost."""
         with self._changed:
-            kind = self._flying.pop(number, None)
-            if kind is None:
+            flying = self._flying.pop(number, None)
+            if flying is None:
                 return
-            if kind in self._watched:
-                self._watched[kind] -= 1
+            message, held = flying
+            if self._memory is not None and held:
+                self._memory.ended(message, held)
+            if type(message) in self._watched:
+                self._watched[type(message)] -= 1
             if number in self._blocking:
                 self._blocking.discard(number)
                 self._arrived_at = max(self._arrived_at, moment)
