@@ -225,17 +225,22 @@ class Decoder:
         """Handles for the payloads of a message, if they are just as large as its body."""
         payloads: list[Payload] = []
         layouts: list[Layout | None] = []
-        nbytes = 0
+        nbytes = memory = 0
         for meta, layout in self._known.metas(iter(told.payloads)):
             if self._admits is not None and not self._admits(meta):
                 raise WireError(f"a payload of {meta.purpose} {[each.shape for each in meta.shapes]}, which none has")
             nbytes += meta.nbytes
+            memory += meta.memory_bytes
             payloads.append(Payload(told.sender, next(self._numbers), meta))
             layouts.append(layout)
         if len(payloads) > self._bounds.payloads:
             raise WireError(f"a message of more than {self._bounds.payloads} payloads")
         if nbytes != told.body:
             raise WireError(f"a body of {told.body} bytes, but its payloads have {nbytes}")
+        if memory > self._bounds.memory:
+            raise WireError(
+                f"a message of {memory} bytes in memory; those of this run have at most {self._bounds.memory}"
+            )
         return tuple(payloads), tuple(layouts)
 
     def finish(self, incoming: Incoming) -> tuple[Message, dict[Payload, Value]]:

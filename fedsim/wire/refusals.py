@@ -16,7 +16,9 @@ class Bounds:
     """The most that one connection may make its receiver hold."""
 
     body: int
-    """Bytes of the tensors of one message: the largest that the scenario has."""
+    """Bytes of a message's tensors on the wire, in the largest message of the run."""
+    memory: int
+    """Bytes of a message's tensors once they are decoded: a few bytes of top-k may stand for any number of zeros."""
     header: int = 1 << 20
     """Bytes of a header with definitions. A tensor takes about 50 bytes of them, its name included."""
     payloads: int = 4096

@@ -202,14 +202,14 @@ class Known(Generic[L]):
         Raises:
             WireError: it cannot be, is not of this run, or is one too many.
         """
-        structure = understood(told)
         before = self._entries.get(told.number)
-        count = self._tensors + len(structure.tensors) - (0 if before is None else len(before.structure.tensors))
+        count = self._tensors + len(told.tensors) - (0 if before is None else len(before.structure.tensors))
         if told.number >= self.bounds.structures or count > self.bounds.tensors:
             raise WireError(
                 f"a structure with the number {told.number}, which makes {count} tensors; a peer may describe "
                 f"{self.bounds.structures} structures and {self.bounds.tensors} tensors"
             )
+        structure = understood(told)
         layout: L | None = None
         if structure.purpose is Purpose.WEIGHTS:
             try:
@@ -240,6 +240,9 @@ class Known(Generic[L]):
         if batch > _ELEMENTS:
             raise WireError(f"a payload of {batch} samples")
         meta = structure.meta(batch)
-        if meta.nbytes > self.bounds.body:
-            raise WireError(f"a payload of {meta.nbytes} bytes; messages of this run have at most {self.bounds.body}")
+        if meta.nbytes > self.bounds.body or meta.memory_bytes > self.bounds.memory:
+            raise WireError(
+                f"a payload of {meta.nbytes} bytes, {meta.memory_bytes} in memory; messages of this run have at most "
+                f"{self.bounds.body} and {self.bounds.memory}"
+            )
         return meta
