@@ -208,6 +208,8 @@ class Decoder:
             raise WireError("a message without a checksum")
         if len(told.payloads) > 2 * self._bounds.payloads:
             raise WireError(f"a message of more than {self._bounds.payloads} payloads")
+        if len(told.definitions) > self._bounds.structures:
+            raise WireError(f"a message with more than {self._bounds.structures} descriptions")
         for definition in told.definitions:
             self._known.learn(definition)
         payloads, layouts = self._payloads(told)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
-from fedsim.errors import shown
 from fedsim.payload.codecs import PLAIN, Codec, Half, Int8, Plain, TopK
 from fedsim.payload.meta import ITEM_BYTES, Shape, TensorMeta
 from fedsim.script import Payload, Purpose
@@ -132,7 +131,9 @@ def _tensor(told: pb.Structure.Tensor) -> Shape:
     if dtype is None:
         raise WireError(f"a tensor of the dtype {told.dtype}, which is none")
     if len(shape) > _RANK or max(shape, default=0) > _ELEMENTS or math.prod(shape) > _ELEMENTS:
-        raise WireError(f"a tensor of {len(shape)} dimensions, {shown(list(shape[:_RANK]))}; there are limits")
+        raise WireError(
+            f"a tensor of {len(shape)} dimensions, {shape[:_RANK]}; there are at most {_RANK}, and {_ELEMENTS} entries"
+        )
     return Shape(told.name, shape, dtype)
 
 
