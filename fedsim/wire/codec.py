@@ -62,7 +62,8 @@ def load(registry: Registry, message: Message, value_of: Callable[[Payload], Val
     Args:
         registry: the message classes.
         message: with its sender filled in.
-        value_of: what is to be sent behind a payload, as its maker has it: codecs are applied here.
+        value_of: what is to be sent behind a payload, as its maker has it: codecs are applied here. It is asked once
+            for each payload, also for one that the message has twice.
         checksum: whether the body gets one.
 
     Raises:
@@ -70,19 +71,25 @@ def load(registry: Registry, message: Message, value_of: Callable[[Payload], Val
     """
     assert message.sender != UNSENT, f"{type(message).__name__} has no sender"
     values = registry.taken_apart(message)
-    body: list[memoryview] = []
-    crc = 0
+    made: dict[Payload, list[memoryview]] = {}
     for payload in values.payloads:
-        assert isinstance(payload.meta, TensorMeta), f"a payload with a {type(payload.meta).__name__} has no tensors"
-        made = tensors.buffers(payload.meta, value_of(payload))
-        nbytes = sum(map(len, made))
-        assert nbytes == payload.nbytes, f"{nbytes} bytes, but {payload.nbytes} were announced"
-        body += made
+        if payload not in made:
+            made[payload] = _buffers(payload, value_of(payload))
+    body = [buffer for payload in values.payloads for buffer in made[payload]]
+    crc = 0
     if checksum:
         for buffer in body:
             crc = zlib.crc32(buffer, crc)
     kind = registry.number(type(message))
     return Cargo(kind, message.sender, values, tuple(body), sum(map(len, body)), crc if checksum else None)
+
+
+def _buffers(payload: Payload, value: Value) -> list[memoryview]:
+    assert isinstance(payload.meta, TensorMeta), f"a payload whose meta is {type(payload.meta).__name__} has no tensors"
+    found = tensors.buffers(payload.meta, value)
+    nbytes = sum(map(len, found))
+    assert nbytes == payload.nbytes, f"{nbytes} bytes, but {payload.nbytes} were announced"
+    return found
 
 
 class Encoder:

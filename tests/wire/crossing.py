@@ -1,4 +1,4 @@
-"""A toy run on the virtual clock in which every node has a host of its own, and messages cross between them as frames.
+"""A run on the virtual clock in which every node has a host of its own, and messages cross between them as frames.
 
 The script of a node is wrapped: what it sends is encoded, cut, put together and decoded for each receiver, and the
 message that comes of that is sent in its place. So nothing but bytes passes from one node's tensors to another's, as
@@ -103,17 +103,18 @@ class Crossing:
 
     Args:
         assembly: the run.
+        host: makes a host of the run, independent of others.
         frame_size: bytes of the body in a frame.
     """
 
-    def __init__(self, assembly: Assembly, frame_size: int = 50) -> None:
+    def __init__(self, assembly: Assembly, host: Callable[[], Host], frame_size: int = 50) -> None:
         self._scheduler = assembly.scheduler
         self._frame_size = frame_size
         self._registry = Registry(assembly.scheduler.messages)
         self._channels_last = assembly.training.channels_last
         self._numbers = count(1_000_000)
         self._ways: dict[tuple[int, int], Way] = {}
-        self.hosts = {node: _host(assembly) for node in range(-1, assembly.fleet.devices)}
+        self.hosts = {node: host() for node in range(-1, assembly.fleet.devices)}
         self.weights: list[Weight] = []
         self.forwarded: set[str] = set()
         """Classes of messages that carried payloads of another node."""
@@ -176,7 +177,7 @@ async def _relay(script: Any, change: Callable[[Effect[Any]], Effect[Any]]) -> N
     await Relayed(script, change)
 
 
-def _host(assembly: Assembly) -> Host:
+def toy_host(assembly: Assembly) -> Host:
     """As `testing.simulate` makes one, with plans of its own, as another process has."""
     rows = np.arange(16) if getattr(assembly.scheduler, "validates", False) else None
     shards = testing._shards(assembly.fleet.devices)
@@ -185,9 +186,9 @@ def _host(assembly: Assembly) -> Host:
     return Host(testing._network(), assembly.blocks(), samples, assembly.seed, head)
 
 
-def simulate(assembly: Assembly) -> tuple[Outcome, Crossing]:
-    """Run an assembly of `testing.toy` with learning, and every message across the wire."""
-    crossing = Crossing(assembly)
+def simulate(assembly: Assembly, host: Callable[[], Host] | None = None) -> tuple[Outcome, Crossing]:
+    """Run an assembly with learning, and every message across the wire; by default one of `testing.toy`."""
+    crossing = Crossing(assembly, partial(toy_host, assembly) if host is None else host)
     wired = copy(assembly)
     object.__setattr__(wired, "scheduler", crossing)
     simulation = wired.simulation(Apart(crossing.hosts))

@@ -171,7 +171,14 @@ def test_handles_are_fresh() -> None:
     link = Link()
     x = random(2, 3)
     one = handle(x)
-    arrived, got = link.carry(Sample(one, one, 5, sender=0), {one: x})
+    asked: list[Payload] = []
+
+    def value_of(payload: Payload) -> Value:
+        asked.append(payload)
+        return x
+
+    arrived, got = link.deliver(link.encoder.encode(Sample(one, one, 5, sender=0), value_of, 1))
+    assert asked == [one]
     assert [(p.node, p.number, p.meta) for p in payloads(arrived)] == [(0, 100, one.meta), (0, 101, one.meta)]
     assert set(got) == {arrived.values, arrived.labels}
     assert arrived == Sample(arrived.values, arrived.labels, 5, sender=0)

@@ -9,16 +9,24 @@ import pytest
 
 from fedsim import testing
 from fedsim.experiment.assembly import Assembly
+from fedsim.learning.host import Host
+from fedsim.models.auxiliary import build_head
+from fedsim.models.options import Auxiliary
 from fedsim.payload.codecs import Codecs, Half, Int8, TopK
 from fedsim.payload.meta import Shape, TensorMeta
 from fedsim.runtime.envelopes import ENVELOPE_BYTES
 from fedsim.schedulers.catalogue import SCHEDULERS
+from fedsim.schedulers.fedavg import FedAvg
+from fedsim.schedulers.fedoptima import FedOptima
+from fedsim.schedulers.splitfed import SplitFed
 from fedsim.script import Message, Payload, Purpose
 from fedsim.simulation import Fault
 from fedsim.wire.codec import Cargo, Encoder
 from fedsim.wire.fields import Values
 from fedsim.wire.refusals import WireError
 from fedsim.wire.registry import Registry
+from tests.learning.toys import SEED, Federation
+from tests.schedulers import federations
 from tests.wire import crossing
 
 pytestmark = pytest.mark.slow
@@ -50,6 +58,25 @@ def test_a_run_across_the_wire_is_the_same_run(name: str) -> None:
     assert not crossed.forwarded, "a payload of somebody else is sent on, so it would be coded twice"
     described = [message for message in crossed.weights if message.definitions]
     assert len(described) < len(crossed.weights)
+
+
+@pytest.mark.parametrize("scheduler", [FedAvg(), SplitFed(), FedOptima()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_convolutions_and_their_statistics_cross(scheduler: Any, channels_last: bool) -> None:
+    """In float32, whose kernels depend on how tensors lie, with batch normalisation and its counters."""
+    what = Federation(dtype="float32", channels_last=channels_last)
+    head = Auxiliary(ratio=0.5) if isinstance(scheduler, FedOptima) else None
+    one = federations.run(what, scheduler, rounds=2, head=head)
+    model = what.network()
+    made = None if head is None else build_head(model, what.cut, head, SEED)
+    other, crossed = crossing.simulate(
+        one.assembly, lambda: Host(model, one.assembly.blocks(), what.samples(), SEED, made)
+    )
+    assert other.simulation.trace.transfers == one.simulation.trace.transfers
+    assert other.weights is not None
+    for name, tensor in one.weights.items():
+        assert tensor.equal(other.weights[name]), name
+    assert all(message.body == message.charged for message in crossed.weights)
 
 
 CODED: list[tuple[str, Codecs]] = [
