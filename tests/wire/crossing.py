@@ -26,7 +26,7 @@ from fedsim.runtime.envelopes import ENVELOPE_BYTES, Form
 from fedsim.script import SERVER, Command, Effect, Message, Payload, Quality, Send, payloads
 from fedsim.simulation import Inline
 from fedsim.testing import Outcome
-from fedsim.wire.codec import Decoder, Encoder, Incoming, joined
+from fedsim.wire.codec import Decoder, Encoder, Incoming
 from fedsim.wire.frames import Assembly as Assembling
 from fedsim.wire.frames import split
 from fedsim.wire.refusals import Bounds
@@ -149,7 +149,7 @@ class Crossing:
         if any(payload.node != node for payload in payloads(message)):
             self.forwarded.add(type(message).__name__)
         encoded = way.encoder.encode(message, partial(self.hosts[node].outgoing, reader=target), len(self.weights) + 1)
-        body = joined(encoded.body)
+        body = b"".join(encoded.body)
         assert len(body) == encoded.nbytes
         charged = Form(type(message)).weighed(message).nbytes - ENVELOPE_BYTES
         self.weights.append(

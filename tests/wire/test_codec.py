@@ -19,7 +19,7 @@ from fedsim.payload.meta import TensorMeta
 from fedsim.payload.tensors import FlatTensors, Layout
 from fedsim.script import SERVER, Message, Payload, Purpose, payloads
 from fedsim.wire import tensors
-from fedsim.wire.codec import Cargo, Encoder, joined, load
+from fedsim.wire.codec import Cargo, Encoder, load
 from fedsim.wire.refusals import WireError
 from tests.wire.links import BOUNDS, MEGABYTE, REGISTRY, Link, Plain, Rich, Sample, bits, flat, handle, same
 
@@ -125,7 +125,7 @@ def test_weights_arrive_in_the_receiver_s_own_layout(codec: Codec, channels_last
     link = Link({payload.meta: mine})
     message = Sample(payload, payload, 1, sender=0)
     encoded = link.encode(message, {payload: value})
-    assert encoded.nbytes == 2 * payload.nbytes == len(joined(encoded.body))
+    assert encoded.nbytes == 2 * payload.nbytes == len(b"".join(encoded.body))
     arrived, got = link.deliver(encoded)
     first, second = got[arrived.values], got[arrived.labels]
     assert isinstance(first, FlatTensors)
@@ -306,7 +306,7 @@ def test_a_tensor_that_lies_as_it_travels_is_not_copied(dtype: str) -> None:
     assert address(encoded.body[0]) == x.data_ptr()
     incoming = link.decoder.begin(encoded.header + encoded.definitions)
     assert incoming.buffer is incoming.buffer
-    incoming.buffer[:] = joined(encoded.body)
+    incoming.buffer[:] = b"".join(encoded.body)
     arrived, got = link.decoder.finish(incoming)
     assert isinstance(arrived, Sample)
     found = got[arrived.values]
@@ -445,7 +445,7 @@ def test_entries_outside_a_tensor_are_refused() -> None:
         link = Link(checksum=False)
         encoded = link.encode(*alone(random(4, 5), TopK(fraction=0.1)))
         incoming = link.decoder.begin(encoded.header + encoded.definitions)
-        incoming.buffer[:] = joined(encoded.body)
+        incoming.buffer[:] = b"".join(encoded.body)
         incoming.buffer[8:12] = position.to_bytes(4, "little", signed=True)
         with pytest.raises(WireError, match="of a tensor of 20"):
             link.decoder.finish(incoming)
@@ -456,7 +456,7 @@ def test_truth_values_are_true_or_false() -> None:
     link = Link(checksum=False)
     encoded = link.encode(*alone(torch.tensor([[True, False, True]])))
     incoming = link.decoder.begin(encoded.header + encoded.definitions)
-    incoming.buffer[:] = joined(encoded.body)
+    incoming.buffer[:] = b"".join(encoded.body)
     incoming.buffer[1] = 2
     with pytest.raises(WireError, match="a truth value that is neither 0 nor 1"):
         link.decoder.finish(incoming)
