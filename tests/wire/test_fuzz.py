@@ -78,7 +78,7 @@ def flipped(data: bytes, bits: Iterable[int]) -> Iterator[bytes]:
 def test_no_truncated_header_is_taken() -> None:
     """At any length; a message is not something shorter by chance."""
     sent = encoded()
-    whole, body = sent.header + sent.definitions(sent.body)
+    whole, body = sent.header + sent.definitions, b"".join(sent.body)
     assert received(whole, body)
     assert not any(received(whole[:length], body) for length in range(len(whole)))
 
@@ -87,7 +87,7 @@ def test_no_truncated_header_is_taken() -> None:
 def test_flipped_bits_in_a_header_are_a_message_or_refused() -> None:
     """Each of them. Few are another message: numbers, texts and names carry no checksum, but the body's size does."""
     sent = encoded()
-    whole, body = sent.header + sent.definitions(sent.body)
+    whole, body = sent.header + sent.definitions, b"".join(sent.body)
     taken = [received(changed, body) for changed in flipped(whole, range(8 * len(whole)))]
     assert 0 < sum(taken) < len(taken) // 2
 
@@ -96,7 +96,7 @@ def test_flipped_bits_in_a_header_are_a_message_or_refused() -> None:
 def test_no_flipped_bit_in_a_body_is_taken(codec: Codec) -> None:
     """Any single one is found by the checksum."""
     sent = encoded(codec)
-    whole, body = sent.header + sent.definitions(sent.body)
+    whole, body = sent.header + sent.definitions, b"".join(sent.body)
     assert not any(received(whole, changed) for changed in flipped(body, range(0, 8 * len(body), 7)))
 
 
@@ -104,7 +104,7 @@ def test_no_flipped_bit_in_a_body_is_taken(codec: Codec) -> None:
 def test_without_a_checksum_a_body_may_be_anything(codec: Codec) -> None:
     """Values are then others, or refused where there can be no such values."""
     sent = encoded(codec, checksum=False)
-    whole, body = sent.header + sent.definitions(sent.body)
+    whole, body = sent.header + sent.definitions, b"".join(sent.body)
     generator = torch.Generator().manual_seed(1)
     for _ in range(40):
         noise: Tensor = torch.randint(0, 256, (len(body),), generator=generator, dtype=torch.uint8)
