@@ -53,6 +53,7 @@ def test_metas_come_back(metas: list[TensorMeta]) -> None:
         assert layout == (meta if meta.purpose is Purpose.WEIGHTS else None)
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(single | weights)
 def test_a_structure_does_without_the_batch(meta: TensorMeta) -> None:
