@@ -8,7 +8,7 @@ nothing else, as many as their metas say. Knows neither frames nor transports.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -272,3 +272,8 @@ class Decoder:
             found[payload] = tensors.value(meta, data[at:end], layout, channels_last=self._channels_last)
             at = end
         return incoming.message, found
+
+
+def joined(body: Iterable[memoryview]) -> bytes:
+    """A body in one piece, as its receiver gets it."""
+    return b"".join(body)
