@@ -28,7 +28,17 @@ SYSTEMS: Final = ("fedavg", "splitfed", "fedasync", "fedoptima", "ampere")
 ALPHAS: Final = (0.1, 0.3, 1.0)
 SEEDS: Final = (1, 2, 3)
 TARGET: Final = 0.4
+MOMENTS: Final = (15.0, 75.0, 150.0)
+"""Seconds of virtual time at which the systems are compared; whoever is done by then counts with its last model."""
 SAMPLES: Final = 10_000
+COSTS: Final = (
+    "seconds",
+    "batches on devices",
+    "GB, both ways",
+    "device TMAC",
+    "device idle, %",
+    "server idle, %",
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,7 @@ class Cell:
         reached = times[accuracies >= TARGET]
         found["time_to"] = float(reached[0]) if len(reached) else math.inf
         found["best"] = float(accuracies.max())
+        found["at"] = [float(accuracies[times <= moment][-1]) for moment in MOMENTS]
         found["final"] = self._final()
         return found
 
@@ -127,12 +138,16 @@ def spread(values: Sequence[float], digits: int = 1, scale: float = 100.0) -> st
 
 def report(found: dict[tuple[str, float, int], dict[str, Any]]) -> str:
     """The tables."""
-    accuracy, best, times, costs = [], [], [], []
+    accuracy, best, early, times, costs = [], [], [], [], []
     for system in SYSTEMS:
         final = {a: [found[system, a, s]["final"] for s in SEEDS] for a in ALPHAS}
         over = float(np.std([np.mean(values) for values in final.values()]))
         accuracy.append([system, *(spread(final[a]) for a in ALPHAS), f"{over * 100:.1f}"])
         best.append([system, *(spread([found[system, a, s]["best"] for s in SEEDS]) for a in ALPHAS)])
+        moments = [
+            [np.mean([found[system, a, s]["at"][i] for s in SEEDS]) for a in ALPHAS] for i in range(len(MOMENTS))
+        ]
+        early.append([system, *(" / ".join(f"{value * 100:.0f}" for value in each) for each in moments)])
         reached = {a: [found[system, a, s]["time_to"] for s in SEEDS] for a in ALPHAS}
         times.append([system, *(spread(reached[a], 0, 1.0) for a in ALPHAS)])
         every = [found[system, a, s] for a in ALPHAS for s in SEEDS]
@@ -140,6 +155,7 @@ def report(found: dict[tuple[str, float, int], dict[str, Any]]) -> str:
             [
                 system,
                 f"{np.mean([one['seconds'] for one in every]):,.0f}",
+                f"{np.mean([one['contributions']['trained'] for one in every]):,.0f}",
                 f"{np.mean([one['bytes']['total'] for one in every]) / 1e9:.2f}",
                 f"{np.mean([one['devices']['macs'] for one in every]) / 1e12:.2f}",
                 f"{np.mean([one['devices']['idle'] for one in every]) * 100:.0f}",
@@ -153,10 +169,23 @@ def report(found: dict[tuple[str, float, int], dict[str, Any]]) -> str:
             table(["", *names, "spread over these"], accuracy),
             "Highest accuracy on the way, %, of the 2,000 samples:",
             table(["", *names], best),
+            f"Accuracy, %, at the same time, for Dirichlet {' / '.join(f'{alpha:g}' for alpha in ALPHAS)}:",
+            table(["", *(f"after {moment:g} s" for moment in MOMENTS)], early),
             f"Seconds of virtual time to {TARGET:.0%} accuracy:",
             table(["", *names], times),
             "Means over all runs of a system:",
-            table(["", "seconds", "GB, both ways", "device TMAC", "device idle, %", "server idle, %"], costs),
+            table(
+                [
+                    "",
+                    "seconds",
+                    "batches on devices",
+                    "GB, both ways",
+                    "device TMAC",
+                    "device idle, %",
+                    "server idle, %",
+                ],
+                costs,
+            ),
         )
     )
 

@@ -71,7 +71,7 @@ def _batch(size: int) -> Any:
     return Batch(0, 0, size)
 
 
-def plain_loop(what: Federation, *, rounds: int, steps: int) -> dict[str, Tensor]:
+def plain_loop(what: Federation, *, rounds: int, steps: int, uniform: bool = False) -> dict[str, Tensor]:
     """Merged training with whole modules: one optimizer for s, a fresh one a round for each device block."""
     model, data, shards = what.network(), what.data(), what.shards()
     d, s = model.block(0, what.cut), model.block(what.cut, len(model))
@@ -103,19 +103,20 @@ def plain_loop(what: Federation, *, rounds: int, steps: int) -> dict[str, Tensor
                 z.backward(g * (total / len(z)))
                 optimizer.step()
         members = [
-            ({n: v.clone() for n, v in own.state_dict().items()}, len(shards[k])) for k, (own, _) in enumerate(blocks)
+            ({n: v.clone() for n, v in own.state_dict().items()}, 1 if uniform else len(shards[k]))
+            for k, (own, _) in enumerate(blocks)
         ]
         d.load_state_dict(weighted_mean(members))
     return {name: tensor.detach() for name, tensor in model.state_dict().items()}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("norm", ["bn", "gn"])
-def test_it_equals_a_plain_loop(norm: str) -> None:
+@pytest.mark.parametrize(("norm", "weighting"), [("bn", "samples"), ("gn", "samples"), ("bn", "uniform")])
+def test_it_equals_a_plain_loop(norm: str, weighting: Any) -> None:
     """Devices of unequal sizes, ragged last batches, batch norm over the merged batch: to 1e-9 in float64."""
     what = Federation(norm=norm, sizes=(24, 7, 40))
-    ours = what.run(MergeSFL(local_steps=4), rounds=ROUNDS)
-    assert furthest(ours, plain_loop(what, rounds=ROUNDS, steps=4)) < 1e-9
+    ours = what.run(MergeSFL(local_steps=4, weighting=weighting), rounds=ROUNDS)
+    assert furthest(ours, plain_loop(what, rounds=ROUNDS, steps=4, uniform=weighting == "uniform")) < 1e-9
 
 
 # ------------------------------------------------------------------------------------- what it costs
