@@ -47,6 +47,7 @@ class Shaper(Generic[T]):
         clock: the scenario's time.
         deliver: takes a frame to the other side; called by the shaper's thread.
         announce: told of a message that needs a grant, and of the moment (ns) from which on it could flow.
+        began: told of a message whose first frame is about to be delivered: number and start of its flow (ns).
         ended: told of a message whose last frame has been delivered: number, start and end of its flow (ns).
         room: bytes that may wait to flow, beside those under way on the link.
     """
@@ -58,6 +59,7 @@ class Shaper(Generic[T]):
         deliver: Callable[[T], None],
         *,
         announce: Callable[[int, int], None] | None = None,
+        began: Callable[[int, int], None] | None = None,
         ended: Callable[[int, int, int], None] | None = None,
         room: int = ROOM,
     ) -> None:
@@ -67,6 +69,7 @@ class Shaper(Generic[T]):
         self._clock = clock
         self._deliver = deliver
         self._announce = announce
+        self._began = began
         self._ended = ended
         self._room = room + round(connection.own_rate(0) * connection.delay / 1e9)
         lock = threading.RLock()
@@ -74,35 +77,47 @@ class Shaper(Generic[T]):
         self._freed = threading.Condition(lock)  # for whoever waits for room, or for the end
         self._waiting = 0  # frames that are not delivered
         self._queued = 0  # their bytes
-        self._epoch = 0  # how often it was reset
+        self._epoch = 0
+        self._passing = -1  # the message whose first frame was delivered last
         self._closed = False
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="shaper", daemon=True)
         self._thread.start()
 
-    def open(self, number: int, nbytes: int, queued: int, *, again: bool = False) -> None:
+    @property
+    def epoch(self) -> int:
+        """How often it was reset."""
+        return self._epoch
+
+    def open(self, number: int, nbytes: int, queued: int, *, again: bool = False, epoch: int | None = None) -> bool:
         """The frames of a message follow, which was sent at `queued` (ns); `nbytes` are charged for all of them.
 
-        Numbers ascend. `again`: it is the rest of a message that was interrupted.
+        Numbers ascend. `again`: it is the rest of a message that was interrupted. With `epoch`, it is not opened if
+        the shaper was reset since; answers whether it is.
 
         Raises:
             Exception: what delivering a frame has raised, until the next reset.
         """
         with self._changed:
+            if epoch is not None and epoch != self._epoch:
+                return False
             self._check()
             ready = self._connection.open(self._clock.now(), number, nbytes, queued, again=again)
         if ready is not None and self._announce is not None:
             self._announce(number, ready)
+        return True
 
-    def put(self, frame: T, nbytes: int, *, last: bool) -> bool:
+    def put(self, frame: T, nbytes: int, *, last: bool, epoch: int | None = None) -> bool:
         """Queue a frame for which `nbytes` are charged; wait while there is no room.
 
-        Answers whether it is queued: not if the shaper was reset or closed meanwhile.
+        Answers whether it is queued: not if the shaper was reset, since `epoch` if that is given, or closed meanwhile.
 
         Raises:
             Exception: as `open`.
         """
         with self._changed:
+            if epoch is not None and epoch != self._epoch:
+                return False
             epoch = self._epoch
             if self._queued and self._queued + nbytes > self._room:
                 began = time.monotonic_ns()
@@ -143,6 +158,7 @@ class Shaper(Generic[T]):
         """
         with self._changed:
             self._epoch += 1
+            self._passing = -1
             self._waiting = self._queued = 0
             self._error = None
             dropped = self._connection.reset(self._clock.now())
@@ -179,6 +195,9 @@ class Shaper(Generic[T]):
         self._changed.release()
         error: BaseException | None = None
         try:
+            if self._began is not None and frame.number != self._passing:
+                self._began(frame.number, frame.started)
+            self._passing = frame.number
             self._deliver(frame.frame)
             if frame.last and self._ended is not None:
                 self._ended(frame.number, frame.started, frame.ended)

@@ -11,7 +11,6 @@ from fedsim.experiment.building import has_local_loss
 from fedsim.learning.host import Host
 from fedsim.learning.samples import TensorSamples
 from fedsim.report import summarise
-from fedsim.schedulers.cse_fsl import CseFsl
 from fedsim.schedulers.fedavg import FedAvg
 from fedsim.schedulers.fedprox import FedProx
 from fedsim.schedulers.locsplitfed import LocSplitFed
@@ -50,4 +49,3 @@ def test_synchronous_systems_learn_the_same_bits(scheduler: Any) -> None:
     wanted = summarise(theirs.simulation.trace, status="done", wall_seconds=1.0)["bytes"]
     found = summarise(ours.trace, status="done", wall_seconds=1.0)["bytes"]
     assert (found["up"], found["down"]) == (wanted["up"], wanted["down"])
-    assert CseFsl
