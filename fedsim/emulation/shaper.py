@@ -192,12 +192,12 @@ class Shaper(Generic[T]):
     def _pass(self, frame: Frame[T]) -> None:
         """Deliver a frame, without the lock."""
         epoch = self._epoch
+        begins, self._passing = frame.number != self._passing, frame.number
         self._changed.release()
         error: BaseException | None = None
         try:
-            if self._began is not None and frame.number != self._passing:
+            if begins and self._began is not None:
                 self._began(frame.number, frame.started)
-            self._passing = frame.number
             self._deliver(frame.frame)
             if frame.last and self._ended is not None:
                 self._ended(frame.number, frame.started, frame.ended)

@@ -30,9 +30,13 @@ class Sink:
         self.clock = clock
         self.frames: list[tuple[str, int]] = []
         self.ends: list[tuple[int, int, int]] = []
+        self.starts: list[tuple[int, int]] = []
 
     def __call__(self, frame: str) -> None:
         self.frames.append((frame, self.clock.now()))
+
+    def began(self, number: int, started: int) -> None:
+        self.starts.append((number, started))
 
     def ended(self, number: int, started: int, ended: int) -> None:
         self.ends.append((number, started, ended))
@@ -55,7 +59,9 @@ def shaping(
     clock = WallClock()
     network = FluidNetwork([DeviceGroup(2, link(rate, 1, latency=latency))], server)
     sink = Sink(clock)
-    shaper = Shaper(Connection[str](network, 0, SERVER), clock, deliver or sink, ended=sink.ended, **more)
+    shaper = Shaper(
+        Connection[str](network, 0, SERVER), clock, deliver or sink, began=sink.began, ended=sink.ended, **more
+    )
     try:
         yield shaper, sink
     finally:
@@ -81,6 +87,7 @@ def test_frames_leave_when_their_last_byte_has_flowed() -> None:
         passed = shaper.passed
         lost = passed.lost  # 0, unless this machine was busy for more than 20 ms
         assert [end[0] for end in sink.ends] == [1, 2]
+        assert sink.starts == [end[:2] for end in sink.ends]
         assert lost or sink.ends == [(1, 5 * MS, 20 * MS), (2, 20 * MS, 23 * MS)]
         assert (passed.messages, passed.frames, passed.nbytes) == (2, 3, 18 * KB)
         assert passed.latest >= 0
@@ -135,6 +142,23 @@ def test_who_waits_for_room_is_told_of_the_end(end: str) -> None:
         waiting.join(10)
         assert found == [False]
         assert sink.names == []
+
+
+def test_what_belongs_to_the_time_before_a_reset_is_not_queued() -> None:
+    """Frames whose sender has not noticed the reset yet neither pass nor get in the way of those that come after it."""
+    with shaping() as (shaper, sink):
+        before = shaper.epoch
+        assert shaper.open(1, 200, 0, epoch=before)
+        assert shaper.put("a", 100, last=False, epoch=before)
+        assert shaper.flush(10)
+        shaper.reset()
+        assert not shaper.put("b", 100, last=True, epoch=before)
+        assert not shaper.open(2, 100, 0, epoch=before)
+        assert shaper.open(1, 100, 0, again=True, epoch=shaper.epoch)
+        assert shaper.put("again", 100, last=True, epoch=shaper.epoch)
+        assert shaper.flush(10)
+        assert sink.names == ["a", "again"]
+        assert [number for number, _ in sink.starts] == [1, 1]
 
 
 def test_after_a_reset_it_goes_on() -> None:
