@@ -20,6 +20,7 @@ from fedsim.learning.plan import BlockPlan, plans
 from fedsim.models.measure import ModelMeasure
 from fedsim.network.fluid import FluidNetwork
 from fedsim.network.topology import AccessPoint, DeviceGroup, NetworkOptions
+from fedsim.runtime.spans import Price
 from fedsim.script import Port
 from fedsim.simulation import Fault, Limits, Shortage, Simulation, TimingOnly, Workers
 from fedsim.trace import Trace
@@ -94,9 +95,13 @@ class Assembly:
         workers: Workers | None = None,
         *,
         blocks: dict[str, BlockPlan] | None = None,
+        price: Price | None = None,
         observe: Callable[[str, float], None] | None = None,
     ) -> Simulation:
-        """A run on the virtual clock, ready to start; timing only, unless there are workers."""
+        """A run on the virtual clock, ready to start; timing only, unless there are workers.
+
+        Works take what the fleet's machines say, unless there is another price.
+        """
         job = self.job(blocks)
         scheduler, fleet = self.scheduler, self.fleet
 
@@ -116,8 +121,8 @@ class Assembly:
             server=server,
             device=device,
             devices=fleet.devices,
-            price=fleet.clockwork(self.seed).price,
-            network=self._flows(),
+            price=fleet.clockwork(self.seed).price if price is None else price,
+            network=self.flows(),
             workers=TimingOnly() if workers is None else workers,
             limits=self.limits,
             lanes=fleet.lanes(),
@@ -128,7 +133,8 @@ class Assembly:
             observe=observe,
         )
 
-    def _flows(self) -> FluidNetwork:
+    def flows(self) -> FluidNetwork:
+        """The network of the run, with nothing under way."""
         groups = []
         for index, group in enumerate(self.fleet.groups):
             nodes = np.asarray(self.fleet.numbers(index), np.int64)

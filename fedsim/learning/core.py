@@ -105,6 +105,7 @@ class Core:
         """What operations remember: by their name, the node and the learner."""
         self._orders: OrderedDict[int, tuple[int, Tensor]] = OrderedDict()
         self._layouts: dict[tuple[str, str], Layout] = {}
+        self._layout_of: dict[TensorMeta, Layout] = {}
         # Blocks re-point the modules' tensors: this host has modules of its own, with the same initial tensors.
         model, head = _private(model), None if head is None else _private(head)
         self.model = model
@@ -119,17 +120,22 @@ class Core:
             block = self.blocks[name] = Block(plan, module)
             for part in get_args(WeightPart):
                 meta: TensorMeta = getattr(plan, part)
-                self._layouts[name, part] = (
-                    block.layout
-                    if meta is plan.weights
-                    else Layout(meta.shapes, channels_last=plan.training.channels_last)
-                )
+                if meta is plan.weights:
+                    layout = block.layout
+                else:  # one layout a meta, since weights that have come from another host are known by that alone
+                    layout = self._layout_of.get(meta) or Layout(meta.shapes, channels_last=plan.training.channels_last)
+                self._layouts[name, part] = layout
+                self._layout_of.setdefault(meta, layout)
 
     # ---------------------------------------------------------------------------------------- payloads
 
     def layout(self, name: str, part: WeightPart) -> Layout:
         """How the weights of a block, or a part of them, lie in memory."""
         return self._layouts[name, part]
+
+    def layout_of(self, meta: TensorMeta) -> Layout:
+        """How the weights that such a payload has lie in memory; a `KeyError` if no block has such weights."""
+        return self._layout_of[meta]
 
     def flat(self, payload: Payload) -> FlatTensors:
         """The weights behind a handle, as they have come to the reader."""

@@ -23,7 +23,8 @@ from fedsim.models.auxiliary import PREFIX, Head
 from fedsim.models.units import UnitList
 from fedsim.payload.coding import Value
 from fedsim.payload.memory import trim
-from fedsim.payload.tensors import FlatTensors
+from fedsim.payload.meta import TensorMeta
+from fedsim.payload.tensors import FlatTensors, Layout
 from fedsim.script import SERVER, Command, Payload, Purpose, Quality
 
 __all__ = ["Host", "Samples"]
@@ -65,6 +66,20 @@ class Host:
     def value(self, payload: Payload) -> Value:
         """The tensors behind a handle, as whoever made them has them."""
         return self.core.values[payload]
+
+    def outgoing(self, payload: Payload, reader: int) -> Value:
+        """The tensors behind a handle as they are to be encoded for a node of another host, once a payload."""
+        return self.core.arrivals.due(payload, self.core.values[payload], reader)
+
+    def incoming(self, values: Mapping[Payload, Value]) -> None:
+        """Take in what another host has encoded."""
+        for payload, value in values.items():
+            self.core.values[payload] = value
+            self.core.arrivals.put(payload, value)
+
+    def layout_of(self, meta: TensorMeta) -> Layout:
+        """How weights from another host are to lie in memory here; a `KeyError` if no block has such weights."""
+        return self.core.layout_of(meta)
 
     def held(self, purpose: Purpose) -> int:
         """How many payloads of a purpose are alive."""

@@ -124,7 +124,7 @@ class Changes:
 
 def averaging(plan: BlockPlan, meta: TensorMeta, members: int) -> Part:
     """What it costs to put `members` of a block's weights, or of a part of them, together."""
-    if meta is plan.weights:
+    if meta == plan.weights:
         return plan.average_part(members)
     trained = {shape.name for shape in plan.parameters.shapes}
     return plan.average_part(members, sum(shape.elements for shape in meta.shapes if shape.name in trained))
@@ -142,8 +142,8 @@ class Combining:
 
     def _work(self, method: str, one: Payload, other: Payload, factor: float) -> Work[Payload]:
         meta = one.meta
-        assert isinstance(meta, TensorMeta) and meta is other.meta, "weights of two blocks"
-        plan = next(p for p in self._plans if any(meta is m for m in (p.weights, p.block, p.head, p.parameters)))
+        assert isinstance(meta, TensorMeta) and meta == other.meta, "weights of two blocks"
+        plan = next(p for p in self._plans if meta in (p.weights, p.block, p.head, p.parameters))
         made = self._node.payload(meta)
         command = self._node.command(self._number, method, one, other, factor, output=made)
         return Work(command, (averaging(plan, meta, 2),), made)

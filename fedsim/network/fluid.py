@@ -34,7 +34,8 @@ from fedsim.script import SERVER
 _SLOW: Final = 13.01 - 1
 """What slow start adds to the latency, in latencies: SimGrid's model LV08."""
 
-_SILENCE: Final = 1_000_000_000  # ns after which a connection starts slowly again
+SILENCE: Final = 1_000_000_000
+"""Nanoseconds after which a connection starts slowly again."""
 
 _START, _END, _CHANGE = range(3)
 
@@ -103,7 +104,7 @@ class FluidNetwork:
             for up in (True, False)
         )
         share(list(zip(*self._routes, strict=True)), counts, access or {}, server, options)
-        memory = _SILENCE if self._slow_start else 0
+        memory = SILENCE if self._slow_start else 0
         self._alone = (Alone(memory), Alone(memory))  # up, down
         self._delays = tuple(
             Delays(seed, self._bounds[-1], way == 0)
@@ -122,8 +123,12 @@ class FluidNetwork:
 
     # ------------------------------------------------------------------------------ what the engine calls
 
-    def submit(self, now: int, source: int, target: int, nbytes: int, number: int) -> tuple[int, int] | None:
+    def submit(
+        self, now: int, source: int, target: int, nbytes: int, number: int, *, lag: int | None = None
+    ) -> tuple[int, int] | None:
         """Send `nbytes` from `source` to `target` at `now` (ns); calls come in the order of `now`.
+
+        `lag` is the message's delay (ns), where the caller has drawn it.
 
         Returns:
             The moments (ns) at which the message starts flowing and at which its last byte has arrived; None where
@@ -140,7 +145,8 @@ class FluidNetwork:
         way, device = (0, source) if target == SERVER else (1, target)
         assert 0 <= device < self._bounds[-1], f"device {device} is not in this network"
         route = self._routes[way][bisect_right(self._bounds, device)]
-        lag = route.lag if route.steady else self._lag(now, way, route, device)
+        if lag is None:
+            lag = route.lag if route.steady else self._lag(way, route, device, self._is_silent(now, way, device))
         if route.alone:
             return self._alone[way].submit(now, lag, route, device, nbytes)
         connection = self._connections[way].get(device) or self._open(way, device)
@@ -153,10 +159,23 @@ class FluidNetwork:
         self._seen = now
         return None
 
-    def _lag(self, now: int, way: int, route: Route, device: int) -> int:
+    def route(self, source: int, target: int) -> Route:
+        """The route of a connection."""
+        way, device = (0, source) if target == SERVER else (1, target)
+        return self._route(way, device)
+
+    def lag(self, source: int, target: int, *, silent: bool) -> int:
+        """Draw the delay (ns) of a connection's next message; `silent`: nothing has flowed for `SILENCE`, or ever.
+
+        For callers that let messages flow themselves.
+        """
+        way, device = (0, source) if target == SERVER else (1, target)
+        return self._lag(way, self._route(way, device), device, silent)
+
+    def _lag(self, way: int, route: Route, device: int, silent: bool) -> int:
         """Nanoseconds from the send of a message to the moment at which it could flow."""
         lag = route.lag
-        if self._slow_start and self._is_silent(now, way, device):
+        if self._slow_start and silent:
             lag += round(_SLOW * lag)
         delays = self._delays[way]
         return lag if delays is None else lag + delays.draw(route, device)
@@ -176,6 +195,26 @@ class FluidNetwork:
         self._play(now)
         arrived, self._arrived = sorted(self._arrived), []
         return arrived
+
+    def finish(self, now: int, source: int, target: int, number: int) -> None:
+        """A message that had no times has ended now, whatever is left of it: its caller has seen it arrive.
+
+        For callers that let messages flow themselves, at `rates`. One that is not under way changes nothing.
+        """
+        self._play(now)
+        way, device = (0, source) if target == SERVER else (1, target)
+        connection = self._connections[way].get(device)
+        flow = None if connection is None else connection.flows.get(number)
+        if connection is None or flow is None:
+            return
+        first = next(iter(connection.flows)) == number
+        if flow.home is not None:
+            connection.allocator.stop(self._time, flow)
+        elif self._fair or first:
+            self._void += 1  # its start
+        flow.connection = None
+        self._follow(connection, number, first)
+        self._settle(connection.allocator)
 
     def reset(self, now: int, node: int) -> list[tuple[int, int | None]]:
         """Close the connections of a device that has left; after its return it waits behind nothing old.
@@ -268,10 +307,14 @@ class FluidNetwork:
         connection: _Connection = flow.connection
         assert flow.started is not None
         self._arrived.append((max(self._seen, moment(self._time)), flow.number, flow.started))
-        del connection.flows[flow.number]
+        self._follow(connection, flow.number, True)
+
+    def _follow(self, connection: _Connection, number: int, first: bool) -> None:
+        """A message is through, the `first` of its connection or not: on with the next."""
+        del connection.flows[number]
         if not connection.flows:
             self._close(0 if connection.route.up else 1, connection)
-        elif not self._fair:
+        elif first and not self._fair:
             following = next(iter(connection.flows.values()))
             if following.ready <= self._time:
                 self._begin(following)
@@ -378,7 +421,7 @@ class FluidNetwork:
         """Whether a connection has had nothing to carry for a while, or ever."""
         if device in self._connections[way]:
             return False
-        return now - self._alone[way].ends.get(device, -_SILENCE) >= _SILENCE
+        return now - self._alone[way].ends.get(device, -SILENCE) >= SILENCE
 
 
 def _floor(seconds: float) -> int:

@@ -57,7 +57,7 @@ def encode(codec: Codec, x: Tensor) -> bytes:
             return _raw(x.reshape(-1)[positions]) + _raw(positions.to(torch.int32))
 
 
-def decode(codec: Codec, shape: Shape, data: bytes) -> Tensor:
+def decode(codec: Codec, shape: Shape, data: bytes | memoryview) -> Tensor:
     """The tensor that has arrived, row by row in memory."""
     dtype = DTYPES[shape.dtype]
     match codec:
@@ -124,7 +124,7 @@ def _raw(x: Tensor) -> bytes:
     return bytes(bits)
 
 
-def _tensor(data: bytes, dtype: torch.dtype) -> Tensor:
+def _tensor(data: bytes | memoryview, dtype: torch.dtype) -> Tensor:
     if not data:
         return torch.zeros(0, dtype=dtype)
     return torch.frombuffer(bytearray(data), dtype=dtype)
@@ -158,6 +158,23 @@ class Arrivals:
             self._arrived[payload] = arrived
         return arrived
 
+    def due(self, payload: Payload, value: Value, reader: int) -> Value:
+        """What is to be encoded of a payload for a node of another host, once: with what is owed to that node.
+
+        There `put` takes in what comes of it. Then it sees what it would see here.
+        """
+        meta = payload.meta
+        if not isinstance(meta, TensorMeta) or isinstance(value, FlatTensors):
+            return value
+        codec = meta.shapes[0].coded(meta.codec)
+        if not (isinstance(codec, TopK) and codec.feedback):
+            return value
+        return self._settled(codec, value, (payload.node, reader, meta.purpose, tuple(value.shape)))[0]
+
+    def put(self, payload: Payload, value: Value) -> None:
+        """A payload that another host has encoded: it is not coded again."""
+        self._arrived[payload] = value
+
     def forget(self, node: int) -> None:
         """Drop what a node owes, and what is owed to it: it has left."""
         for key in [key for key in self._owed if node in key[:2]]:
@@ -167,11 +184,17 @@ class Arrivals:
         codec = meta.shapes[0].coded(meta.codec)
         if not (isinstance(codec, TopK) and codec.feedback):
             return through(codec, x)
+        return self._settled(codec, x, key)[1]
+
+    def _settled(
+        self, codec: Codec, x: Tensor, key: tuple[int, int, Purpose, tuple[int, ...]]
+    ) -> tuple[Tensor, Tensor]:
+        """What is due of a tensor and what arrives of that; the rest is owed from now on."""
         owed = self._owed.get(key)
         due = x.clone() if owed is None else x.clone().add_(owed)
         arrived = through(codec, due)
-        self._owed[key] = due.sub_(arrived)
-        return arrived
+        self._owed[key] = due - arrived
+        return due, arrived
 
 
 def _each(meta: TensorMeta, value: FlatTensors) -> FlatTensors:

@@ -17,6 +17,11 @@ from heapq import heappop, heappush
 from typing import Any, Final
 
 from fedsim.errors import Deadlock, RunError, ScriptError, SimulatedOutOfMemory
+from fedsim.runtime.conditions import LAST, LONGEST, Ending, Fault, Limits, Shortage, in_order, nanoseconds
+from fedsim.runtime.coroutines import ANY, SENDING, SLEEP, close, foreign, name, out_of_memory, place, started
+from fedsim.runtime.envelopes import ENVELOPE_BYTES, roles
+from fedsim.runtime.memory import Ledger
+from fedsim.runtime.spans import Price, Spans, append, cut, lay
 from fedsim.script import (
     SERVER,
     Command,
@@ -31,24 +36,8 @@ from fedsim.script import (
     Sleep,
     Timeout,
 )
-from fedsim.simulation.conditions import LAST, LONGEST, Ending, Fault, Limits, Shortage, in_order, nanoseconds
-from fedsim.simulation.envelopes import ENVELOPE_BYTES, roles
 from fedsim.simulation.evaluation import Evaluation, Published
-from fedsim.simulation.memory import Ledger
-from fedsim.simulation.scripts import (
-    ANY,
-    SENDING,
-    SLEEP,
-    Actor,
-    closed,
-    describe,
-    foreign,
-    name,
-    out_of_memory,
-    place,
-    started,
-)
-from fedsim.simulation.spans import Price, Spans, append, cut, lay
+from fedsim.simulation.scripts import Actor, describe
 from fedsim.simulation.transfers import Flight, Network, Transfers
 from fedsim.simulation.workers import Workers
 from fedsim.trace import Trace
@@ -191,7 +180,7 @@ class Simulation:
         heap, horizon = self._heap, self._limits.horizon
         server = self._join(SERVER)
         server.awaited = None
-        server.script = started(server, self._server)
+        server.script = started(SERVER, self._server(server))
         self._resume(server, None)
         while self._ending is None:
             if self.stopping:
@@ -364,7 +353,7 @@ class Simulation:
             return
         self._end_wait(receiver, number)
         receiver.mailbox.put(message)
-        receiver.script = started(receiver, self._device)
+        receiver.script = started(receiver.node, self._device(receiver))
         self._resume(receiver, None)
 
     def _hand_over(self, actor: Actor, message: Message, number: int) -> None:
@@ -497,7 +486,8 @@ class Simulation:
         if actor.computing is not None:
             self.trace.spans.extend(cut(actor.computing, self.now))
             actor.computing = None
-        closed(actor)
+        actor.over = True
+        close(actor.script, actor.node)
 
     def _short(self, actor: Actor) -> bool:
         """A node needs more memory than it may use: answers whether it has left because of it."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol
 
+from fedsim.runtime.conditions import LAST
+from fedsim.runtime.envelopes import Form, Parcel
+from fedsim.runtime.memory import Ledger
 from fedsim.script import Message
-from fedsim.simulation.conditions import LAST
-from fedsim.simulation.envelopes import Form, Parcel
-from fedsim.simulation.memory import Ledger
 from fedsim.simulation.scripts import Actor
 from fedsim.trace import Trace
 

@@ -50,7 +50,7 @@ def assembled(link: Any = "wifi5", *, seed: int = 3, first: Any = "wifi5", **upd
 
 def sent(assembly: Assembly, nbytes: int) -> list[tuple[int, int]]:
     """Start and arrival of a message of each of the last two devices."""
-    return run(assembly._flows(), [Message(0, device, nbytes=nbytes) for device in (1, 2)])
+    return run(assembly.flows(), [Message(0, device, nbytes=nbytes) for device in (1, 2)])
 
 
 def recorded(tmp_path: Path) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def test_what_chance_decides_in_the_network_and_in_machines_follows_from_the_see
     """Delays and prices: the same again, others with another seed."""
     shaken = WIDE | {"jitter": "50 ms"}
     messages = [Message(k * S, 1, nbytes=1) for k in range(20)]
-    starts = [run(assembled(shaken, seed=seed)._flows(), messages) for seed in (3, 3, 4)]
+    starts = [run(assembled(shaken, seed=seed).flows(), messages) for seed in (3, 3, 4)]
     assert starts[0] == starts[1] != starts[2]
     cost = Cost((Operator(OpClass.LINEAR, Phase.FORWARD, 10**9, 0),), 1)
     group = {"profile": "raspberry-pi-4b"}

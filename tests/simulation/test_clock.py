@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsim.errors import RunError, ScriptError, UserError
+from fedsim.runtime.conditions import LONGEST, in_order, nanoseconds
 from fedsim.script import SERVER, Port, broadcast, compute, recv, send, sleep
 from fedsim.simulation import Ending, Fault, Limits
-from fedsim.simulation.conditions import LONGEST, in_order, nanoseconds
 from tests.simulation.toys import Ask, Delay, Diary, Done, Go, S, World, payload, work
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fedsim.errors import SimulatedOutOfMemory
+from fedsim.runtime.envelopes import ENVELOPE_BYTES
 from fedsim.script import (
     SERVER,
     Command,
@@ -24,7 +25,6 @@ from fedsim.script import (
     sleep,
 )
 from fedsim.simulation import Fault, Ledger, Shortage
-from fedsim.simulation.envelopes import ENVELOPE_BYTES
 from fedsim.trace import Mark
 from tests.simulation.toys import Cargo, Delay, Done, Go, S, World, part, payload, work
 

@@ -6,8 +6,8 @@ import pytest
 
 from fedsim.costs import Cost, OpClass, Operator, Phase
 from fedsim.errors import ScriptError
+from fedsim.runtime.spans import Spans, cut, lay
 from fedsim.script import Command, Part, Work
-from fedsim.simulation.spans import Spans, cut, lay
 from fedsim.trace import Span
 from tests.simulation.toys import S, price, work
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from fedsim.costs import Cost
 from fedsim.errors import ScriptError
+from fedsim.runtime.coroutines import name
 from fedsim.script import Work
-from fedsim.simulation.scripts import name
 
 Price = Callable[[int, Cost, int], int]
 """Nanoseconds that a cost takes on a node, from the moment in nanoseconds at which it starts."""

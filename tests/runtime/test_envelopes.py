@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from fedsim.errors import ScriptError
+from fedsim.runtime.envelopes import Form, roles
 from fedsim.script import Connected, Disconnected, Message, Port, Purpose, send, sleep
-from fedsim.simulation.envelopes import Form, roles
 from tests.simulation.toys import ENVELOPE, Ask, Cargo, Delay, Done, Go, S, World, payload
 
 
