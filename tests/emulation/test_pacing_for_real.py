@@ -43,7 +43,7 @@ def test_the_rate_is_kept(slower: int, dilation: float) -> None:
 
     Other work on the machine only makes it worse, so of three medians the best counts.
     """
-    errors = []
+    errors: list[float] = []
     while len(errors) < 3 and not (errors and abs(errors[-1]) <= 0.03):
         errors.append(measured(slower, dilation))
     assert min(map(abs, errors)) <= 0.03, errors
