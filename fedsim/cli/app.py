@@ -22,7 +22,7 @@ FAILED: Final = 1
 
 app = typer.Typer(
     name="fedsim",
-    help="Federated and split-federated learning on heterogeneous edge devices, simulated.",
+    help="Federated and split-federated learning on heterogeneous edge devices, simulated and emulated.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -56,11 +56,87 @@ def run(
     set_: SetOption = None,
     mode: Annotated[str | None, typer.Option(help="Override the scenario's mode.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; by default runs/NAME-SCHEDULER-UTC.")] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Emulate on the Ray cluster at this address (auto: that of this host), not in a session of its own.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a scenario and write its run folder."""
     overrides = [*(set_ or []), *([] if mode is None else [f"mode={mode}"])]
-    _exit("fedsim.cli.running:run_command", scenario, overrides, out, as_json=as_json)
+    _exit("fedsim.cli.running:run_command", scenario, overrides, out, ray=ray, as_json=as_json)
+
+
+@app.command()
+def serve(
+    scenario: ScenarioArgument,
+    listen: Annotated[
+        str, typer.Option(metavar="ADDRESS:PORT", help="Where devices reach it, as in 0.0.0.0:9440; port 0: any.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="The run folder; by default runs/NAME-SCHEDULER-UTC.")] = None,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The devices' tokens, one a line; written, for this fleet, if not there."),
+    ] = None,
+    certificate: Annotated[Path | None, typer.Option(metavar="FILE", help="The server's certificate, for TLS.")] = None,
+    key: Annotated[Path | None, typer.Option(metavar="FILE", help="The key of the certificate.")] = None,
+    clients: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Whose certificates devices have to show (mutual TLS).")
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen to others than this host without TLS all the same.")
+    ] = False,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Be the server of an emulation whose devices are processes of their own; ends with the run."""
+    _exit(
+        "fedsim.cli.serving:serve_command",
+        scenario,
+        set_ or [],
+        listen,
+        out=out,
+        tokens=tokens,
+        certificate=certificate,
+        key=key,
+        clients=clients,
+        insecure=insecure,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def device(
+    server: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the server listens.")],
+    profile: Annotated[str, typer.Option(help="The profile of this device: one that the scenario's fleet has.")] = "",
+    node: Annotated[int | None, typer.Option(help="Its number in the fleet; by default any with its profile.")] = None,
+    token: Annotated[Path | None, typer.Option(metavar="FILE", help="The device's token.")] = None,
+    authority: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Whose certificate the server has to show, for TLS.")
+    ] = None,
+    certificate: Annotated[Path | None, typer.Option(metavar="FILE", help="The device's certificate.")] = None,
+    key: Annotated[Path | None, typer.Option(metavar="FILE", help="The key of the certificate.")] = None,
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Its own copy of the data set.")] = None,
+    patience: Annotated[
+        float, typer.Option(metavar="SECONDS", help="How long it tries to reach a server that it cannot reach.")
+    ] = 60.0,
+) -> None:
+    """Be a device of an emulation; ends with the run."""
+    _exit(
+        "fedsim.cli.participating:device_command",
+        server,
+        profile=profile,
+        node=node,
+        token=token,
+        authority=authority,
+        certificate=certificate,
+        key=key,
+        data=data,
+        patience=patience,
+    )
 
 
 @app.command()

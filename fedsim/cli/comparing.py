@@ -26,9 +26,9 @@ from fedsim.experiment.comparing import Comparison, compare_contest
 from fedsim.experiment.contenders import everybody, written
 from fedsim.experiment.contest import Cell, contest
 from fedsim.experiment.output import Output
+from fedsim.experiment.running import Clocked
 from fedsim.report import Outcome, grids
 from fedsim.report.comparison import Column, Grid
-from fedsim.simulation import Simulation
 from fedsim.units import FRACTION, human_seconds
 
 ALL: Final = "all"
@@ -82,7 +82,7 @@ class Lines(Progress):
         """Make its bar."""
         self._bar = Bar(self._console, f"{self._done + 1}/{self._count} {cell.label} · seed {cell.seed}")
 
-    def begin(self, study: Study, simulation: Simulation) -> None:
+    def begin(self, study: Study, simulation: Clocked) -> None:
         """Show the bar."""
         super().begin(study, simulation)
         if self._bar is not None:

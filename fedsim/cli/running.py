@@ -19,12 +19,12 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from fedsim.cli import INTERRUPTED, leave
 from fedsim.cli.app import complain
+from fedsim.errors import UserError
 from fedsim.experiment.building import Study
 from fedsim.experiment.loading import load_scenario
 from fedsim.experiment.output import Output
-from fedsim.experiment.running import Watcher, run_scenario
+from fedsim.experiment.running import Clocked, Run, Watcher, run_scenario
 from fedsim.report import show
-from fedsim.simulation import Simulation
 from fedsim.units import human_seconds
 
 
@@ -35,9 +35,9 @@ class Interruptible(Watcher):
 
     def __init__(self) -> None:
         self.pressed = False
-        self._simulation: Simulation | None = None
+        self._simulation: Clocked | None = None
 
-    def begin(self, study: Study, simulation: Simulation) -> None:
+    def begin(self, study: Study, simulation: Clocked) -> None:
         """Remember what to stop."""
         self._simulation = simulation
 
@@ -75,7 +75,7 @@ class Bar(Interruptible):
         self._rounds: int | None = None
         self._seconds: float | None = None
 
-    def begin(self, study: Study, simulation: Simulation) -> None:
+    def begin(self, study: Study, simulation: Clocked) -> None:
         """Show the bar."""
         super().begin(study, simulation)
         until = study.scenario.until
@@ -123,13 +123,29 @@ def interrupts(answer: Callable[[int, FrameType | None], None]) -> Iterator[None
         signal.signal(signal.SIGINT, before)
 
 
-def run_command(source: str, overrides: Sequence[str], out: Path | None, *, as_json: bool) -> int:
+def run_command(
+    source: str, overrides: Sequence[str], out: Path | None, *, ray: str | None = None, as_json: bool
+) -> int:
     """Run a scenario from the command line; returns the exit status."""
     scenario = load_scenario(source, overrides=overrides)
+    if ray is not None and scenario.mode != "emulate":
+        raise UserError(
+            f"--ray {ray} is for emulations, and mode is {scenario.mode}; give --mode emulate, or leave --ray out"
+        )
     looked_at = sys.stderr.isatty() and not as_json
     watcher = Bar(Console(stderr=True)) if looked_at else Interruptible()
     with interrupts(watcher.interrupt):
-        done = run_scenario(scenario, output=Output(out), watcher=watcher)
+        done = run_scenario(scenario, output=Output(out), watcher=watcher, ray=ray)
+    show_run(done, as_json=as_json)
+    if done.interrupted:
+        complain(f"interrupted at {human_seconds(done.summary['seconds'])}; {done.folder} holds the run up to there")
+    elif watcher.pressed:
+        complain(f"interrupted after the run had ended; {done.folder} holds all of it")
+    return INTERRUPTED if watcher.pressed else 0
+
+
+def show_run(done: Run, *, as_json: bool) -> None:
+    """Print what came of a run, and what a reader of that should know."""
     if as_json:
         print(json.dumps(done.summary | {"folder": str(done.folder)}, indent=1))
     else:
@@ -137,8 +153,3 @@ def run_command(source: str, overrides: Sequence[str], out: Path | None, *, as_j
         print(f"\n{done.folder}/report.html")
     for remark in done.remarks():
         print(f"note: {remark}", file=sys.stderr)
-    if done.interrupted:
-        complain(f"interrupted at {human_seconds(done.summary['seconds'])}; {done.folder} holds the run up to there")
-    elif watcher.pressed:
-        complain(f"interrupted after the run had ended; {done.folder} holds all of it")
-    return INTERRUPTED if watcher.pressed else 0

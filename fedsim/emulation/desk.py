@@ -22,6 +22,12 @@ LIVES: Final = 1 << 32
 """Messages that one life of a process may send: numbers of the next one begin behind them."""
 
 
+FAULT: Final = "it leaves, as its scenario says"
+SHORT: Final = "its memory does not suffice"
+LEAVES: Final = (FAULT, SHORT)
+"""Why a device leaves on its own; all other reasons are those of crashes."""
+
+
 class Send(Protocol):
     """How a transport takes a message to a peer."""
 

@@ -87,6 +87,11 @@ class Holdings:
             raise Leaving
         raise SimulatedOutOfMemory(out_of_memory(name(self._node), now / 1e9, needed, usable))
 
+    def exceeded(self, needed: int) -> None:
+        """The process itself was seen to need more than the node may use, whatever was declared."""
+        with self._lock:
+            self._short = self._short or needed
+
     def empty(self) -> None:
         """The node has left: it holds nothing any more."""
         with self._lock:

@@ -71,6 +71,8 @@ class Parts:
     absences: Absences
     inbox: int
     """Bytes that may wait to be sent to a node."""
+    labels: Callable[[int], bytes]
+    """A digest of the labels of the samples that a device holds."""
     scenario: str
     """The resolved scenario, as YAML: what a device builds its own parts from."""
 

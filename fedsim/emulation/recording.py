@@ -1,9 +1,9 @@
 """What a node notes down while it runs, a line a record, and one trace made of the notes of all nodes.
 
 Lines are JSON arrays that begin with the kind of record: those of a trace, and a message at either end. Whoever sends
-one notes it as `sent`, and as `began` when it begins to flow; whoever gets one as `came`. A transfer of the trace is all
-of them together, so a message whose sender has crashed is there, and one that nobody got is lost for a reason. A file
-that ends in the middle of a line is read up to it.
+one notes it as `sent`, and as `began` when it begins to flow; whoever gets one as `came`. All of them together are a
+transfer of the trace, so a message whose sender has crashed is there, and one that nobody got is lost for a reason. A
+file that ends in the middle of a line is read up to it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,30 @@ SENT: Final = "sent"
 BEGAN: Final = "began"
 CAME: Final = "came"
 
-_KINDS: Final = ("span", "transfer", "wait", "mark")
+_KINDS: Final = ("span", "wait", "mark")
+
+PACE: Final = "pace"
+"""How a node was paced: node, works, overruns, lag lost, the worst overrun (ns)."""
+
+TRAFFIC: Final = "traffic"
+"""What a node has sent: node, messages, frames, bytes of the frames."""
+
+CLOCK: Final = "clock"
+"""How well a node knows the server's clock: node, offset, bound (ns)."""
+
+_PARCEL: Final = (int, int, int, str, str, int, int, int, int, int, int)  # number to control, and the round
+_COLUMNS: Final[Mapping[str, tuple[type, ...]]] = {
+    "span": (int, int, str, int, int, int, int, int, bool, int),
+    "wait": (int, int, int, str, int, int),
+    "mark": (int, int, str, float, str),
+    SENT: (*_PARCEL, int),
+    BEGAN: (int, int),
+    CAME: (*_PARCEL, int),
+    PACE: (int, int, int, int, int),
+    TRAFFIC: (int, int, int, int),
+    CLOCK: (int, int, int),
+}
+_NODE: Final[Mapping[str, int | None]] = {SENT: 1, CAME: 2, BEGAN: None}  # which column says whose notes these are
 
 
 class Tape(list[tuple[Any, ...]]):
@@ -77,13 +100,38 @@ class Notes:
     def rows(self) -> list[list[Any]]:
         """All notes, as they are written down."""
         kinds = (("span", self.trace.spans), ("wait", self.trace.waits), ("mark", self.trace.marks))
-        return [[kind, *row] for kind, tape in (*kinds, (SENT, self._sent), (BEGAN, self._began), (CAME, self._came)) for row in tape]
+        return [
+            [kind, *row]
+            for kind, tape in (*kinds, (SENT, self._sent), (BEGAN, self._began), (CAME, self._came))
+            for row in tape
+        ]
 
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def noted(line: str, node: int) -> list[Any]:
+    """A line that another node has noted down.
+
+    Raises:
+        ValueError: it is none, or not about that node.
+    """
+    row = json.loads(line)
+    if not (isinstance(row, list) and row and isinstance(row[0], str) and row[0] in _COLUMNS):
+        raise ValueError("a note of no known kind")
+    kind, *values = row
+    columns = _COLUMNS[kind]
+    fits = len(values) == len(columns) and all(
+        type(value) is column or (column is float and type(value) is int)
+        for value, column in zip(values, columns, strict=True)
+    )
+    about = _NODE.get(kind, 0)
+    if not fits or (about is not None and values[about] != node):
+        raise ValueError(f"a note that is no {kind} of node {node}")
+    return row
 
 
 def read(path: Path) -> Iterator[list[Any]]:

@@ -70,9 +70,9 @@ class MemoryWatch:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="fedsim-memory", daemon=True)
 
-    def base(self) -> int:
-        """What the process has now is not the model's: to be called once, before that is built."""
-        self._base = self._sample()
+    def base(self, sampled: int | None = None) -> int:
+        """What the process has now, or had when it was `sampled`, is not the model's."""
+        self._base = self._sample() if sampled is None else sampled
         return self._base
 
     def start(self) -> None:

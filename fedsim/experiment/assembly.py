@@ -118,7 +118,7 @@ class Assembly:
             limits=self.limits,
             lanes=fleet.lanes(),
             faults=self.faults,
-            churn=self._churn(),
+            churn=self.churn(),
             memory=fleet.ledger(),
             shortage=self.shortage,
             observe=observe,
@@ -152,7 +152,7 @@ class Assembly:
             groups.append(DeviceGroup(group.count, group.link, group.access, rates, trace, offsets))
         return FluidNetwork(groups, self.fleet.server_link, self.access, self.network, self.seed)
 
-    def _churn(self) -> dict[int, Iterator[Fault]]:
+    def churn(self) -> dict[int, Iterator[Fault]]:
         """What devices with a recording of their availability do, up to the end of the run."""
         until = math.inf if self.limits.time is None else self.limits.time
         return {

@@ -25,9 +25,8 @@ from fedsim.experiment.building import Study
 from fedsim.experiment.contest import Cell, sentence
 from fedsim.experiment.dealing import data_kept
 from fedsim.experiment.output import Output
-from fedsim.experiment.running import Watcher, run_scenario
+from fedsim.experiment.running import Clocked, Watcher, run_scenario
 from fedsim.report import Outcome
-from fedsim.simulation import Simulation
 
 _LOOK: Final = 0.2  # seconds between looks at whether somebody wants to stop
 
@@ -37,7 +36,7 @@ class Follower(Watcher):
 
     def __init__(self) -> None:
         self.stopped = False
-        self._simulation: Simulation | None = None
+        self._simulation: Clocked | None = None
 
     def stop(self) -> None:
         """End it all: runs that are under way end where they are, and no other one begins."""
@@ -45,7 +44,7 @@ class Follower(Watcher):
         if self._simulation is not None:
             self._simulation.stopping = True
 
-    def begin(self, study: Study, simulation: Simulation) -> None:
+    def begin(self, study: Study, simulation: Clocked) -> None:
         """Remember what to stop."""
         self._simulation = simulation
         simulation.stopping = self.stopped

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fedsim.errors import UserError
 from fedsim.experiment.artifacts import save_model
@@ -18,11 +18,20 @@ from fedsim.experiment.loading import load_scenario, named
 from fedsim.experiment.output import Output, writing
 from fedsim.report import Measures, check_identity, measure, summarise, write_run
 from fedsim.scenario import Scenario
-from fedsim.simulation import Ending, Inline, Simulation
+from fedsim.simulation import Ending, Inline
 from fedsim.trace import Mark, Trace
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+class Clocked(Protocol):
+    """A run that goes on."""
+
+    now: int
+    """Nanoseconds of its clock."""
+    stopping: bool
+    """Set by whoever wants it to end here."""
 
 
 class Watcher:
@@ -31,7 +40,7 @@ class Watcher:
     def warn(self, text: str) -> None:
         """Something to know before the run."""
 
-    def begin(self, study: Study, simulation: Simulation) -> None:
+    def begin(self, study: Study, simulation: Clocked) -> None:
         """All parts are there and the clock is about to start. `simulation.stopping = True` ends the run."""
 
     def mark(self, name: str, value: float) -> None:
@@ -103,6 +112,7 @@ def run(
     out: str | Path | None = None,
     overrides: Sequence[str] = (),
     watcher: Watcher | None = None,
+    ray: str | None = None,
     **updates: Any,
 ) -> Run:
     """Run a scenario.
@@ -111,6 +121,8 @@ def run(
         source: a name of the catalogue, the path of a file, or the same data as a mapping.
         out: the run folder; nothing is written without one.
         overrides: `key.path=value` each, as with `--set`.
+        watcher: follows the run.
+        ray: as in `run_scenario`.
         updates: sections or keys that replace those of the source, such as `until={"rounds": 40}`; a scheduler,
             model or data set may be an object.
 
@@ -121,7 +133,7 @@ def run(
     plain, objects = named(updates)
     scenario = load_scenario(source, overrides=overrides, updates=plain, objects=objects)
     output = None if out is None else Output(Path(out))
-    return run_scenario(scenario, output=output, watcher=watcher, objects=objects)
+    return run_scenario(scenario, output=output, watcher=watcher, objects=objects, ray=ray)
 
 
 def run_scenario(
@@ -131,12 +143,18 @@ def run_scenario(
     watcher: Watcher | None = None,
     objects: Mapping[str, Any] | None = None,
     targets: Sequence[float] = (),
+    ray: str | None = None,
 ) -> Run:
     """Run a checked scenario; see `run`. Without an `output` nothing is written.
 
     Args:
         targets: accuracies whose time the summary has, beside the one that ends the run.
+        ray: address of a Ray cluster that is there, for emulations; None: a session of their own on this host.
     """
+    if scenario.mode == "emulate":
+        from fedsim.experiment.emulating import emulate_scenario
+
+        return emulate_scenario(scenario, output=output, watcher=watcher, objects=objects, targets=targets, ray=ray)
     began = time.monotonic()
     if output is not None:
         output.check()

@@ -19,11 +19,8 @@ from fedsim.script import SERVER, Command, Payload, Quality
 from fedsim.simulation import Simulation
 from fedsim.simulation.workers import NodeHost
 
-_ENOUGH: Final = 4
-"""Times that each kind of work is done; the first, which warms up, does not count."""
-
-_LONGEST: Final = 20.0
-"""Seconds of the wall clock after which what has been seen has to do."""
+ENOUGH: Final = 4
+LONGEST: Final = 20.0
 
 
 @dataclass(slots=True)
@@ -38,12 +35,13 @@ class _Kind:
 class _Stopwatch:
     """Workers that do the work at once, and time it."""
 
-    def __init__(self, host: NodeHost, assembly: Assembly) -> None:
+    def __init__(self, host: NodeHost, assembly: Assembly, enough: int, longest: float) -> None:
         self.kinds: dict[tuple[int, str], _Kind] = {}
         self.simulation: Simulation | None = None
         self._host = host
         self._price = assembly.fleet.clockwork(assembly.seed).price
         self._priced = 0
+        self._enough, self._longest = enough, longest
         self._began = time.perf_counter()
 
     def price(self, node: int, cost: Cost, start: int) -> int:
@@ -64,9 +62,9 @@ class _Stopwatch:
         kind.count += 1
         self._priced = 0
         assert self.simulation is not None
-        enough = all(kind.count >= _ENOUGH for kind in self.kinds.values())
+        enough = all(kind.count >= self._enough for kind in self.kinds.values())
         whole = {node for node, _ in self.kinds} >= {SERVER}
-        if (enough and whole) or time.perf_counter() - self._began > _LONGEST:
+        if (enough and whole) or time.perf_counter() - self._began > self._longest:
             self.simulation.stopping = True
 
     def finish(self, node: int) -> None:
@@ -85,9 +83,19 @@ class _Stopwatch:
         return self._host.evaluate(model, split)
 
 
-def timed(assembly: Assembly, host: NodeHost, *, threads: int = 1) -> list[Timed]:
-    """Time the works of a run; `threads` are those that a work keeps busy."""
-    watch = _Stopwatch(host, assembly)
+def timed(
+    assembly: Assembly, host: NodeHost, *, threads: int = 1, enough: int = ENOUGH, longest: float = LONGEST
+) -> list[Timed]:
+    """Time the works of a run.
+
+    Args:
+        assembly: the run.
+        host: does the works; it is of no more use afterwards.
+        threads: those that a work keeps busy.
+        enough: times that each kind of work is done; the first, which warms up, does not count.
+        longest: seconds of the wall clock after which what has been seen has to do.
+    """
+    watch = _Stopwatch(host, assembly, enough, longest)
     watch.simulation = assembly.simulation(watch, price=watch.price)
     watch.simulation.run()
     found = []

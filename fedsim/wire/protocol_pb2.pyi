@@ -114,7 +114,7 @@ class Position(_message.Message):
     def __init__(self, message: _Optional[int] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class JoinRequest(_message.Message):
-    __slots__ = ("protocol", "version", "profile", "node", "session", "position", "scenario_digest", "messages_digest", "labels_digest", "asked")
+    __slots__ = ("protocol", "version", "profile", "node", "session", "position", "scenario_digest", "messages_digest", "labels_digest", "asked", "host")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
@@ -125,6 +125,7 @@ class JoinRequest(_message.Message):
     MESSAGES_DIGEST_FIELD_NUMBER: _ClassVar[int]
     LABELS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     ASKED_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     version: str
     profile: str
@@ -135,10 +136,11 @@ class JoinRequest(_message.Message):
     messages_digest: bytes
     labels_digest: bytes
     asked: int
-    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., profile: _Optional[str] = ..., node: _Optional[int] = ..., session: _Optional[bytes] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., scenario_digest: _Optional[bytes] = ..., messages_digest: _Optional[bytes] = ..., labels_digest: _Optional[bytes] = ..., asked: _Optional[int] = ...) -> None: ...
+    host: bytes
+    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., profile: _Optional[str] = ..., node: _Optional[int] = ..., session: _Optional[bytes] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., scenario_digest: _Optional[bytes] = ..., messages_digest: _Optional[bytes] = ..., labels_digest: _Optional[bytes] = ..., asked: _Optional[int] = ..., host: _Optional[bytes] = ...) -> None: ...
 
 class JoinResponse(_message.Message):
-    __slots__ = ("protocol", "version", "node", "session", "position", "scenario", "scenario_digest", "messages_digest", "labels_digest", "clock")
+    __slots__ = ("protocol", "version", "node", "session", "position", "scenario", "scenario_digest", "messages_digest", "labels_digest", "clock", "host", "life")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
@@ -149,6 +151,8 @@ class JoinResponse(_message.Message):
     MESSAGES_DIGEST_FIELD_NUMBER: _ClassVar[int]
     LABELS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     CLOCK_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    LIFE_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     version: str
     node: int
@@ -159,7 +163,9 @@ class JoinResponse(_message.Message):
     messages_digest: bytes
     labels_digest: bytes
     clock: ClockAnswer
-    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., node: _Optional[int] = ..., session: _Optional[bytes] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., scenario: _Optional[bytes] = ..., scenario_digest: _Optional[bytes] = ..., messages_digest: _Optional[bytes] = ..., labels_digest: _Optional[bytes] = ..., clock: _Optional[_Union[ClockAnswer, _Mapping]] = ...) -> None: ...
+    host: bytes
+    life: int
+    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., node: _Optional[int] = ..., session: _Optional[bytes] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., scenario: _Optional[bytes] = ..., scenario_digest: _Optional[bytes] = ..., messages_digest: _Optional[bytes] = ..., labels_digest: _Optional[bytes] = ..., clock: _Optional[_Union[ClockAnswer, _Mapping]] = ..., host: _Optional[bytes] = ..., life: _Optional[int] = ...) -> None: ...
 
 class ClockProbe(_message.Message):
     __slots__ = ("asked",)
@@ -243,8 +249,30 @@ class End(_message.Message):
     reason: str
     def __init__(self, moment: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
+class Freeze(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Thaw(_message.Message):
+    __slots__ = ("paused_for",)
+    PAUSED_FOR_FIELD_NUMBER: _ClassVar[int]
+    paused_for: int
+    def __init__(self, paused_for: _Optional[int] = ...) -> None: ...
+
+class Records(_message.Message):
+    __slots__ = ("lines",)
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    lines: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, lines: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Finished(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
 class Up(_message.Message):
-    __slots__ = ("heartbeat", "acknowledgement", "announcement", "probe", "answer", "ready", "leave")
+    __slots__ = ("heartbeat", "acknowledgement", "announcement", "probe", "answer", "ready", "leave", "records", "finished")
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     ACKNOWLEDGEMENT_FIELD_NUMBER: _ClassVar[int]
     ANNOUNCEMENT_FIELD_NUMBER: _ClassVar[int]
@@ -252,6 +280,8 @@ class Up(_message.Message):
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     LEAVE_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_FIELD_NUMBER: _ClassVar[int]
     heartbeat: Heartbeat
     acknowledgement: Acknowledgement
     announcement: Announcement
@@ -259,10 +289,12 @@ class Up(_message.Message):
     answer: ClockAnswer
     ready: Ready
     leave: Leave
-    def __init__(self, heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., acknowledgement: _Optional[_Union[Acknowledgement, _Mapping]] = ..., announcement: _Optional[_Union[Announcement, _Mapping]] = ..., probe: _Optional[_Union[ClockProbe, _Mapping]] = ..., answer: _Optional[_Union[ClockAnswer, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ...) -> None: ...
+    records: Records
+    finished: Finished
+    def __init__(self, heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., acknowledgement: _Optional[_Union[Acknowledgement, _Mapping]] = ..., announcement: _Optional[_Union[Announcement, _Mapping]] = ..., probe: _Optional[_Union[ClockProbe, _Mapping]] = ..., answer: _Optional[_Union[ClockAnswer, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., records: _Optional[_Union[Records, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ...) -> None: ...
 
 class Down(_message.Message):
-    __slots__ = ("heartbeat", "acknowledgement", "grant", "probe", "answer", "start", "refusal", "end")
+    __slots__ = ("heartbeat", "acknowledgement", "grant", "probe", "answer", "start", "refusal", "end", "freeze", "thaw")
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     ACKNOWLEDGEMENT_FIELD_NUMBER: _ClassVar[int]
     GRANT_FIELD_NUMBER: _ClassVar[int]
@@ -271,6 +303,8 @@ class Down(_message.Message):
     START_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
+    FREEZE_FIELD_NUMBER: _ClassVar[int]
+    THAW_FIELD_NUMBER: _ClassVar[int]
     heartbeat: Heartbeat
     acknowledgement: Acknowledgement
     grant: Grant
@@ -279,4 +313,6 @@ class Down(_message.Message):
     start: Start
     refusal: Refusal
     end: End
-    def __init__(self, heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., acknowledgement: _Optional[_Union[Acknowledgement, _Mapping]] = ..., grant: _Optional[_Union[Grant, _Mapping]] = ..., probe: _Optional[_Union[ClockProbe, _Mapping]] = ..., answer: _Optional[_Union[ClockAnswer, _Mapping]] = ..., start: _Optional[_Union[Start, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., end: _Optional[_Union[End, _Mapping]] = ...) -> None: ...
+    freeze: Freeze
+    thaw: Thaw
+    def __init__(self, heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., acknowledgement: _Optional[_Union[Acknowledgement, _Mapping]] = ..., grant: _Optional[_Union[Grant, _Mapping]] = ..., probe: _Optional[_Union[ClockProbe, _Mapping]] = ..., answer: _Optional[_Union[ClockAnswer, _Mapping]] = ..., start: _Optional[_Union[Start, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., end: _Optional[_Union[End, _Mapping]] = ..., freeze: _Optional[_Union[Freeze, _Mapping]] = ..., thaw: _Optional[_Union[Thaw, _Mapping]] = ...) -> None: ...

@@ -57,12 +57,12 @@ class Wire:
             self._changed.notify_all()
         self._thread.join()
 
-    def put(self, source: int, target: int, number: int, encoded: Encoded, queued: int) -> None:
+    def put(self, source: int, target: int, number: int, encoded: Encoded) -> None:
         """Take a message."""
         body = joined(encoded.body)
         with self._changed:
             when = self._clock.now() + self._delay
-            heappush(self._waiting, (when, next(self._count), (source, target, number, encoded, body, queued)))
+            heappush(self._waiting, (when, next(self._count), (source, target, number, encoded, body)))
             self._changed.notify_all()
 
     def _run(self) -> None:
@@ -72,7 +72,7 @@ class Wire:
                     self._clock.wait(self._changed, self._waiting[0][0] if self._waiting else None)
                 if self._over:
                     return
-                _, _, (source, target, number, encoded, body, queued) = heappop(self._waiting)
+                _, _, (source, target, number, encoded, body) = heappop(self._waiting)
             receiver = self._exchanges[target]
             incoming = receiver.begin(source, encoded.header + encoded.definitions)
             incoming.buffer[:] = body
@@ -88,7 +88,7 @@ class Wire:
             self._node = node
 
         def carry(self, target: int, number: int, encoded: Encoded, nbytes: int, queued: int) -> bool:
-            self._wire.put(self._node, target, number, encoded, queued)
+            self._wire.put(self._node, target, number, encoded)
             return True
 
 

@@ -109,7 +109,7 @@ def test_devices_come_and_go_as_recorded(tmp_path: Path, wrap: bool) -> None:
     member = of_group.fleet.groups[1].attendance
     assert member is not None
     assert [one.wrap for one in member.members] == [wrap]
-    assert sorted(of_group._churn()) == [1, 2]
+    assert sorted(of_group.churn()) == [1, 2]
     if not wrap:
         simulation = of_group.simulation()
         simulation.run()

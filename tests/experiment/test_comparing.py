@@ -23,8 +23,8 @@ from fedsim.experiment.cells import Follower
 from fedsim.experiment.contest import Cell
 from fedsim.experiment.dealing import data_kept, deal
 from fedsim.experiment.loading import load_scenario
+from fedsim.experiment.running import Clocked
 from fedsim.report import Outcome, read_run
-from fedsim.simulation import Simulation
 from tests.cli.toys import Waits
 from tests.experiment.toys import TOY, data, model
 
@@ -60,7 +60,7 @@ class Log(Follower):
     def cell(self, cell: Cell) -> None:
         self.ran.append(cell.name)
 
-    def begin(self, study: Study, simulation: Simulation) -> None:
+    def begin(self, study: Study, simulation: Clocked) -> None:
         super().begin(study, simulation)
         if self.ran[-1] == self._stop_at:
             self.stop()

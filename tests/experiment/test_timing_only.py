@@ -10,7 +10,7 @@ import pytest
 import fedsim
 from fedsim.errors import AccountingError
 from fedsim.experiment.building import Study
-from fedsim.experiment.running import Watcher
+from fedsim.experiment.running import Clocked, Watcher
 from fedsim.simulation import Simulation
 from tests.experiment.toys import TOY
 
@@ -22,7 +22,7 @@ class Follower(Watcher):
         self.stages: list[str] = []
         self._at_begin = at_begin
 
-    def begin(self, study: Study, simulation: Simulation) -> None:
+    def begin(self, study: Study, simulation: Clocked) -> None:
         self.stages.append("begin")
         if self._at_begin is not None:
             self._at_begin(simulation)
