@@ -2,8 +2,8 @@
 
 Lines are JSON arrays that begin with the kind of record: those of a trace, and a message at either end. Whoever sends
 one notes it as `sent`, whoever gets one as `came`; a transfer of the trace is both together, so a message whose sender
-has crashed is there, and one that nobody got is lost for a reason. A file that ends in the middle of a line is read up
-to it.
+has crashed is there, and one that nobody got is lost for a reason. What a script was `given` is for `journal`, and no
+part of a trace. A file that ends in the middle of a line is read up to it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from fedsim.trace import Node, Trace
 
 SENT: Final = "sent"
 CAME: Final = "came"
+GIVEN: Final = "given"
 
 _KINDS: Final = ("span", "transfer", "wait", "mark")
 
@@ -58,6 +59,8 @@ class Notes:
         self.trace.marks = Tape("mark", self._file)
         self._sent = Tape(SENT, self._file)
         self._came = Tape(CAME, self._file)
+        self.given = Tape(GIVEN, self._file)
+        """Rows of a `Journal` of the node."""
 
     def sent(self, number: int, source: int, target: int, parcel: Parcel, queued: int) -> None:
         """A message has been queued."""
@@ -72,7 +75,8 @@ class Notes:
     def rows(self) -> list[list[Any]]:
         """All notes, as they are written down."""
         kinds = (("span", self.trace.spans), ("wait", self.trace.waits), ("mark", self.trace.marks))
-        return [[kind, *row] for kind, tape in (*kinds, (SENT, self._sent), (CAME, self._came)) for row in tape]
+        others = ((SENT, self._sent), (CAME, self._came), (GIVEN, self.given))
+        return [[kind, *row] for kind, tape in (*kinds, *others) for row in tape]
 
     def close(self) -> None:
         """Close the file."""
@@ -98,7 +102,8 @@ def merged(notes: Iterable[Sequence[Any]], nodes: Sequence[Node], scenario: Mapp
     """
     found: dict[str, dict[tuple[Any, ...], None]] = {kind: {} for kind in (*_KINDS, SENT, CAME)}
     for kind, *row in notes:
-        found[kind][tuple(row)] = None
+        if kind != GIVEN:
+            found[kind][tuple(row)] = None
     trace = Trace(nodes, scenario, end=end)
     trace.spans = sorted(_cut(found["span"], 3, 4, end), key=lambda span: (span[3], span[4], span[0]))
     trace.waits = sorted(_cut(found["wait"], 1, 2, end), key=lambda wait: (wait[1], wait[2], wait[0]))

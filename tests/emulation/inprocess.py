@@ -13,6 +13,7 @@ import torch
 from fedsim.emulation.clock import WallClock
 from fedsim.emulation.driver import Driver, Life
 from fedsim.emulation.exchange import Exchange, Terms
+from fedsim.emulation.journal import Journal
 from fedsim.emulation.pacing import Pacer
 from fedsim.emulation.recording import Notes, merged
 from fedsim.experiment.assembly import Assembly
@@ -95,10 +96,22 @@ class Wire:
 class Emulated:
     """What came of a run."""
 
-    def __init__(self, trace: Trace, weights: dict[str, torch.Tensor], pacers: dict[int, Pacer]) -> None:
+    def __init__(
+        self,
+        trace: Trace,
+        models: list[dict[str, torch.Tensor]],
+        pacers: dict[int, Pacer],
+        rows: list[list[Any]],
+        terms: Terms,
+    ) -> None:
         self.trace = trace
-        self.weights = weights
+        self.models = models
+        """Weights of every model that was published."""
+        self.weights = models[-1]
         self.pacers = pacers
+        self.rows = rows
+        """The notes of all nodes, with their journals."""
+        self.terms = terms
 
 
 def emulate(assembly: Assembly, host_of: Any, *, dilation: float = 1.0, delay: float = 1e-3) -> Emulated:
@@ -127,6 +140,7 @@ def emulate(assembly: Assembly, host_of: Any, *, dilation: float = 1.0, delay: f
             host=host,
             post=exchange,
             publish=lambda version, model, moment: published.append(model),
+            journal=Journal(notes[node].given, node),
         )
         exchange.carrier = wire.join(node, exchange)
         notes[node].trace.mark(node, 0, "join")
@@ -158,4 +172,4 @@ def emulate(assembly: Assembly, host_of: Any, *, dilation: float = 1.0, delay: f
         raise errors[0]
     rows = [row for each in notes.values() for row in each.rows()]
     trace = merged(rows, assembly.fleet.table(assembly.samples), assembly.scenario, end)
-    return Emulated(trace, hosts[SERVER].model_tensors(published[-1]), pacers)
+    return Emulated(trace, [hosts[SERVER].model_tensors(model) for model in published], pacers, rows, terms)
