@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 
 from fedsim.emulation.journal import pasts
 from fedsim.emulation.replay import Replayed, replay
+from fedsim.errors import RunError
 from fedsim.experiment.assembly import Assembly
 from fedsim.learning.context import Device, Server
 from fedsim.learning.threads import intra_op_threads
@@ -90,3 +93,19 @@ def test_devices_come_and_go_as_they_did(scheduler: Any) -> None:
     assert len(models) == len(run.models)
     assert all(map(same, models, run.models))
     assert {node: len(lives) for node, lives in pasts(run.rows).items()} == {SERVER: 1, 0: 2, 1: 1, 2: 2, 3: 1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheduler", ASYNCHRONOUS, ids=lambda s: type(s).__name__)
+def test_arrivals_in_another_order_are_another_run(scheduler: Any) -> None:
+    """Two that are swapped show: in the weights or, where somebody else is answered, at what differs first."""
+    assembly = toy(scheduler)
+    run = emulated(assembly)
+    nodes = assembly.fleet.devices + 1
+    rows = [list(row) for row in run.rows]
+    came = [row for row in rows if row[0] == "given" and row[1] == SERVER and row[5] == "recv"]
+    first, second = next(pair for pair in pairwise(came) if pair[0][6] % nodes != pair[1][6] % nodes)
+    first[6], second[6] = second[6], first[6]
+    with suppress(RunError):
+        _, models = replayed(assembly, run, rows)
+        assert not all(map(same, models, run.models))
