@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 from fedsim.emulation.clock import Clock
 from fedsim.emulation.holdings import Holdings, Leaving
+from fedsim.emulation.journal import Journal, What, reference
 from fedsim.emulation.pacing import Pacer
 from fedsim.errors import ScriptError
 from fedsim.mailbox import Mailbox
@@ -66,8 +67,11 @@ class Post(Protocol):
         """A number for the next message, which no other message of the run has."""
         ...
 
-    def send(self, number: int, target: int, message: Message, parcel: Parcel, queued: int) -> None:
-        """Queue a message; blocks while too many bytes wait. The driver is told when it has `landed`."""
+    def send(self, number: int, target: int, message: Message, parcel: Parcel, queued: int) -> int | None:
+        """Queue a message; blocks while too many bytes wait. The driver is told when it has `landed`.
+
+        Answers with the ordinal of the connection with the target, from 1, where it knows; 0: there is none.
+        """
         ...
 
 
@@ -107,6 +111,7 @@ class Driver:
         memory: what this node holds; None does not account for it.
         publish: told of every new global model: version, handles, moment.
         since: moment (ns) from which the node waits for its first message.
+        journal: of this life; None keeps none.
     """
 
     def __init__(
@@ -123,9 +128,10 @@ class Driver:
         memory: Holdings | None = None,
         publish: Callable[[int, tuple[Payload, ...], int], None] | None = None,
         since: int = 0,
+        journal: Journal | None = None,
     ) -> None:
         self.node = node
-        self.absent: Collection[int] = frozenset()
+        self._absent: frozenset[int] = frozenset()
         self._trace = trace
         self._clock = clock
         self._pacer = pacer
@@ -135,10 +141,14 @@ class Driver:
         self._post = post
         self._memory = memory
         self._publish = publish
+        self._journal = journal
+        self._connections: dict[int, int] = {}  # with each node, the one by which it was sent something last
+        self._done = 0  # works of the present effect that have been done
         self._changed = threading.Condition()  # guards everything that other threads touch: up to `_arrived_at`
         self._stopping = False
         self._mailbox = Mailbox()
         self._came: dict[int, tuple[int, int, int]] = {}  # a waiting message, by identity: number, arrival, bytes
+        self._noted: dict[type[Message], list[int]] = {}  # for a journal, the numbers of what `arrived` will tell
         self._flying: dict[int, tuple[Message, int]] = {}  # messages under way, by number, and bytes held for them
         self._watched: dict[type[Message], int] = {}  # under way, of the classes that the script asks for
         self._blocking: set[int] = set()  # of a blocking send, the copies that are under way
@@ -165,12 +175,20 @@ class Driver:
             ScriptError: the script broke a rule; the message says where.
             SimulatedOutOfMemory: the node needs more memory than it may use, and the run is not to go on then.
         """
+        ended = self._live(script, at_once=at_once)
+        if self._journal is not None and self._journal.begun:
+            self._journal.given(What.END, [ended.name, self._done])
+        return ended
+
+    def _live(self, script: Script, *, at_once: bool) -> Life:
         coroutine: Any = None
         try:
             if at_once:
                 self._waiting = None
             else:
                 self._first_message()
+            if self._journal is not None:
+                self._journal.given(What.BEGIN, None)
             coroutine = started(self.node, script(self))
             self._play(coroutine)
         except _Stopped:
@@ -191,6 +209,9 @@ class Driver:
                 effect = coroutine.send(value)
             except StopIteration:
                 return
+            if self._journal is not None:
+                self._journal.step += 1
+                self._done = 0
             if self._memory is not None:
                 self._memory.check(self._clock.now())
             try:
@@ -239,15 +260,23 @@ class Driver:
             held = parcel.nbytes
             self._memory.queued(message, held, len(effect.to), now)
         kind = type(message)
-        for target in effect.to:
-            number = self._post.number()
+        numbers = [self._post.number() for _ in effect.to]
+        if self._journal is not None:
+            self._journal.given(What.SEND, numbers)
+        changed: list[list[int]] = []
+        for number, target in zip(numbers, effect.to, strict=True):
             with self._changed:
                 self._flying[number] = (message, held)
                 if kind in self._watched:
                     self._watched[kind] += 1
                 if effect.blocking:
                     self._blocking.add(number)
-            self._post.send(number, target, message, parcel, now)
+            connection = self._post.send(number, target, message, parcel, now)
+            if connection is not None and self._connections.get(target, 1) != connection:
+                self._connections[target] = connection
+                changed.append([target, connection])
+        if self._journal is not None and changed:
+            self._journal.given(What.CONNECTIONS, changed)
         if effect.blocking:
             self._waiting = _Waiting(now, SENDING, effect.to[0] if len(effect.to) == 1 else ANY)
             with self._changed:
@@ -276,8 +305,12 @@ class Driver:
                 assert until is not None
                 self._waited(self._clock.now())
                 self._pacer.arrived(until)
+                if self._journal is not None:
+                    self._journal.given(What.RECV, None)
                 return Timeout()
             number, arrived, nbytes = self._came.pop(id(found[0]))
+        if self._journal is not None:
+            self._journal.given(What.RECV, reference(found[0], number))
         if self._memory is not None:
             self._memory.drop(nbytes)
         self._waited(arrived, number)
@@ -296,6 +329,7 @@ class Driver:
         try:
             for work in works:
                 self._host.run(work.command)
+                self._done += 1
             self._pacer.done(begin, end, self._clock.now())
             with self._changed:
                 self._wait(lambda: False, end)
@@ -320,22 +354,39 @@ class Driver:
         self._pacer.arrived(end)
 
     def _evaluate(self, effect: Evaluate) -> Quality:
-        return self._host.evaluate(effect.model, effect.split)
+        quality = self._host.evaluate(effect.model, effect.split)
+        if self._journal is not None:
+            self._journal.given(What.EVALUATE, [quality.accuracy, quality.loss, quality.samples])
+        return quality
 
     # --------------------------------------------------------------------- plain calls of the script (Port)
 
     @property
     def now(self) -> float:
         """Seconds since the start of the run."""
-        return self._clock.now() / 1e9
+        now = self._clock.now() / 1e9
+        if self._journal is not None:
+            self._journal.given(What.NOW, now)
+        return now
+
+    @property
+    def absent(self) -> Collection[int]:
+        """The devices that have left and not come back."""
+        absent = self._absent
+        if self._journal is not None:
+            self._journal.given(What.ABSENT, sorted(absent))
+        return absent
 
     def poll(self, *kinds: type[Message]) -> Message | None:
         """Take the first waiting message of `kinds`, or nothing."""
         with self._changed:
             message = self._mailbox.take(kinds)
-            if message is None:
-                return None
-            _, arrived, nbytes = self._came.pop(id(message))
+            if message is not None:
+                number, arrived, nbytes = self._came.pop(id(message))
+        if self._journal is not None:
+            self._journal.given(What.POLL, None if message is None else reference(message, number))
+        if message is None:
+            return None
         if self._memory is not None and nbytes:
             self._memory.drop(nbytes)
         self._pacer.arrived(arrived)
@@ -344,17 +395,31 @@ class Driver:
     def arrived(self, kind: type[Message]) -> list[Message]:
         """The messages of `kind` that have come since this was last asked."""
         with self._changed:
-            return self._mailbox.arrived(kind)
+            messages = self._mailbox.arrived(kind)
+            if self._journal is not None:
+                numbers = self._noted.get(kind)
+                self._noted[kind] = []
+                if numbers is None:  # asked for the first time: those that wait
+                    numbers = [self._came[id(message)][0] for message in messages]
+                found = [reference(message, number) for message, number in zip(messages, numbers, strict=True)]
+                self._journal.given(What.ARRIVED, [kind.__name__, found])
+            return messages
 
     def outgoing(self, kind: type[Message]) -> int:
         """How many messages of `kind` that this node has sent, since it first asked, are under way."""
         with self._changed:
-            return self._watched.setdefault(kind, 0)
+            count = self._watched.setdefault(kind, 0)
+        if self._journal is not None:
+            self._journal.given(What.OUTGOING, [kind.__name__, count])
+        return count
 
     def drop(self, message: Message) -> None:
         """Refuse a message that waits."""
         with self._changed:
-            nbytes = self._came.pop(id(message))[2] if self._mailbox.drop(message) else 0
+            waited = self._mailbox.drop(message)
+            number, _, nbytes = self._came.pop(id(message)) if waited else (-1, 0, 0)
+        if self._journal is not None:
+            self._journal.given(What.DROP, reference(message, number) if waited else None)
         if self._memory is not None and nbytes:
             self._memory.drop(nbytes)
 
@@ -383,10 +448,12 @@ class Driver:
             if self._memory is not None and nbytes > ENVELOPE_BYTES:
                 self._memory.take(nbytes, arrived)
             if isinstance(message, Disconnected):
-                self.absent = frozenset((*self.absent, message.device))
+                self._absent = frozenset((*self._absent, message.device))
             elif isinstance(message, Connected):
-                self.absent = frozenset(k for k in self.absent if k != message.device)
+                self._absent = frozenset(k for k in self._absent if k != message.device)
             self._came[id(message)] = (number, arrived, nbytes if nbytes > ENVELOPE_BYTES else 0)
+            if type(message) in self._noted:
+                self._noted[type(message)].append(number)
             self._mailbox.put(message)
             self._changed.notify_all()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -115,6 +116,7 @@ class Exchange:
         self._payloads = itertools.count(1)
         self._lock = threading.Lock()
         self._encoders: dict[int, Encoder] = {}
+        self._connections: Counter[int] = Counter()
         self._decoders: dict[int, Decoder] = {}
         self._forms: dict[type[Message], Form] = {}
         self._loaded: tuple[Message, Cargo] | None = None
@@ -125,16 +127,21 @@ class Exchange:
         """A number for the next message, which no other message of the run has."""
         return next(self._count) * self._nodes + self._node - SERVER
 
-    def send(self, number: int, target: int, message: Message, parcel: Parcel, queued: int) -> None:
-        """Give a message to the carrier; one to a node that is not there is lost at once."""
+    def send(self, number: int, target: int, message: Message, parcel: Parcel, queued: int) -> int:
+        """Give a message to the carrier; one to a node that is not there is lost at once.
+
+        Answers with the ordinal of the connection with that node for which the message was encoded; 0: there is none.
+        """
         assert self.carrier is not None
         assert self.receiver is not None
         self._notes.sent(number, self._node, target, parcel, queued)
         with self._lock:
             encoder = self._encoders.get(target)
             encoded = None if encoder is None else encoder.address(self._cargo(message, target), number)
+            connection = self._connections[target] if encoded is not None else 0
         if encoded is None or not self.carrier.carry(target, number, encoded, parcel.nbytes, queued):
             self.receiver.landed(number, self._now())
+        return connection
 
     def _cargo(self, message: Message, target: int) -> Cargo:
         """A message taken apart, once for all its receivers: what is owed to one of them is in messages to it alone."""
@@ -148,6 +155,7 @@ class Exchange:
     def connected(self, peer: int) -> None:
         """A connection with a node begins: nothing has been described on it."""
         with self._lock:
+            self._connections[peer] += 1
             self._encoders[peer] = Encoder(self.registry, checksum=self._terms.checksum)
             self._decoders[peer] = Decoder(
                 self.registry,

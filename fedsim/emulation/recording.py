@@ -2,8 +2,9 @@
 
 Lines are JSON arrays that begin with the kind of record: those of a trace, and a message at either end. Whoever sends
 one notes it as `sent`, and as `began` when it begins to flow; whoever gets one as `came`. All of them together are a
-transfer of the trace, so a message whose sender has crashed is there, and one that nobody got is lost for a reason. A
-file that ends in the middle of a line is read up to it.
+transfer of the trace, so a message whose sender has crashed is there, and one that nobody got is lost for a reason.
+What a script was `given` is for `journal`, and no part of a trace. A file that ends in the middle of a line is read up
+to it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from fedsim.trace import Node, Trace
 SENT: Final = "sent"
 BEGAN: Final = "began"
 CAME: Final = "came"
+GIVEN: Final = "given"
 
 _KINDS: Final = ("span", "wait", "mark")
 
@@ -40,6 +42,7 @@ _COLUMNS: Final[Mapping[str, tuple[type, ...]]] = {
     BEGAN: (int, int),
     CAME: (*_PARCEL, int),
     PACE: (int, int, int, int, int),
+    GIVEN: (int, int, int, int, str, object),
     TRAFFIC: (int, int, int, int),
     CLOCK: (int, int, int),
 }
@@ -84,6 +87,8 @@ class Notes:
         self._sent = Tape(SENT, self._file)
         self._began = Tape(BEGAN, self._file)
         self._came = Tape(CAME, self._file)
+        self.given = Tape(GIVEN, self._file)
+        """Rows of a `Journal` of the node."""
 
     def sent(self, number: int, source: int, target: int, parcel: Parcel, queued: int) -> None:
         """A message has been queued."""
@@ -100,11 +105,8 @@ class Notes:
     def rows(self) -> list[list[Any]]:
         """All notes, as they are written down."""
         kinds = (("span", self.trace.spans), ("wait", self.trace.waits), ("mark", self.trace.marks))
-        return [
-            [kind, *row]
-            for kind, tape in (*kinds, (SENT, self._sent), (BEGAN, self._began), (CAME, self._came))
-            for row in tape
-        ]
+        others = ((SENT, self._sent), (BEGAN, self._began), (CAME, self._came), (GIVEN, self.given))
+        return [[kind, *row] for kind, tape in (*kinds, *others) for row in tape]
 
     def close(self) -> None:
         """Close the file."""
@@ -125,7 +127,7 @@ def noted(line: str, node: int) -> list[Any]:
     kind, *values = row
     columns = _COLUMNS[kind]
     fits = len(values) == len(columns) and all(
-        type(value) is column or (column is float and type(value) is int)
+        type(value) is column or column is object or (column is float and type(value) is int)
         for value, column in zip(values, columns, strict=True)
     )
     about = _NODE.get(kind, 0)
@@ -153,7 +155,8 @@ def merged(notes: Iterable[Sequence[Any]], nodes: Sequence[Node], scenario: Mapp
     """
     found: dict[str, dict[tuple[Any, ...], None]] = {kind: {} for kind in (*_KINDS, SENT, BEGAN, CAME)}
     for kind, *row in notes:
-        found[kind][tuple(row)] = None
+        if kind != GIVEN:
+            found[kind][tuple(row)] = None
     trace = Trace(nodes, scenario, end=end)
     trace.marks = sorted((mark for mark in found["mark"] if mark[1] <= end), key=lambda mark: mark[1])
     there = _presences(trace.marks, end)
