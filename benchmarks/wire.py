@@ -39,6 +39,7 @@ from google.protobuf.wrappers_pb2 import BytesValue
 
 from fedsim.payload.coding import Value
 from fedsim.payload.meta import Shape, TensorMeta
+from fedsim.payload.tensors import Layout
 from fedsim.schedulers.splitfed import Activations, SplitFed
 from fedsim.script import Payload, Purpose
 from fedsim.wire.codec import Decoder, Encoder, Incoming
@@ -100,7 +101,8 @@ class Receiver(grpc.GenericRpcHandler):  # type: ignore[misc]
                 return grpc.stream_stream_rpc_method_handler(lambda frames, _: self._decoded(frames, checksum=True))
             case "unary":
                 return grpc.unary_unary_rpc_method_handler(self._chunk, BytesValue.FromString, bytes)
-        return None
+            case _:
+                return None
 
     def _raw(self, frames: Iterator[bytes], _: Any) -> Iterator[bytes]:
         room, at, total = memoryview(bytearray(BATCH_BYTES)), 0, 0
@@ -114,7 +116,8 @@ class Receiver(grpc.GenericRpcHandler):  # type: ignore[misc]
     def _decoded(self, frames: Iterator[bytes], *, checksum: bool) -> Iterator[bytes]:
         before, total = resident(), 0
         bounds = Bounds(body=2 * GIGABYTE, memory=2 * GIGABYTE)
-        decoder = Decoder(REGISTRY, 0, {}.__getitem__, count(), bounds, checksum=checksum)
+        layouts: dict[TensorMeta, Layout] = {}  # nothing here is weights
+        decoder = Decoder(REGISTRY, 0, layouts.__getitem__, count(), bounds, checksum=checksum)
         assembly: Assembly[Incoming] = Assembly(decoder.begin)
         for frame in frames:
             complete = assembly.add(frame)
