@@ -197,6 +197,21 @@ def calibrate(
     )
 
 
+@app.command()
+def certs(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to put them; made if it is not there.")],
+    names: Annotated[
+        list[str],
+        typer.Option("--name", metavar="NAME", help="What devices call the server: a name or an IP; may be repeated."),
+    ],
+    days: Annotated[int, typer.Option(help="How long they are good for.")] = 30,
+    force: Annotated[bool, typer.Option("--force", help="Replace those that are there.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make certificates for serve and device, for a laboratory: an authority, a server's, and one for devices."""
+    _exit("fedsim.cli.certifying:certs_command", folder, names, days=days, force=force, as_json=as_json)
+
+
 def complain(message: str) -> None:
     """Say what is wrong, on standard error."""
     print(f"error: {message}", file=sys.stderr)

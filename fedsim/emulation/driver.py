@@ -21,6 +21,7 @@ from fedsim.errors import ScriptError
 from fedsim.mailbox import Mailbox
 from fedsim.runtime.conditions import LAST, LONGEST, nanoseconds
 from fedsim.runtime.coroutines import ANY, SENDING, SLEEP, close, foreign, place, started
+from fedsim.runtime.deadlock import Waiting
 from fedsim.runtime.envelopes import ENVELOPE_BYTES, Form, Parcel, roles
 from fedsim.runtime.spans import Price, Spans, append, cut, lay
 from fedsim.script import (
@@ -39,6 +40,8 @@ from fedsim.script import (
     Timeout,
 )
 from fedsim.trace import Trace
+
+_AWAITED: Final = {SLEEP: "the end of a sleep", SENDING: "the arrival of what it has sent"}
 
 Script = Callable[[Any], Any]
 """Makes the coroutine of a node from its port."""
@@ -402,6 +405,17 @@ class Driver:
                 self._blocking.discard(number)
                 self._arrived_at = max(self._arrived_at, moment)
             self._changed.notify_all()
+
+    @property
+    def awaiting(self) -> Waiting | None:
+        """What the script waits for; None while it does something, or has ended."""
+        with self._changed:
+            waiting = self._waiting
+            if waiting is None:
+                return None
+            kinds = waiting.awaited.replace("|", " or ")
+            awaited = _AWAITED.get(waiting.awaited, f"a message ({kinds})")
+            return Waiting(self.node, awaited, waiting.source, waiting.since, self._mailbox.waiting())
 
     def stop(self) -> None:
         """End this life: what it waits for will not come."""

@@ -88,10 +88,19 @@ class Exchange:
         values: the tensors of this node.
         notes: receives what is sent and what comes.
         now: the present moment (ns).
+        first: of the messages that it numbers; where a process goes on for one that has died, behind those of that.
     """
 
     def __init__(
-        self, node: int, nodes: int, terms: Terms, values: Values, notes: Notes, now: Callable[[], int]
+        self,
+        node: int,
+        nodes: int,
+        terms: Terms,
+        values: Values,
+        notes: Notes,
+        now: Callable[[], int],
+        *,
+        first: int = 1,
     ) -> None:
         self.registry = Registry(terms.messages)
         self.carrier: Carrier | None = None
@@ -102,7 +111,7 @@ class Exchange:
         self._values = values
         self._notes = notes
         self._now = now
-        self._count = itertools.count(1)
+        self._count = itertools.count(first)
         self._payloads = itertools.count(1)
         self._lock = threading.Lock()
         self._encoders: dict[int, Encoder] = {}
@@ -164,7 +173,7 @@ class Exchange:
         """
         return self._decoders[peer].begin(header)
 
-    def finish(self, peer: int, incoming: Incoming, queued: int, started: int, arrived: int) -> None:
+    def finish(self, peer: int, incoming: Incoming, arrived: int) -> None:
         """The body is there: note the message, and hand it over.
 
         Raises:
@@ -177,5 +186,5 @@ class Exchange:
         if form is None:
             form = self._forms[type(message)] = Form(type(message))
         parcel = form.empty or form.weighed(message)
-        self._notes.came(incoming.number, peer, self._node, parcel, queued, started, arrived)
+        self._notes.came(incoming.number, peer, self._node, parcel, arrived)
         self.receiver.deliver(message, incoming.number, arrived, parcel.nbytes)

@@ -1,9 +1,9 @@
 """What a node notes down while it runs, a line a record, and one trace made of the notes of all nodes.
 
 Lines are JSON arrays that begin with the kind of record: those of a trace, and a message at either end. Whoever sends
-one notes it as `sent`, whoever gets one as `came`; a transfer of the trace is both together, so a message whose sender
-has crashed is there, and one that nobody got is lost for a reason. A file that ends in the middle of a line is read up
-to it.
+one notes it as `sent`, and as `began` when it begins to flow; whoever gets one as `came`. A transfer of the trace is all
+of them together, so a message whose sender has crashed is there, and one that nobody got is lost for a reason. A file
+that ends in the middle of a line is read up to it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from fedsim.runtime.envelopes import Parcel
 from fedsim.trace import Node, Trace
 
 SENT: Final = "sent"
+BEGAN: Final = "began"
 CAME: Final = "came"
 
 _KINDS: Final = ("span", "transfer", "wait", "mark")
@@ -47,32 +48,36 @@ class Notes:
 
     Args:
         path: of the file; it is appended to by every life of the node.
+        file: in the place of one that this opens.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
-        self._file: TextIO | None = None if path is None else path.open("a", buffering=1, encoding="utf-8")
+    def __init__(self, path: Path | None = None, file: TextIO | None = None) -> None:
+        self._file = file if path is None else path.open("a", buffering=1, encoding="utf-8")
         self.trace = Trace((), {})
         """Spans, waits and marks of the node."""
         self.trace.spans = Tape("span", self._file)
         self.trace.waits = Tape("wait", self._file)
         self.trace.marks = Tape("mark", self._file)
         self._sent = Tape(SENT, self._file)
+        self._began = Tape(BEGAN, self._file)
         self._came = Tape(CAME, self._file)
 
     def sent(self, number: int, source: int, target: int, parcel: Parcel, queued: int) -> None:
         """A message has been queued."""
         self._sent.append((number, source, target, *parcel.columns, parcel.round, queued))
 
-    def came(
-        self, number: int, source: int, target: int, parcel: Parcel, queued: int, started: int, arrived: int
-    ) -> None:
+    def began(self, number: int, started: int) -> None:
+        """A message that has been sent begins to flow."""
+        self._began.append((number, started))
+
+    def came(self, number: int, source: int, target: int, parcel: Parcel, arrived: int) -> None:
         """A message has arrived."""
-        self._came.append((number, source, target, *parcel.columns, parcel.round, queued, started, arrived))
+        self._came.append((number, source, target, *parcel.columns, parcel.round, arrived))
 
     def rows(self) -> list[list[Any]]:
         """All notes, as they are written down."""
         kinds = (("span", self.trace.spans), ("wait", self.trace.waits), ("mark", self.trace.marks))
-        return [[kind, *row] for kind, tape in (*kinds, (SENT, self._sent), (CAME, self._came)) for row in tape]
+        return [[kind, *row] for kind, tape in (*kinds, (SENT, self._sent), (BEGAN, self._began), (CAME, self._came)) for row in tape]
 
     def close(self) -> None:
         """Close the file."""
@@ -93,27 +98,48 @@ def read(path: Path) -> Iterator[list[Any]]:
 def merged(notes: Iterable[Sequence[Any]], nodes: Sequence[Node], scenario: Mapping[str, Any], end: int) -> Trace:
     """The trace of a run from the notes of all its nodes, in any order; repeated notes count once.
 
+    What a node did while others took it for gone, as one that has lost its connection does, is left out.
+
     Args:
         end: length of the run in nanoseconds; what lies beyond is cut off.
     """
-    found: dict[str, dict[tuple[Any, ...], None]] = {kind: {} for kind in (*_KINDS, SENT, CAME)}
+    found: dict[str, dict[tuple[Any, ...], None]] = {kind: {} for kind in (*_KINDS, SENT, BEGAN, CAME)}
     for kind, *row in notes:
         found[kind][tuple(row)] = None
     trace = Trace(nodes, scenario, end=end)
-    trace.spans = sorted(_cut(found["span"], 3, 4, end), key=lambda span: (span[3], span[4], span[0]))
-    trace.waits = sorted(_cut(found["wait"], 1, 2, end), key=lambda wait: (wait[1], wait[2], wait[0]))
     trace.marks = sorted((mark for mark in found["mark"] if mark[1] <= end), key=lambda mark: mark[1])
-    trace.transfers = _transfers(found[SENT], found[CAME], _absences(trace.marks), end)
+    there = _presences(trace.marks, end)
+    trace.spans = sorted(_cut(found["span"], 3, 4, there, end), key=lambda span: (span[3], span[4], span[0]))
+    trace.waits = sorted(_cut(found["wait"], 1, 2, there, end), key=lambda wait: (wait[1], wait[2], wait[0]))
+    began = dict(found[BEGAN])
+    trace.transfers = _transfers(found[SENT], began, found[CAME], _absences(trace.marks), end)
     delivered = {transfer[0] for transfer in trace.transfers if transfer[13] == "delivered"}
     trace.waits = [wait if wait[5] in delivered else (*wait[:5], -1) for wait in trace.waits]
     return trace
 
 
-def _cut(rows: Iterable[tuple[Any, ...]], start: int, stop: int, end: int) -> Iterator[tuple[Any, ...]]:
-    """Records that began before the end, and no longer than to it."""
+def _cut(
+    rows: Iterable[tuple[Any, ...]], start: int, stop: int, there: Mapping[int, Sequence[tuple[int, int]]], end: int
+) -> Iterator[tuple[Any, ...]]:
+    """Of every record what lies in the time in which its node was there."""
     for row in rows:
-        if row[start] < end:
-            yield row if row[stop] <= end else (*row[:stop], end, *row[stop + 1 :])
+        for first, last in there.get(row[0], ((0, end),)):
+            begins, ends = max(row[start], first), min(row[stop], last)
+            if begins < ends or (begins == ends == row[start] == row[stop]):
+                yield (*row[:start], begins, *row[start + 1 : stop], ends, *row[stop + 1 :])
+                break
+
+
+def _presences(marks: Iterable[tuple[Any, ...]], end: int) -> dict[int, list[tuple[int, int]]]:
+    """When each node that has left at all was there."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for node, time, name, *_ in marks:
+        if name == "leave":
+            found.setdefault(node, [(0, end)])
+            found[node][-1] = (found[node][-1][0], time)
+        elif name == "return" and node in found:
+            found[node].append((time, end))
+    return found
 
 
 def _absences(marks: Iterable[tuple[Any, ...]]) -> dict[int, list[int]]:
@@ -126,29 +152,37 @@ def _absences(marks: Iterable[tuple[Any, ...]]) -> dict[int, list[int]]:
 
 
 def _transfers(
-    sent: Iterable[tuple[Any, ...]], came: Iterable[tuple[Any, ...]], absences: Mapping[int, Sequence[int]], end: int
+    sent: Iterable[tuple[Any, ...]],
+    began: Mapping[int, int],
+    came: Iterable[tuple[Any, ...]],
+    absences: Mapping[int, Sequence[int]],
+    end: int,
 ) -> list[tuple[Any, ...]]:
-    """Messages with their ends, by the moment of their arrival or loss."""
+    """Messages with their ends, by the moment of their arrival or loss.
+
+    Of one whose sender's notes are lost it is only known when it arrived.
+    """
     arrivals = {row[0]: row for row in came}
     found = []
     for row in sent:
-        arrival = arrivals.pop(row[0], None)
-        if arrival is not None:
-            found.append(_delivered(arrival, end))
-            continue
         number, source, target, *columns, round_, queued = row
+        started = max(queued, began.get(number, queued))
+        arrival = arrivals.pop(number, None)
+        if arrival is not None:
+            found.append(_delivered(arrival, queued, started, end))
+            continue
         lost = [(time, who) for who, node in (("sender left", source), ("receiver left", target)) for time in
                 absences.get(node, ()) if time >= queued]  # fmt: skip
         moment, reason = min(lost, default=(end, "in flight"))
-        found.append((number, source, target, *columns, queued, queued, max(queued, moment), reason, round_))
-    found += [_delivered(arrival, end) for arrival in arrivals.values()]
+        moment = max(queued, moment)
+        found.append((number, source, target, *columns, queued, min(started, moment), moment, reason, round_))
+    found += [_delivered(arrival, arrival[-1], arrival[-1], end) for arrival in arrivals.values()]
     return sorted((row for row in found if row[10] <= end), key=lambda row: (row[12], row[0]))
 
 
-def _delivered(arrival: tuple[Any, ...], end: int) -> tuple[Any, ...]:
+def _delivered(arrival: tuple[Any, ...], queued: int, started: int, end: int) -> tuple[Any, ...]:
     """A transfer; one that arrived after the end of the run was in flight then."""
-    *columns, round_, queued, started, arrived = arrival
+    *columns, round_, arrived = arrival
     if arrived > end:
         return (*columns, queued, min(started, end), end, "in flight", round_)
-    started = max(queued, started)
     return (*columns, queued, started, max(started, arrived), "delivered", round_)

@@ -25,6 +25,9 @@ from fedsim.script import Port
 from fedsim.simulation import Fault, Limits, Shortage, Simulation, TimingOnly, Workers
 from fedsim.trace import Trace
 
+Script = Callable[[Any], Any]
+"""Makes the coroutine of a node from its port."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Assembly:
@@ -102,20 +105,8 @@ class Assembly:
 
         Works take what the fleet's machines say, unless there is another price.
         """
-        job = self.job(blocks)
-        scheduler, fleet = self.scheduler, self.fleet
-
-        def server(port: Port) -> Any:
-            return scheduler.server(Server(port, job, fleet.devices))
-
-        contexts: dict[int, Device] = {}
-
-        def device(port: Port) -> Any:
-            # A device that returns goes on with its own order of batches.
-            before = contexts.get(port.node)
-            me = contexts[port.node] = Device(port, job) if before is None else before.again(port)
-            return scheduler.device(me)
-
+        fleet = self.fleet
+        server, device = self.scripts(blocks)
         return Simulation(
             trace=Trace(fleet.table(self.samples), dict(self.scenario)),
             server=server,
@@ -132,6 +123,23 @@ class Assembly:
             shortage=self.shortage,
             observe=observe,
         )
+
+    def scripts(self, blocks: dict[str, BlockPlan] | None = None) -> tuple[Script, Script]:
+        """What makes the server's coroutine from its port, and any device's from its own."""
+        job, scheduler, devices = self.job(blocks), self.scheduler, self.fleet.devices
+
+        def server(port: Port) -> Any:
+            return scheduler.server(Server(port, job, devices))
+
+        contexts: dict[int, Device] = {}
+
+        def device(port: Port) -> Any:
+            # A device that returns goes on with its own order of batches.
+            before = contexts.get(port.node)
+            me = contexts[port.node] = Device(port, job) if before is None else before.again(port)
+            return scheduler.device(me)
+
+        return server, device
 
     def flows(self) -> FluidNetwork:
         """The network of the run, with nothing under way."""

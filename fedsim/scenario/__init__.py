@@ -9,6 +9,7 @@ from fedsim.scenario.registry import Arguments, Registry, import_object
 from fedsim.scenario.schema import (
     Churn,
     Data,
+    Emulation,
     Evaluate,
     Fault,
     Group,
@@ -32,6 +33,7 @@ __all__ = [
     "Churn",
     "Codec",
     "Data",
+    "Emulation",
     "Evaluate",
     "Fault",
     "File",

@@ -22,6 +22,20 @@ def _timing_only(scenario: Scenario) -> Iterator[Problem]:
             yield Problem(("until", key), sentence)
 
 
+def _emulation(scenario: Scenario) -> Iterator[Problem]:
+    """Real work, and links that are kept to by senders of frames in order."""
+    if scenario.mode != "emulate":
+        return
+    if not scenario.learning:
+        yield Problem(("mode",), "emulate does the real work, so it needs learning: on; or set mode: simulate")
+    if scenario.emulation.shaping and scenario.network.discipline == "fair":
+        yield Problem(
+            ("network", "discipline"),
+            "fair lets the messages of one connection share it, but an emulation sends them one after the other; "
+            "set discipline: fifo, or mode: simulate",
+        )
+
+
 def _selection(scenario: Scenario) -> Iterator[Problem]:
     """As many devices as a round asks are there."""
     count, over = scenario.selection.count, scenario.selection.over
@@ -89,6 +103,7 @@ def _recordings(scenario: Scenario) -> Iterator[Problem]:
 
 RULES: Final[tuple[Callable[[Scenario], Iterator[Problem]], ...]] = (
     _timing_only,
+    _emulation,
     _selection,
     _faulty_devices,
     _one_fault_at_a_time,

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Discriminator, Field, PrivateAttr, Tag, mo
 
 from fedsim.documents.problems import Places
 from fedsim.documents.translate import rule, wanted
-from fedsim.quantities import Duration, Fraction, Frequency
+from fedsim.quantities import Duration, Fraction, Frequency, Size
 from fedsim.scenario.codec import Codec
 from fedsim.scenario.errors import SCENARIO
 from fedsim.scenario.network import AccessPoint, Link, Network
@@ -258,6 +258,37 @@ class Workers(Section):
     """The layout of images in memory; channels_last is faster on most machines and rounds differently."""
 
 
+def _stretch(value: object) -> object:
+    if isinstance(value, str) and value != "auto":
+        raise wanted("a number, or auto")
+    return value
+
+
+Dilation = Annotated[
+    Annotated[Literal["auto"], Tag("<auto>")]
+    | Annotated[Number, BeforeValidator(_stretch), Field(gt=0, le=1000), Tag("<number>")],
+    Discriminator(lambda value: "<auto>" if value == "auto" else "<number>"),
+]
+
+
+class Emulation(Section):
+    """How a run on the wall clock is done. Changes nothing of a simulation."""
+
+    dilation: Dilation = 1.0
+    """Real seconds a second of the scenario: compute, links and timeouts are slowed alike; auto takes the smallest of
+    1, 2, 5, 10, ... up to 1,000 that this host can carry."""
+    shaping: Switch = True
+    """Whether links are kept to their rates and latencies; off where the network is a real one."""
+    limit: Duration = 1800.0
+    """The longest that the run may be expected to take on the wall clock."""
+    checksum: Literal["crc32", "off"] = "crc32"
+    """Of what messages carry."""
+    inbox: Annotated[Size, Field(ge=2**20)] = 64 * 2.0**20
+    """Bytes that may wait to be sent to one node; a sender of more waits."""
+    restarts: Whole = Field(default=0, ge=0, le=1000)
+    """How often each device whose process has died is started again; it comes back as one that had left."""
+
+
 class Scenario(Section):
     """A whole scenario, checked, with every default in place; `load` makes it."""
 
@@ -297,12 +328,16 @@ class Scenario(Section):
     """When the run ends."""
     evaluate: Evaluate = Evaluate()
     """When and on how much the model is tested."""
-    mode: Literal["simulate"] = "simulate"
-    """Simulate: on a virtual clock."""
+    mode: Literal["simulate", "emulate"] = "simulate"
+    """Simulate: on a virtual clock. Emulate: on the wall clock, a process a node, with real links between them."""
     learning: Switch = True
     """Off: timing only, nothing is trained."""
     workers: Workers = Workers()
     """What does the real work."""
+    emulation: Emulation = Emulation()
+    """How a run on the wall clock is done."""
+    strict: Switch = False
+    """Whether an emulation that was not faithful fails."""
 
     _places: Places = PrivateAttr(default_factory=lambda: Places(SCENARIO))
 

@@ -13,14 +13,11 @@ from fedsim.documents.problems import KeyPath, Problem
 _KEYS: Final[tuple[KeyPath, ...]] = (
     ("pruning",),
     ("checkpoint",),
-    ("strict",),
-    ("emulation",),
     ("workers", "count"),
     ("workers", "processor"),
     ("fleet", "*", "pruning"),
 )
 _VALUES: Final[dict[tuple[KeyPath, str], str]] = {
-    (("mode",), "emulate"): "emulation is not in this version; use mode: simulate",
     (("workers", "kind"), "ray"): "Ray workers are not in this version; use kind: inline",
 }
 

@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedsim.mailbox import Mailbox
-from fedsim.runtime.coroutines import ANY, name
+from fedsim.runtime.coroutines import ANY
+from fedsim.runtime.deadlock import Waiting, deadlock
 from fedsim.script import Command, Message, Payload, Recv, Role
 
 if TYPE_CHECKING:
@@ -113,22 +114,22 @@ class Actor:
 
 def describe(actors: Sequence[Actor | None], now: int, stuck: int = 0) -> str:
     """Who waits for what: the text of a deadlock; `stuck` messages are under way and do not move."""
-    lines = []
     there = sorted((actor for actor in actors if actor is not None), key=lambda actor: actor.node)
-    for actor in there:
-        if actor.waiting is None:
-            continue
-        kinds = " or ".join(kind.__name__ for kind in actor.waiting.kinds)
-        source = "" if actor.source == ANY else f" from {name(actor.source)}"
-        inbox = ", ".join(f"{count} {kind}" for kind, count in actor.mailbox.waiting().items()) or "nothing"
-        lines.append(f"  {name(actor.node)} waits for {kinds}{source} since {actor.since / 1e9:g} s; inbox: {inbox}")
-    if len(lines) > 20:
-        lines[20:] = [f"  and {len(lines) - 20} more"]
+    waits = (
+        Waiting(
+            actor.node,
+            " or ".join(kind.__name__ for kind in actor.waiting.kinds),
+            actor.source,
+            actor.since,
+            actor.mailbox.waiting(),
+        )
+        for actor in there
+        if actor.waiting is not None
+    )
     rest = {
         "not been sent a message": len(actors) - len(there) + sum(a.script is None and not a.left for a in there),
         "left and not come back": sum(actor.left for actor in there),
         "come to the end of their scripts": sum(actor.over and not actor.left for actor in there),
     }
-    lines += [f"  devices that have {what}: {count}" for what, count in rest.items() if count]
     under_way = f"the messages under way ({stuck}) will never arrive" if stuck else "no message is under way"
-    return f"deadlock at {now / 1e9:g} s: every script waits and {under_way}\n" + "\n".join(lines)
+    return deadlock(now, f"every script waits and {under_way}", waits, rest)

@@ -77,7 +77,7 @@ class Wire:
             incoming = receiver.begin(source, encoded.header + encoded.definitions)
             incoming.buffer[:] = body
             arrived = self._clock.now()
-            receiver.finish(source, incoming, queued, queued, arrived)
+            receiver.finish(source, incoming, arrived)
             sender = self._exchanges[source].receiver
             assert sender is not None
             sender.landed(number, arrived)
