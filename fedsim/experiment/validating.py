@@ -13,6 +13,7 @@ from fedsim.experiment.output import Output, reason, writing
 from fedsim.experiment.running import Run, Watcher, run_scenario
 from fedsim.report import Agreement, Verdict, agreement, verdict, write_summary
 from fedsim.report.agreement import FRAME_BYTES, HEADER_BYTES, SHARE_WITHIN, TOTAL_WITHIN
+from fedsim.report.identity import MOST_MISSING
 from fedsim.scenario import Scenario
 
 SCHEMA: Final = 1
@@ -67,6 +68,12 @@ class Validation:
                 found.append(
                     f"{who} is not faithful: {fidelity['overrun_ratio']:.1%} of its works overran and "
                     f"{fidelity['lag_s']:.3g} s were lost, so it says little; give emulation.dilation a higher value"
+                )
+            error = run.summary["identity"]["time_error_s"]
+            if error > MOST_MISSING * run.summary["seconds"]:
+                found.append(
+                    f"{who}: {error:.3g} s of some node are neither busy nor waiting, or both, and make its shares "
+                    f"doubtful; a faithful one has less than {MOST_MISSING:.0%} of the run"
                 )
             if one.weights is False and one.determined:
                 found.append(
