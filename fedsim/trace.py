@@ -132,6 +132,8 @@ class Trace:
     waits: list[tuple[Any, ...]] = field(default_factory=list)
     marks: list[tuple[Any, ...]] = field(default_factory=list)
     end: int = 0
+    clock_bound: int = 0
+    """Nanoseconds by which the clocks of nodes may disagree; 0 on a virtual clock."""
 
     def mark(self, node: int, time: int, name: str, value: float = 0.0, detail: object = None) -> None:
         """Append a mark; `detail` is kept as JSON."""
@@ -183,6 +185,7 @@ def write(trace: Trace, path: Path | str) -> None:
             "schema": SCHEMA,
             "clock": "ns",
             "end": int(trace.end),
+            **({"clock_bound": int(trace.clock_bound)} if trace.clock_bound else {}),
             "scenario": trace.scenario,
             "nodes": {"fields": [f.name for f in fields(Node)], "rows": [astuple(node) for node in trace.nodes]},
         }
@@ -221,7 +224,8 @@ def read(path: Path | str) -> Trace:
     names = head["nodes"]["fields"]
     nodes = tuple(Node(**dict(zip(names, row, strict=True))) for row in head["nodes"]["rows"])
     rows = {name: _rows(table.filter(pc.equal(table["record"], name)), name) for name in _RECORDS}
-    return Trace(nodes, head["scenario"], rows["span"], rows["transfer"], rows["wait"], rows["mark"], head["end"])
+    records = (rows["span"], rows["transfer"], rows["wait"], rows["mark"])
+    return Trace(nodes, head["scenario"], *records, head["end"], head.get("clock_bound", 0))
 
 
 def _fields(record: str) -> Iterable[tuple[str, str, type[Any]]]:

@@ -142,3 +142,17 @@ def test_importing_the_records_imports_nothing_heavy() -> None:
     code = f"import sys, fedsim.trace; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_how_far_clocks_disagree_is_kept(tmp_path: Path) -> None:
+    """Where they may; a trace on a virtual clock says nothing of it, as before there was a bound."""
+    trace = fedavg().trace
+    write(trace, tmp_path / "virtual.parquet")
+    head = (pq.ParquetFile(tmp_path / "virtual.parquet").metadata.metadata or {})[b"fedsim"]
+    assert b"clock_bound" not in head
+    assert read(tmp_path / "virtual.parquet").clock_bound == 0
+    trace.clock_bound = 1500
+    write(trace, tmp_path / "wall.parquet")
+    found = read(tmp_path / "wall.parquet")
+    assert found.clock_bound == 1500
+    assert equal(found, trace)

@@ -185,6 +185,20 @@ def check(scenario: ScenarioArgument, set_: SetOption = None, as_json: JsonOptio
     _exit("fedsim.cli.checking:check_command", scenario, set_ or [], as_json=as_json)
 
 
+@app.command()
+def validate(
+    scenario: ScenarioArgument,
+    repeat: Annotated[int, typer.Option(min=1, help="Emulations; of several, medians count.")] = 1,
+    set_: SetOption = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep the run folders: DIR/simulate, DIR/emulate-1, …")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Simulate and emulate a scenario, and show how far the two are apart. Status 1: further than they may be."""
+    _exit("fedsim.cli.validating:validate_command", scenario, set_ or [], repeat=repeat, out=out, as_json=as_json)
+
+
 @app.command(name="list")
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],

@@ -3,10 +3,11 @@
 Knows roles, rounds and purposes, and no scheduler's name; nor how the trace was made.
 """
 
+from fedsim.report.agreement import Agreement, Verdict, agreement, verdict
 from fedsim.report.comparison import Outcome, Table, grids
 from fedsim.report.energy import energy_label
 from fedsim.report.folder import RunFolder, read_run, read_summary, write_comparison, write_run, write_summary
-from fedsim.report.identity import check_identity
+from fedsim.report.identity import check_emulated, check_identity
 from fedsim.report.idle import CAUSES
 from fedsim.report.measures import Measures, measure
 from fedsim.report.quality import spread, time_to
@@ -15,10 +16,14 @@ from fedsim.report.summary import summarise
 
 __all__ = [
     "CAUSES",
+    "Agreement",
     "Measures",
     "Outcome",
     "RunFolder",
     "Table",
+    "Verdict",
+    "agreement",
+    "check_emulated",
     "check_identity",
     "energy_label",
     "grids",
@@ -30,6 +35,7 @@ __all__ = [
     "summarise",
     "table",
     "time_to",
+    "verdict",
     "write_comparison",
     "write_run",
     "write_summary",

@@ -131,6 +131,8 @@ class Columns:
     waits: Waits
     marks: dict[str, list[tuple[int, Mark]]]
     """Marks by name, each with its place in the order of recording."""
+    clock_bound: int = 0
+    """Nanoseconds by which the clocks of nodes may disagree."""
 
     @property
     def devices(self) -> Bools:
@@ -162,6 +164,7 @@ def tabulate(trace: Trace) -> Columns:
         transfers=_transfers(columns(trace.transfers, Transfer), table),
         waits=_waits(columns(trace.waits, Wait), table),
         marks=marks,
+        clock_bound=trace.clock_bound,
     )
 
 

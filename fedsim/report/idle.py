@@ -12,6 +12,8 @@ the first):
 * a device that no message ever reached in a stretch of its horizon has no records there: all of it is unselected;
 * spans of kind `load` are waiting for data, not computing: where nothing else runs, that is load.
 
+In an emulation, pieces shorter than the clocks of nodes may disagree are nobody's: overhead, and missing.
+
 Integers throughout, so busy and the causes add up to the horizon exactly. `account` sums without cutting, in
 O(records · log records) however many rounds a device sat out; `pieces` cuts, for timelines.
 """
@@ -25,7 +27,7 @@ import numpy as np
 
 from fedsim.errors import AccountingError
 from fedsim.report.bench import bench
-from fedsim.report.columns import Bools, Columns, Ints
+from fedsim.report.columns import Bools, Columns, Ints, Spans, Waits
 from fedsim.report.horizon import Horizon, horizons
 from fedsim.report.intervals import added, covered, cut, overlapping, spread, union
 from fedsim.report.rounds import Rounds, rounds
@@ -83,9 +85,12 @@ def account(columns: Columns) -> Accounts:
     occupied = computing if works.all() else union(spans.node, spans.start, spans.end, size)
     idle = np.zeros((len(CAUSES), size), np.int64)
     idle[LOADING] += occupied - computing
-    silent = _silent(columns, active)
-    idle[UNSELECTED] += added(active.node[silent], (active.end - active.start)[silent], size)
-    _add_waits(columns, idle)
+    if columns.clock_bound:
+        _add_pieces(columns, idle)
+    else:
+        silent = _silent(columns, active)
+        idle[UNSELECTED] += added(active.node[silent], (active.end - active.start)[silent], size)
+        _add_waits(columns, idle)
     return Accounts(
         horizon=active.length(size),
         busy=computing,
@@ -112,13 +117,16 @@ def pieces(columns: Columns, chosen: Bools | None = None) -> Pieces:
 
 
 def _silent(columns: Columns, active: Horizon) -> Bools:
-    spans, waits = columns.spans, columns.waits
-    seen = np.concatenate(
-        (active.holding(spans.node, spans.start, spans.end), active.holding(waits.node, waits.start, waits.end))
-    )
+    seen = np.concatenate([_within(columns, active, rows) for rows in (columns.spans, columns.waits)])
     flags: Bools = active.node != columns.server
     flags[seen[seen >= 0]] = False
     return flags
+
+
+def _within(columns: Columns, active: Horizon, rows: Spans | Waits) -> Ints:
+    """The horizon of each record; its edges may lie outside by as much as clocks disagree."""
+    start = np.minimum(rows.start + columns.clock_bound, np.maximum(rows.start, rows.end))
+    return active.holding(rows.node, start, np.maximum(start, rows.end - columns.clock_bound))
 
 
 def _fixed(columns: Columns) -> Ints:
@@ -172,6 +180,13 @@ def _add_waits(columns: Columns, idle: Ints) -> None:
         (MODEL, end - start - straggler - unselected),
     ):
         np.add.at(idle[cause], node, amount)
+
+
+def _add_pieces(columns: Columns, idle: Ints) -> None:
+    """Add all pieces to their causes but those that are too short to tell."""
+    found = pieces(columns)
+    told = found.end - found.start >= columns.clock_bound
+    np.add.at(idle, (found.cause[told], found.node[told]), (found.end - found.start)[told])
 
 
 def _turns(columns: Columns, here: Bools) -> tuple[Ints, Ints, Ints, Bools]:

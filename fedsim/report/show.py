@@ -97,6 +97,16 @@ def _rate(summary: Summary) -> float | None:
     return value
 
 
+def _paced(key: str) -> Callable[[Summary], float | None]:
+    """A figure of how well the works of an emulation were paced."""
+
+    def find(summary: Summary) -> float | None:
+        value: float | None = (summary.get("fidelity") or {}).get(key)
+        return value
+
+    return find
+
+
 def figures(summaries: Sequence[Summary]) -> list[Figure]:
     """The key figures that at least one of the runs has."""
     name = summaries[0]["metric"]["name"] if summaries else "accuracy"
@@ -121,6 +131,10 @@ def figures(summaries: Sequence[Summary]) -> list[Figure]:
         Figure("server memory, peak", "", lambda s: s["server"]["peak_memory_bytes"], _bytes, -1),
         Figure("device energy", "", lambda s: s["devices"]["joules"], lambda v: human_count(v, "J"), -1),
         Figure("wall time", "", lambda s: s["wall_seconds"], human_seconds),
+        Figure("emulation", "emulation", _paced("faithful"), lambda v: "faithful" if v else "not faithful"),
+        Figure("wall seconds a second", "", _paced("dilation"), "{:g}".format),
+        Figure("works that overran", "", _paced("overrun_ratio"), percent, -1),
+        Figure("time lost to that, all nodes", "", _paced("lag_s"), human_seconds, -1),
     ]
     return [figure for figure in every if any(figure.find(summary) is not None for summary in summaries)]
 

@@ -207,3 +207,16 @@ def test_the_title_counts_the_runs() -> None:
     """A tab of a browser shows little else."""
     assert "<title>2 runs – fedsim</title>" in render([run(), run(scheduler="ampere")])
     assert "<title>by-hand · fedavg – fedsim</title>" in render([run()])
+
+
+def test_an_emulation_shows_its_fidelity() -> None:
+    """Among the key figures; the page says that it is an emulation."""
+    tape = fedavg()
+    tape.scenario = {**SCENARIO, "mode": "emulate"}
+    tape.trace.scenario = tape.scenario
+    tape.trace.clock_bound = 5
+    found = run(tape, fidelity={"faithful": True, "dilation": 2.0, "overrun_ratio": 0.0, "lag_s": 0.0})
+    page = render([found])
+    assert "emulation, scheduler fedavg" in page
+    assert "<b>faithful</b><span>emulation</span>" in page
+    assert "<b>2</b><span>wall seconds a second</span>" in page

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fedsim.errors import AccountingError
 from fedsim.report.columns import tabulate
-from fedsim.report.identity import check_identity
+from fedsim.report.identity import check_emulated, check_identity
 from fedsim.report.idle import CAUSES, account, pieces
 from fedsim.script import SERVER
 from fedsim.trace import Trace, Transfer
@@ -238,3 +238,58 @@ def test_a_record_outside_the_horizon_is_refused() -> None:
     tape.wait(SERVER, 0, 30, "contribution")
     with pytest.raises(AccountingError, match=r"node 0 .*: waiting from 0 to 20 ns lies outside its horizon"):
         check_identity(tape.trace)
+
+
+def emulated(*, gap: int = 0, overlap: int = 0, bound: int = 0) -> Trace:
+    """A device that computes for 1,000 ns, is busy with neither, and waits up to 2,000 ns; so does the server."""
+    tape = Tape(1, 2000)
+    tape.trace.clock_bound = bound
+    for node in (0, SERVER):
+        tape.span(node, 0, 1000)
+        tape.wait(node, 1000 + gap - overlap if node == 0 else 1000, 2000, "model")
+    return tape.trace
+
+
+def test_an_emulation_may_lack_a_little_time() -> None:
+    """1 % of a node's horizon: nothing; more: a remark that names the node, and an error only where it is asked for."""
+    assert check_emulated(emulated()) == check_emulated(emulated(gap=20), strict=True) == []
+    (remark,) = check_emulated(emulated(gap=21))
+    assert remark == (
+        "node 0 (device-0): busy and waiting differ from its horizon of 2e-06 s by -2.1e-08 s; "
+        "more than 1% makes its shares doubtful"
+    )
+    with pytest.raises(AccountingError, match=r"node 0 \(device-0\): busy and waiting differ"):
+        check_emulated(emulated(gap=21), strict=True)
+    with pytest.raises(AccountingError):
+        check_identity(emulated(gap=1))
+
+
+def test_an_emulation_may_overlap_by_as_much_as_its_clocks_disagree() -> None:
+    """Each pair of records by so much; beyond that, what is there twice counts as what is missing does."""
+    assert check_emulated(emulated(overlap=20, bound=20), strict=True) == []
+    (remark,) = check_emulated(emulated(overlap=50, bound=20))
+    assert remark.startswith(
+        "node 0 (device-0): busy and waiting differ from its horizon of 2e-06 s by +5e-08 s, 3e-08 s"
+    )
+    many = Tape(1, 2000)
+    many.trace.clock_bound = 20
+    for start in range(0, 2000, 100):
+        many.span(0, start, start + 50)
+        many.wait(0, start + 40, start + 100, "model")
+    many.wait(SERVER, 0, 2000, "contribution")
+    (remark,) = check_emulated(many.trace)
+    assert "are both" not in remark  # though their sum is too much
+
+
+def test_transfers_of_an_emulation_are_checked_as_well() -> None:
+    """By as much as clocks disagree a message may arrive before it was sent; one that is there twice is an error."""
+    trace = emulated(bound=20)
+    early = Transfer(0, 0, SERVER, "M", "contribution", 1, 0, 0, 0, 64, 100, 100, 85, "delivered")
+    trace.transfers.append(tuple(early))
+    assert check_emulated(trace) == []
+    trace.transfers[0] = tuple(early._replace(arrived=79))
+    with pytest.raises(AccountingError, match="out of order"):
+        check_emulated(trace)
+    trace.transfers[:] = [tuple(early), tuple(early)]
+    with pytest.raises(AccountingError, match="recorded 2 times"):
+        check_emulated(trace, strict=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fedsim.errors import AccountingError
+from fedsim.report.columns import tabulate
 from fedsim.report.identity import check_identity
 from fedsim.report.idle import account
 from fedsim.script import SERVER
@@ -218,3 +219,47 @@ def test_a_server_that_waits_for_credit_waits_for_its_devices() -> None:
     tape.span(0, 0, 60)
     check_identity(tape.trace)
     assert idle_of(tape.trace, SERVER) == {"dependency": 60}
+
+
+def test_pieces_that_are_shorter_than_clocks_disagree_are_overhead() -> None:
+    """In an emulation: of no cause, and missing."""
+    tape = Tape(2, 100)
+    tape.round(0, 0, 100, [0, 1])
+    first = tape.send(0, SERVER, "contribution", 40, 50, weights=1)
+    second = tape.send(1, SERVER, "contribution", 45, 54, weights=1)
+    tape.span(0, 0, 40)
+    tape.wait(0, 40, 100, "model")
+    tape.wait(1, 0, 100, "model")
+    tape.wait(SERVER, 0, 50, "contribution", first)
+    tape.wait(SERVER, 50, 54, "contribution", second)
+    tape.span(SERVER, 54, 100)
+    check_identity(tape.trace)
+    assert idle_of(tape.trace, SERVER) == {"dependency": 50, "straggler": 4}
+    assert idle_of(tape.trace, 0) == {"model": 56, "straggler": 4}
+    tape.trace.clock_bound = 4
+    assert idle_of(tape.trace, 0) == {"model": 56, "straggler": 4}
+    tape.trace.clock_bound = 5
+    assert idle_of(tape.trace, SERVER) == {"dependency": 50}
+    assert idle_of(tape.trace, 0) == {"model": 56}
+    assert account(tape.columns).missing.tolist() == [4, 4, 0]
+    assert pieces_of(tape.trace, 0) == [(40, 50, "model"), (50, 54, "straggler"), (54, 100, "model")]
+
+
+def test_a_record_may_begin_before_its_horizon_by_as_much_as_clocks_disagree() -> None:
+    """Its device was not silent then."""
+    tape = Tape(1, 100)
+    tape.trace.mark(0, 3, "join")
+    tape.wait(0, 0, 100, "model")
+    assert idle_of(tape.trace, 0) == {"model": 100, "unselected": 97}
+    tape.trace.clock_bound = 3
+    assert idle_of(tape.trace, 0) == {"model": 100}
+
+
+def test_a_bound_that_no_piece_is_below_changes_nothing() -> None:
+    """Cut or not, the sums are the same."""
+    trace = fedavg().trace
+    exact = account(tabulate(trace))
+    trace.clock_bound = 1
+    found = account(tabulate(trace))
+    assert (found.idle == exact.idle).all()
+    assert not found.missing.any()

@@ -145,3 +145,19 @@ def test_four_runs_stand_in_columns() -> None:
     four = printed([summary(f"s{n}", 0.1 * n) for n in range(4)], width=120)
     assert "devices idle, mean" in four
     assert "devices idle, mean" not in printed([summary(f"s{n}", 0.1 * n) for n in range(5)], width=120)
+
+
+def test_an_emulation_says_how_well_its_works_were_paced() -> None:
+    """Dilation, overruns, lag and whether it was faithful; a simulation beside it has none of that."""
+    fidelity = {"faithful": False, "dilation": 5.0, "overrun_ratio": 0.0625, "lag_s": 0.25}
+    emulated = summary("splitfed") | {"fidelity": fidelity}
+    found = lines(printed([emulated]))
+    assert found["emulation"] == "not faithful"
+    assert found["wall seconds a second"] == "5"
+    assert found["works that overran"] == "6.2 %"
+    assert found["time lost to that, all nodes"] == "250 ms"
+    assert "faithful" not in printed([summary()])
+    both = next(figure for figure in figures([summary(), emulated]) if figure.label == "emulation")
+    assert [both.text(one) for one in (summary(), emulated)] == ["–", "not faithful"]
+    fidelity["faithful"] = True
+    assert lines(printed([emulated]))["emulation"] == "faithful"
