@@ -144,15 +144,19 @@ def test_the_run_folder_is_on_the_volume() -> None:
     assert "--out" not in SERVER["command"]
 
 
-def test_every_option_is_one_of_the_command_line() -> None:
-    """Of `fedsim serve` and `fedsim device`."""
+@pytest.mark.parametrize("name", ["serve", "device", "certs"])
+def test_every_option_is_one_of_the_command_line(name: str) -> None:
+    """Those of the Compose file, and those of the code in docs/emulation-fleet.md."""
+    text = (CHECKOUT / "docs/emulation-fleet.md").read_text()
+    # A line of code, and those below it that are further in.
+    calls = re.findall(rf"^    (?:\S.*)?\bfedsim {name} (.*(?:\n     +.*)*)", text, re.MULTILINE)
+    assert calls
+    calls += [" ".join(service["command"]) for service in SERVICES.values() if service["command"][0] == name]
     group: Any = typer.main.get_command(app)
-    if not {"serve", "device"} <= set(group.commands):
-        pytest.skip("this version has no fedsim serve and fedsim device")
-    for service in SERVICES.values():
-        name, *words = service["command"]
-        there = {flag for parameter in group.commands[name].params for flag in parameter.opts}
-        assert {word for word in words if word.startswith("--")} <= there
+    if name not in group.commands:
+        pytest.skip(f"this version has no fedsim {name}")
+    there = {flag for parameter in group.commands[name].params for flag in parameter.opts}
+    assert set(re.findall(r"(?<!\S)\[?(--[a-z]+)", "\n".join(calls))) <= there
 
 
 # What is run to see whether a container is well
