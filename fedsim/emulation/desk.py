@@ -80,9 +80,9 @@ class Desk:
         """A number for the next message, which no other message of the run has."""
         return self.exchange.number()
 
-    def send(self, number: int, target: int, message: Message, parcel: Parcel, queued: int) -> None:
-        """Queue a message; blocks while too many bytes wait."""
-        self.exchange.send(number, target, message, parcel, queued)
+    def send(self, number: int, target: int, message: Message, parcel: Parcel, queued: int) -> int:
+        """Queue a message; blocks while too many bytes wait. Answers as `Exchange.send`."""
+        return self.exchange.send(number, target, message, parcel, queued)
 
     # ------------------------------------------------------------------------------------- the exchange's Carrier
 

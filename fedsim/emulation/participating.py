@@ -21,6 +21,7 @@ from fedsim.emulation.clock import WallClock
 from fedsim.emulation.desk import FAULT, SHORT, Desk
 from fedsim.emulation.driver import Driver, Life
 from fedsim.emulation.holdings import Holdings
+from fedsim.emulation.journal import Journal
 from fedsim.emulation.pacing import Fidelity, Pacer
 from fedsim.emulation.parts import OneAtATime, Parts
 from fedsim.emulation.recording import CLOCK, PACE, TRAFFIC, Notes
@@ -255,6 +256,7 @@ class DeviceNode:
             post=self._desk,
             memory=memory,
             since=since,
+            journal=Journal(self._notes.given, self.node, self._life + 1),
         )
         self._ended = None
         self._desk.employ(driver)
@@ -307,7 +309,7 @@ class DeviceNode:
         with self._changed:
             self._lost = self._start = None
         try:
-            self._client.join(request)
+            self._life = self._client.join(request).life
         except (UserError, RunError) as error:  # the run has ended meanwhile, or the server is gone
             _log.warning("device %d may not come back: %s", self.node, error)
             return False

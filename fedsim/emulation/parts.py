@@ -85,12 +85,13 @@ class Parts:
 class OneAtATime:
     """A host that does one thing at a time: its works, or what models are measured for.
 
-    What messages bring and take is not held up by that.
+    What messages bring and take is not held up by that, only by one another and by what is forgotten.
     """
 
     def __init__(self, host: Host) -> None:
         self._host = host
         self._lock = threading.Lock()
+        self._values = threading.Lock()
 
     def run(self, command: Command) -> None:
         """Run one command."""
@@ -99,7 +100,7 @@ class OneAtATime:
 
     def forget(self, node: int) -> None:
         """Drop what a node holds."""
-        with self._lock:
+        with self._lock, self._values:
             self._host.forget(node)
 
     def evaluate(self, model: Sequence[Payload], split: str) -> Quality:
@@ -114,11 +115,13 @@ class OneAtATime:
 
     def outgoing(self, payload: Payload, reader: int) -> Value:
         """What is to be encoded for a node."""
-        return self._host.outgoing(payload, reader)
+        with self._values:
+            return self._host.outgoing(payload, reader)
 
     def incoming(self, values: Mapping[Payload, Value]) -> None:
         """Take in what has come."""
-        self._host.incoming(values)
+        with self._values:
+            self._host.incoming(values)
 
     def layout_of(self, meta: TensorMeta) -> Layout:
         """How weights are to lie in memory."""

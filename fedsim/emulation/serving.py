@@ -16,6 +16,7 @@ from fedsim.emulation.conducting import Conductor
 from fedsim.emulation.desk import LEAVES, Desk
 from fedsim.emulation.driver import Driver, Life
 from fedsim.emulation.holdings import Holdings
+from fedsim.emulation.journal import Journal
 from fedsim.emulation.membership import Membership, Owners
 from fedsim.emulation.outcome import Outcome
 from fedsim.emulation.pacing import Pacer
@@ -165,6 +166,7 @@ class ServerNode:
             post=desk,
             memory=memory,
             publish=self._publish,
+            journal=Journal(notes.given, SERVER),
         )
         desk.employ(driver)
         if parts.shaped:

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 POLL: Final = 0.2
 """Seconds between two looks at a run."""
 
-NOTES: Final = "nodes"
-"""Folder, in that of the run, of what each node notes and logs while the run goes on."""
+NOTES: Final = "journal"
+"""Folder, in that of the run, of what each node notes while the run goes on, and logs."""
 
 
 class Going:
