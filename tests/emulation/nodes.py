@@ -96,10 +96,14 @@ class Nodes:
             self.gather()
             return self.server.run()
         finally:
-            self.server.close()
-            for thread in self._threads:
-                thread.join(20)
-            assert not any(thread.is_alive() for thread in self._threads)
+            self.close()
+
+    def close(self) -> None:
+        """End all nodes."""
+        self.server.close()
+        for thread in self._threads:
+            thread.join(20)
+        assert not any(thread.is_alive() for thread in self._threads)
 
     def trace(self, outcome: Outcome) -> Trace:
         """The trace of a run that has been played."""

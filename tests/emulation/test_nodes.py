@@ -1,0 +1,170 @@
+"""Whole runs of nodes over gRPC: every system in both modes, devices that leave and crash, how a run ends."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fedsim.emulation.outcome import Outcome, fidelity_of
+from fedsim.emulation.replay import replay
+from fedsim.errors import RunError
+from fedsim.experiment.assembly import Assembly
+from fedsim.experiment.nodes import assembled
+from fedsim.learning.threads import intra_op_threads
+from fedsim.report import summarise
+from fedsim.runtime.conditions import Ending, Fault, Limits
+from fedsim.schedulers import SCHEDULERS
+from fedsim.schedulers.fedasync import FedAsync
+from fedsim.schedulers.fedavg import FedAvg
+from fedsim.schedulers.splitfed import SplitFed
+from fedsim.script import SERVER
+from fedsim.testing import simulate, toy
+from fedsim.trace import Trace, Transfer
+from tests.emulation.nodes import Nodes, host_of
+
+pytestmark = pytest.mark.slow
+
+SYNCHRONOUS = {"fedavg", "fedprox", "scaffold", "splitfed", "pipar", "locsplitfed"}
+
+
+def same(ours: Any, theirs: Any) -> bool:
+    """Whether two models are the same bits."""
+    return ours.keys() == theirs.keys() and all(tensor.equal(theirs[name]) for name, tensor in ours.items())
+
+
+def replayed(assembly: Assembly, outcome: Outcome) -> dict[str, Any]:
+    """The last model that a replay of a run publishes."""
+    parts = assembled(assembly, host_of(assembly))
+    scripts = dict.fromkeys(range(assembly.fleet.devices), parts.device) | {SERVER: parts.server}
+    hosts = {node: host_of(assembly) for node in scripts}
+    models: list[dict[str, Any]] = []
+    with intra_op_threads(1):
+        replay(
+            outcome.rows,
+            scripts,
+            hosts,
+            parts.terms,
+            lambda _, model: models.append(hosts[SERVER].model_tensors(model)),
+        )
+    return models[-1]
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_system_in_both_modes(name: str) -> None:
+    """Synchronous ones end with the bits of the simulation, all with those of their own journal; no byte is amiss."""
+    assembly = toy(SCHEDULERS[name]())
+    nodes = Nodes(assembly)
+    outcome = nodes.run()
+    assert not nodes.errors
+    assert outcome.weights is not None
+    assert same(dict(outcome.weights), replayed(assembly, outcome))
+    trace = nodes.trace(outcome)
+    lost = [row for row in map(Transfer._make, trace.transfers) if row.outcome not in ("delivered", "in flight")]
+    assert not lost
+    wire = fidelity_of(outcome)["wire"]
+    payload = sum(sum(row[5:9]) for row in trace.transfers)
+    assert 0 <= wire["bytes"] - payload <= 64 * wire["messages"] + 30 * wire["frames"]
+    if name in SYNCHRONOUS:
+        simulated = simulate(assembly)
+        assert same(dict(outcome.weights), simulated.weights)
+        assert bytes_of(trace) == bytes_of(simulated.simulation.trace)
+
+
+def bytes_of(trace: Trace) -> Any:
+    """By direction and purpose."""
+    return summarise(trace, status="done", wall_seconds=1.0)["bytes"]
+
+
+LEAVES = 1.0
+BACK = 2.0
+
+
+def test_a_device_leaves_and_comes_back() -> None:
+    """As its scenario says, in both modes: away for the same time, marked by the server, and asked again afterwards."""
+    slow = toy(FedAsync(), rounds=40, faults=[Fault(device=1, leave=0.004, back=0.008)])
+    nodes = Nodes(slow, dilation=50)
+    outcome = nodes.run()
+    assert not nodes.errors
+    assert not outcome.crashed
+    trace = nodes.trace(outcome)
+    marks = {mark[2]: mark[1] / 1e9 for mark in trace.marks if mark[0] == 1 and mark[2] in ("leave", "return")}
+    assert marks["leave"] == pytest.approx(0.004, abs=0.001)
+    assert marks["return"] == pytest.approx(0.008, abs=0.002)
+    sent = [row for row in map(Transfer._make, trace.transfers) if row.source == 1]
+    assert any(row.queued / 1e9 > marks["return"] for row in sent)
+    assert not any(marks["leave"] < row.arrived / 1e9 < marks["return"] and row.outcome == "delivered" for row in sent)
+    assert same(dict(outcome.weights or {}), replayed(slow, outcome))
+
+
+def test_a_script_that_fails_on_a_device_fails_the_run() -> None:
+    """With the device and its error, here and there."""
+
+    class Broken(FedAvg):
+        async def device(self, me: Any) -> None:
+            raise ZeroDivisionError("of no use")
+
+    nodes = Nodes(toy(Broken()))
+    with pytest.raises(RunError, match=r"device \d: ZeroDivisionError: of no use"):
+        nodes.run()
+    assert any(isinstance(error, ZeroDivisionError) for error in nodes.errors)
+
+
+def test_time_ends_a_run() -> None:
+    """At the moment that is given, whatever is under way."""
+    nodes = Nodes(toy(FedAsync(), rounds=None, time=0.02), dilation=20)
+    outcome = nodes.run()
+    assert (outcome.ending, outcome.end) == (Ending.TIME, 20_000_000)
+    assert not nodes.errors
+    assert all(row[12] <= outcome.end for row in nodes.trace(outcome).transfers)
+
+
+def test_a_quality_ends_a_run_while_time_stands_still() -> None:
+    """The model is measured in a pause, which is no part of the run's length."""
+    reached: list[float] = []
+
+    def good(quality: Any) -> bool:
+        reached.append(quality.accuracy)
+        time.sleep(0.1)
+        return len(reached) == 3
+
+    assembly = replace(toy(FedAvg(), rounds=None), limits=Limits(reached=good))
+    nodes = Nodes(assembly)
+    outcome = nodes.run()
+    assert outcome.ending is Ending.QUALITY
+    assert outcome.paused >= 300_000_000
+    wanted = simulate(replace(assembly, limits=Limits(reached=lambda _: False, time=None), rounds=3))
+    assert [point.quality.accuracy for point in outcome.points] == reached
+    assert outcome.end / 1e9 == pytest.approx(wanted.simulation.now / 1e9, abs=0.15)
+    trace = nodes.trace(outcome)
+    assert [mark[3] for mark in trace.marks if mark[2] == "evaluate"] == reached
+
+
+def test_a_run_is_stopped() -> None:
+    """From outside: it ends there, and what was noted up to there is there."""
+    nodes = Nodes(toy(FedAsync(), rounds=None, time=600.0))
+    threading.Timer(1.5, nodes.server.stop).start()
+    outcome = nodes.run()
+    assert outcome.ending is Ending.INTERRUPTED
+    assert 0.2 < outcome.end / 1e9 < 3
+    assert nodes.trace(outcome).spans
+
+
+def test_a_device_that_is_known_to_be_dead_is_gone_at_once() -> None:
+    """The rest finish by the scheduler's rule; the device itself is told, and fails."""
+    nodes = Nodes(toy(SplitFed(), rounds=3), dilation=2)
+    nodes.gather()
+    timer = threading.Timer(0.8, nodes.server.gone, (2, "its process has died"))
+    timer.start()
+    try:
+        outcome = nodes.server.run()
+    finally:
+        nodes.close()
+    assert outcome.crashed == [2]
+    assert outcome.ending is Ending.SERVER
+    trace = nodes.trace(outcome)
+    assert [mark[2] for mark in trace.marks if mark[0] == 2][:2] == ["join", "leave"]
+    assert any("its process has died" in str(error) for error in nodes.errors)
