@@ -17,11 +17,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-ROUNDS: Final = {"fedavg": 7, "splitfed": 10, "pipar": 17, "fedoptima": 100, "ampere": 12}
+ROUNDS: Final = {"fedavg": 4, "splitfed": 4, "pipar": 8, "fedoptima": 20, "ampere": 6}
 """As many as take 20 seconds or so of the scenario."""
 
-OPTIONS: Final = {"ampere": "{name: ampere}"}
-"""What a system runs with, in place of four local steps."""
+OPTIONS: Final = {"ampere": "{name: ampere}", "pipar": "{name: pipar, local_steps: 4, micro_batches: 4}"}
+"""What a system runs with, in place of four local steps; works of more micro-batches would be too short to pace."""
 
 HEADS: Final = ("system", "simulated", "emulated", "total", "busy", "idle", "messages", "payload", "weights", "overran")
 

@@ -1,11 +1,13 @@
 """How far an emulation is from the simulation of the same scenario: a pure function of both traces.
 
-What must agree, and by how much, are the constants below; what else differs is reported. Payload bytes are equal if
-every message is: those of one type between two nodes carry, taken together, the same bytes by purpose. Where rounds
-decide what is sent (both runs opened the same ones, all of whose devices had to deliver, and nobody left), their number
-is the same as well. Elsewhere it is a matter of time how many are sent before the run ends, so a number that differs is
-reported and allowed: each message of the run that sent fewer then has the size of one that the other run sent, and
-totals are compared where the numbers are equal. Messages under way at the end count, lost ones do not.
+What must agree, and by how much, are the constants below; what else differs is reported.
+
+Payload bytes are equal if every message is. Where rounds decide what is sent (both runs opened the same ones, all of
+whose devices had to deliver, and nobody left), messages of a type between two nodes are as many in both runs, of the
+same sizes by purpose, and so are totals. Elsewhere real time decides how many are sent before the run ends, and which
+batches an asynchronous system drops. So numbers that differ are reported and allowed. Where they are equal, messages
+have the same sizes, and thus the same total if there is one size; where they are not, each message of the run that sent
+fewer has a size that the other run sent. Messages under way at the end count, lost ones do not.
 
 Knows no scheduler's name, nor how a trace was made.
 """
@@ -342,16 +344,22 @@ def _wrong(
         here, there = expected.get(key, Counter()), found.get(key, Counter())
         message, source, target = key
         who = f"{message} from {names[source]} to {names[target]}"
-        if here.total() != there.total():
+        counts, payloads = [], []
+        for sizes in (here, there):
+            counts.append(sizes.total())
+            payloads.append(sum(sum(size) * count for size, count in sizes.items()))
+        if determined:
+            if counts[0] != counts[1]:
+                yield f"{who}: {counts[0]} simulated, {counts[1]} emulated, though rounds decide how many"
+            elif here != there:
+                yield f"{who}: {counts[0]} in both, a payload of {payloads[0]} B simulated, {payloads[1]} B emulated"
+            continue
+        odd = here.keys() ^ there.keys()
+        if counts[0] != counts[1]:
             fewer, more = sorted((here, there), key=Counter.total)
-            if determined:
-                yield f"{who}: {here.total()} simulated, {there.total()} emulated, though rounds decide how many"
-            elif not fewer.keys() <= more.keys():
-                size = min(fewer.keys() - more.keys())
-                yield f"{who}: one of {sum(size)} B of payload, which the other run has none of"
-        elif here != there:
-            nbytes = [sum(sum(size) * count for size, count in sizes.items()) for sizes in (here, there)]
-            yield f"{who}: {here.total()} in both, with a payload of {nbytes[0]} B simulated and {nbytes[1]} B emulated"
+            odd = fewer.keys() - more.keys()
+        if odd:
+            yield f"{who}: one of {sum(min(odd))} B of payload, a size that the other run has not sent"
 
 
 def _sizes(sent: Sequence[Transfer]) -> dict[tuple[str, int, int], Counter[tuple[int, ...]]]:

@@ -160,12 +160,28 @@ def test_a_message_of_another_size_is_wrong_in_every_system(system: str, lost: b
     """One byte of one message, whether or not another one is missing too."""
     trace = simulated(system)
     rows = [Transfer._make(row) for row in trace.transfers]
-    last = next(row for row in reversed(rows) if up(row) and row.weights)
+    last = next(row for row in reversed(rows) if up(row) and row.weights and row.source == 3)
     other = changed(trace, lambda s: s.number == last.number, lambda s: s._replace(weights=s.weights + 1))
     if lost:
         other = without(other, lambda s: up(s) and s.source == last.source and s.message == last.message)
     misses = verdict([agreement(trace, other)]).misses
     assert any(f"{last.message} from device {last.source} to server" in miss for miss in misses)
+
+
+def test_which_batches_an_asynchronous_system_drops_is_a_matter_of_time() -> None:
+    """As many messages of the same two sizes, one more of one size: allowed there, and wrong where rounds decide."""
+    for rounds in (False, True):
+        traces = []
+        for mix in ((10, 10, 20), (10, 20, 20)):
+            tape = Tape(1, 100)
+            if rounds:
+                tape.round(0, 0, 100, [0])
+            for size in mix:
+                tape.send(0, SERVER, "activations", 0, 50, activations=size)
+            traces.append(tape.trace)
+        misses = verdict([agreement(*traces)]).misses
+        said = "Activations from device-0 to server: 3 in both, a payload of 40 B simulated, 50 B emulated"
+        assert misses == ((said,) if rounds else ())
 
 
 def test_messages_lost_on_the_way_do_not_count() -> None:
