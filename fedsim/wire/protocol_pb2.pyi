@@ -272,7 +272,7 @@ class Finished(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class Up(_message.Message):
-    __slots__ = ("heartbeat", "acknowledgement", "announcement", "probe", "answer", "ready", "leave", "records", "finished")
+    __slots__ = ("heartbeat", "acknowledgement", "announcement", "probe", "answer", "ready", "leave", "records", "finished", "sequence", "seen")
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     ACKNOWLEDGEMENT_FIELD_NUMBER: _ClassVar[int]
     ANNOUNCEMENT_FIELD_NUMBER: _ClassVar[int]
@@ -282,6 +282,8 @@ class Up(_message.Message):
     LEAVE_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     FINISHED_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    SEEN_FIELD_NUMBER: _ClassVar[int]
     heartbeat: Heartbeat
     acknowledgement: Acknowledgement
     announcement: Announcement
@@ -291,10 +293,12 @@ class Up(_message.Message):
     leave: Leave
     records: Records
     finished: Finished
-    def __init__(self, heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., acknowledgement: _Optional[_Union[Acknowledgement, _Mapping]] = ..., announcement: _Optional[_Union[Announcement, _Mapping]] = ..., probe: _Optional[_Union[ClockProbe, _Mapping]] = ..., answer: _Optional[_Union[ClockAnswer, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., records: _Optional[_Union[Records, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ...) -> None: ...
+    sequence: int
+    seen: int
+    def __init__(self, heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., acknowledgement: _Optional[_Union[Acknowledgement, _Mapping]] = ..., announcement: _Optional[_Union[Announcement, _Mapping]] = ..., probe: _Optional[_Union[ClockProbe, _Mapping]] = ..., answer: _Optional[_Union[ClockAnswer, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., records: _Optional[_Union[Records, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., sequence: _Optional[int] = ..., seen: _Optional[int] = ...) -> None: ...
 
 class Down(_message.Message):
-    __slots__ = ("heartbeat", "acknowledgement", "grant", "probe", "answer", "start", "refusal", "end", "freeze", "thaw")
+    __slots__ = ("heartbeat", "acknowledgement", "grant", "probe", "answer", "start", "refusal", "end", "freeze", "thaw", "sequence", "seen")
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     ACKNOWLEDGEMENT_FIELD_NUMBER: _ClassVar[int]
     GRANT_FIELD_NUMBER: _ClassVar[int]
@@ -305,6 +309,8 @@ class Down(_message.Message):
     END_FIELD_NUMBER: _ClassVar[int]
     FREEZE_FIELD_NUMBER: _ClassVar[int]
     THAW_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    SEEN_FIELD_NUMBER: _ClassVar[int]
     heartbeat: Heartbeat
     acknowledgement: Acknowledgement
     grant: Grant
@@ -315,4 +321,6 @@ class Down(_message.Message):
     end: End
     freeze: Freeze
     thaw: Thaw
-    def __init__(self, heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., acknowledgement: _Optional[_Union[Acknowledgement, _Mapping]] = ..., grant: _Optional[_Union[Grant, _Mapping]] = ..., probe: _Optional[_Union[ClockProbe, _Mapping]] = ..., answer: _Optional[_Union[ClockAnswer, _Mapping]] = ..., start: _Optional[_Union[Start, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., end: _Optional[_Union[End, _Mapping]] = ..., freeze: _Optional[_Union[Freeze, _Mapping]] = ..., thaw: _Optional[_Union[Thaw, _Mapping]] = ...) -> None: ...
+    sequence: int
+    seen: int
+    def __init__(self, heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., acknowledgement: _Optional[_Union[Acknowledgement, _Mapping]] = ..., grant: _Optional[_Union[Grant, _Mapping]] = ..., probe: _Optional[_Union[ClockProbe, _Mapping]] = ..., answer: _Optional[_Union[ClockAnswer, _Mapping]] = ..., start: _Optional[_Union[Start, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., end: _Optional[_Union[End, _Mapping]] = ..., freeze: _Optional[_Union[Freeze, _Mapping]] = ..., thaw: _Optional[_Union[Thaw, _Mapping]] = ..., sequence: _Optional[int] = ..., seen: _Optional[int] = ...) -> None: ...
