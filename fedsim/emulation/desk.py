@@ -24,7 +24,8 @@ LIVES: Final = 1 << 32
 
 FAULT: Final = "it leaves, as its scenario says"
 SHORT: Final = "its memory does not suffice"
-LEAVES: Final = (FAULT, SHORT)
+DONE: Final = "the run is over"
+LEAVES: Final = (FAULT, SHORT, DONE)
 """Why a device leaves on its own; all other reasons are those of crashes."""
 
 

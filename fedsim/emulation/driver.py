@@ -311,7 +311,7 @@ class Driver:
             number, arrived, nbytes = self._came.pop(id(found[0]))
         if self._journal is not None:
             self._journal.given(What.RECV, reference(found[0], number))
-        if self._memory is not None:
+        if self._memory is not None and nbytes:
             self._memory.drop(nbytes)
         self._waited(arrived, number)
         self._pacer.arrived(arrived)

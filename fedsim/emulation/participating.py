@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from fedsim.emulation.alignment import PROBES, Alignment
 from fedsim.emulation.clock import WallClock
-from fedsim.emulation.desk import FAULT, SHORT, Desk
+from fedsim.emulation.desk import DONE, FAULT, SHORT, Desk
 from fedsim.emulation.driver import Driver, Life
 from fedsim.emulation.holdings import Holdings
 from fedsim.emulation.journal import Journal
@@ -46,6 +46,9 @@ PROBING: Final = 30.0
 
 PATIENCE: Final = 0.05
 """Seconds for which a device that leaves waits for the work that it is at, to tell of it."""
+
+FLUSHING: Final = 10.0
+"""Seconds that the last notes may take."""
 
 HASTE: Final = 30.0
 """Seconds that a message waits for a device to be ready for it."""
@@ -226,6 +229,8 @@ class DeviceNode:
                 watch.close()
                 self._farewell(memory, watch)
             if reason is None:
+                self._client.flush(FLUSHING)
+                self._client.leave(DONE)
                 return
             self._ship()
             self._client.leave(reason)
@@ -345,7 +350,6 @@ class DeviceNode:
         self._note([CLOCK, self.node, self._alignment.offset_at(time.monotonic_ns()), self._alignment.bound])
         self._ship()
         self._client.tell(pb.Up(finished=pb.Finished()))
-        self._client.flush(10.0)
 
     def _mark(self, name: str, value: float, detail: dict[str, int]) -> None:
         assert self._clock is not None

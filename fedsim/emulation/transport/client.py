@@ -1,127 +1,260 @@
-"""Throwaway."""
+"""A device's end of its connection, over gRPC: joins, and comes back where streams break."""
 
 from __future__ import annotations
-import threading, grpc, queue, time
-from fedsim.emulation.transport.seam import Pace, Traffic
-from fedsim.emulation.transport.server import Peer, OPTS
-from fedsim.emulation.shaping import Grant
-from fedsim.errors import UserError, RunError
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import grpc
+
+from fedsim.emulation.transport.channels import (
+    BEARER,
+    OPTIONS,
+    PROTOCOL,
+    SERVICE,
+    SESSION,
+    TOKEN,
+    version,
+)
+from fedsim.emulation.transport.seam import Node, Pace, Shaping, Traffic
+from fedsim.emulation.transport.session import Session
+from fedsim.errors import RunError, UserError
 from fedsim.script import SERVER
 from fedsim.wire import protocol_pb2 as pb
+from fedsim.wire.refusals import WireError
+
+JOINING: Final = 30.0
+"""Seconds in which a server has to answer."""
+
+LONGEST: Final = 10.0
+"""Seconds between two tries to come back at most."""
+
+_FINAL: Final = (
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.UNIMPLEMENTED,
+)
+_OPTIONS: Final = (*OPTIONS, ("grpc.use_local_subchannel_pool", 1))
+
+_log = logging.getLogger(__name__)
 
 
 class Client:
-    def __init__(self, address, node, *, pace=Pace(), credentials=None, token=None):
-        self.address = address
-        self.node = node
-        self.pace = pace
-        self.traffic = Traffic()
-        self.peer = None
-        self.ch = None
-        self.shaping = None
-        self.left = False
+    """One connection, with one life after the other.
 
-    def join(self, req):
-        self.ch = grpc.insecure_channel(self.address, options=OPTS)
-        self.left = False
-        call = self.ch.unary_unary(
-            "/fedsim.wire.Emulation/Join", pb.JoinRequest.SerializeToString, pb.JoinResponse.FromString
-        )
-        try:
-            r = call(req, timeout=30, wait_for_ready=True)
-        except grpc.RpcError as e:
-            raise UserError(e.details())
-        self.k = r.node
-        p = self.peer = Peer(SERVER, self.node, self.pace, True)
-        p.traffic = self.traffic
-        meta = (("session-bin", r.session),)
-        if self.shaping:
-            self._shape(p)
+    Args:
+        address: of the server.
+        node: told of all that comes.
+        pace: of the connection.
+        credentials: `grpc.ChannelCredentials`; None: no TLS.
+        token: of this device.
+    """
 
-        def it(q):
-            while True:
-                x = q.get()
-                if x is None:
-                    return
-                yield x
+    def __init__(
+        self,
+        address: str,
+        node: Node,
+        *,
+        pace: Pace | None = None,
+        credentials: Any = None,
+        token: str | None = None,
+    ) -> None:
+        self.session = b""
+        """Names the life that is on."""
+        self._address = address
+        self._node = node
+        self._pace = pace or Pace()
+        self._credentials = credentials
+        self._metadata: tuple[tuple[str, str | bytes], ...] = () if token is None else ((TOKEN, BEARER + token),)
+        self._life: _Life | None = None
+        self._shaping: Shaping | None = None
+        self._spent = Traffic()
 
-        down = self.ch.stream_stream("/fedsim.wire.Emulation/Control", pb.Up.SerializeToString, pb.Down.FromString)(
-            it(p.control), metadata=meta
-        )
-        data = self.ch.stream_stream("/fedsim.wire.Emulation/Data")(it(p.data), metadata=meta)
+    def join(self, request: pb.JoinRequest) -> pb.JoinResponse:
+        """Begin a life.
 
-        def rc():
+        Raises:
+            UserError: the server does not let this device in, or nobody answers.
+        """
+        request.protocol, request.version = PROTOCOL, version()
+        with self._channel() as channel:
+            call = channel.unary_unary(f"/{SERVICE}/Join", pb.JoinRequest.SerializeToString, pb.JoinResponse.FromString)
             try:
-                for d in down:
-                    w = d.WhichOneof("what")
-                    if w == "acknowledgement":
-                        p.acked(d.acknowledgement)
-                    elif w == "grant":
-                        p.shaper.grant(Grant(self.k, True, d.grant.message, d.grant.rate, d.grant.since))
-                    elif w == "refusal":
-                        self._gone(p, d.refusal.reason)
-                    else:
-                        self.node.told(SERVER, d)
-            except grpc.RpcError as e:
-                self._gone(p, str(e.details()))
-            else:
-                self._gone(p, "closed")
+                response: pb.JoinResponse = call(
+                    request, timeout=min(JOINING, self._pace.patience), metadata=self._metadata, wait_for_ready=True
+                )
+            except grpc.RpcError as error:
+                raise self._refused(error) from None
+        self.session = response.session
+        session = Session(SERVER, self._node, self._pace, self._ended)
+        session.device = response.node
+        if self._shaping is not None:
+            session.shape(self._shaping, None)
+        self._life = _Life(session, self._channel, (*self._metadata, (SESSION, response.session)), self._pace)
+        self._node.connected(SERVER)
+        self._life.start()
+        return response
 
-        def rd():
-            try:
-                for f in data:
-                    p.take(f)
-            except grpc.RpcError as e:
-                pass
-            except Exception as e:
-                import traceback
+    def _channel(self) -> grpc.Channel:
+        if self._credentials is None:
+            return grpc.insecure_channel(self._address, options=_OPTIONS)
+        return grpc.secure_channel(self._address, self._credentials, options=_OPTIONS)
 
-                traceback.print_exc()
-                self._gone(p, repr(e))
+    def _refused(self, error: grpc.RpcError) -> UserError:
+        code, details = error.code(), error.details()
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED or code is grpc.StatusCode.UNAVAILABLE:
+            tls = "TLS (--authority)" if self._credentials is None else "this authority's TLS"
+            return UserError(
+                f"no answer from {self._address} within {min(JOINING, self._pace.patience):g} s; start the server "
+                f"(fedsim serve), check the address, and whether it wants {tls}"
+            )
+        return UserError(f"{self._address} does not let this device in: {details}")
 
-        threading.Thread(target=rc, daemon=True).start()
-        threading.Thread(target=rd, daemon=True).start()
-        self.node.connected(SERVER)
-        return r
+    # ------------------------------------------------------------------------------------- asked for by the node
 
-    def _gone(self, p, reason):
-        if p.alive and not self.left:
-            p.alive = False
-            self.node.disconnected(SERVER, reason)
+    @property
+    def traffic(self) -> Traffic:
+        """What has been sent."""
+        now = Traffic() if self._life is None else self._life.session.traffic
+        spent = self._spent
+        return Traffic(spent.messages + now.messages, spent.frames + now.frames, spent.nbytes + now.nbytes)
 
-    def _shape(self, p):
-        p.shape(
-            self.shaping,
-            None,
-            lambda n, ready: p.control.put(pb.Up(announcement=pb.Announcement(message=n, ready=ready))),
-        )
+    def shape(self, shaping: Shaping) -> None:
+        """Keep to the link from now on; once, before anything is sent."""
+        self._shaping = shaping
+        if self._life is not None:
+            self._life.session.shape(shaping, None)
 
-    def shape(self, s):
-        self.shaping = s
-        self._shape(self.peer)
+    def send(self, number: int, header: bytes, body: Sequence[memoryview], nbytes: int, queued: int) -> bool:
+        """Queue a message; False where no life is on. Waits while too many bytes do."""
+        return self._life is not None and self._life.session.send(number, header, body, nbytes, queued)
 
-    def send(self, *a):
-        return self.peer.send(*a)
+    def tell(self, notice: pb.Up) -> None:
+        """Queue a notice; where no life is on, it goes nowhere."""
+        if self._life is not None:
+            self._life.session.tell(notice)
 
-    def tell(self, n):
-        if self.peer:
-            self.peer.control.put(n)
-
-    def leave(self, reason):
-        self.left = True
+    def leave(self, reason: str) -> None:
+        """End this life, at both ends; the node here is not told."""
         self.tell(pb.Up(leave=pb.Leave(reason=reason)))
-        time.sleep(0.2)
-        self.peer.control.put(None)
-        self.peer.data.put(None)
-        self.ch.close()
+        self.flush(1.0)
+        self.close()
 
-    def flush(self, t):
-        time.sleep(0.3)
+    def flush(self, timeout: float) -> bool:
+        """Wait until all that was sent and told is known to be there; answers whether it is."""
+        return self._life is None or self._life.session.flush(timeout)
 
-    def close(self):
-        self.left = True
-        if self.peer and self.peer.shaper:
-            self.peer.shaper.reset()
-            self.peer.shaper.close()
-        if self.ch:
-            self.ch.close()
+    def close(self) -> None:
+        """End the connection, quietly."""
+        life, self._life = self._life, None
+        if life is None:
+            return
+        done = life.session.traffic
+        spent = self._spent
+        self._spent = Traffic(spent.messages + done.messages, spent.frames + done.frames, spent.nbytes + done.nbytes)
+        life.close()
+
+    def _ended(self, session: Session, reason: str) -> None:
+        self._node.disconnected(SERVER, reason)
+
+
+class _Life:
+    """The streams of one life, attached again where they break."""
+
+    def __init__(
+        self,
+        session: Session,
+        channel: Callable[[], grpc.Channel],
+        metadata: tuple[tuple[str, str | bytes], ...],
+        pace: Pace,
+    ) -> None:
+        self.session = session
+        self._make = channel
+        self._metadata = metadata
+        self._pace = pace
+        self._random = random.Random()  # so that devices that have lost a server do not come back at the same moment
+        self._broken = threading.Event()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="connection", daemon=True)
+
+    def start(self) -> None:
+        """Attach the streams."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Detach them, and end the life quietly."""
+        self._closed.set()
+        self.session.end("closed here", quietly=True)
+        self._broken.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join(2.0)
+
+    def _run(self) -> None:
+        wait = self._pace.first
+        while not self.session.over:
+            began = time.monotonic()
+            self._attached()
+            if self.session.over or self._closed.is_set():
+                return
+            if self.session.silent > self._pace.patience:
+                self.session.end(f"nothing was heard of the server for {self.session.silent:.0f} s")
+                return
+            if time.monotonic() - began > LONGEST:
+                wait = self._pace.first
+            self._closed.wait(wait * self._random.uniform(0.8, 1.2))
+            wait = min(2 * wait, LONGEST)
+
+    def _attached(self) -> None:
+        """Both streams, until one of them breaks."""
+        session = self.session
+        self._broken.clear()
+        channel = self._make()
+        try:
+            control = channel.stream_stream(f"/{SERVICE}/Control", pb.Up.SerializeToString, pb.Down.FromString)
+            data = channel.stream_stream(f"/{SERVICE}/Data")
+            notices, frames = session.attach_control(), session.attach_data()
+            heard_notices = control(session.notices(notices), metadata=self._metadata, wait_for_ready=False)
+            heard_frames = data(session.frames(frames), metadata=self._metadata, wait_for_ready=False)
+            readers = [
+                self._listen(lambda: session.hear_notices(notices, heard_notices), "notices"),
+                self._listen(lambda: session.hear_frames(frames, heard_frames), "frames"),
+            ]
+            while not self._broken.wait(self._pace.heartbeat):
+                if session.too_silent:
+                    break
+            session.attach_control()  # what the old streams still bring is nobody's
+            session.attach_data()
+            heard_notices.cancel()
+            heard_frames.cancel()
+            for reader in readers:
+                reader.join(2.0)
+        finally:
+            channel.close()
+
+    def _listen(self, hear: Callable[[], None], what: str) -> threading.Thread:
+        thread = threading.Thread(target=self._listening, args=(hear,), name=what, daemon=True)
+        thread.start()
+        return thread
+
+    def _listening(self, hear: Callable[[], None]) -> None:
+        try:
+            hear()
+        except WireError as error:
+            self.session.end(f"the server breaks the rules: {error}")
+        except grpc.RpcError as error:
+            if error.code() in _FINAL and not self._closed.is_set():
+                self.session.end(f"{error.details()}")
+        except RunError as error:
+            self.session.end(str(error))
+        except Exception as error:  # a mistake of ours
+            if not self._closed.is_set():
+                _log.exception("connection")
+                self.session.end(f"{type(error).__name__}: {error}")
+        finally:
+            self._broken.set()

@@ -1,251 +1,296 @@
-"""Throwaway."""
+"""The server's end of all connections, over gRPC."""
 
 from __future__ import annotations
-import queue, threading, secrets
+
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import astuple
+from typing import Any, Final
+
 import grpc
-from fedsim.emulation.transport.seam import *
-from fedsim.emulation.transport.seam import Node, Door, Refused, Pace, Traffic, Shaping
-from fedsim.emulation.shaper import Shaper
+
 from fedsim.emulation.ingress import Ingress
-from fedsim.emulation.line import frame_size
-from fedsim.script import SERVER
+from fedsim.emulation.shaping import Grant
+from fedsim.emulation.transport.channels import BEARER, OPTIONS, PROTOCOL, SERVICE, SESSION, TOKEN, version
+from fedsim.emulation.transport.seam import Door, Node, Pace, Refused, Shaping, Traffic
+from fedsim.emulation.transport.session import Session
+from fedsim.errors import UserError
 from fedsim.wire import protocol_pb2 as pb
-from fedsim.wire.frames import Assembly, split
+from fedsim.wire.refusals import WireError
 
-OPTS = [
-    ("grpc.max_send_message_length", 8 << 20),
-    ("grpc.max_receive_message_length", 8 << 20),
-    ("grpc.so_reuseport", 0),
-    ("grpc.enable_http_proxy", 0),
-]
+_OPTIONS: Final = (
+    *OPTIONS,
+    ("grpc.so_reuseport", 0),  # a port that is taken is an error
+    ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
+)
+_JOINING: Final = 16  # threads beside those of streams
+_EVER: Final = 4096  # lives that are remembered, to tell a device of one that its own is over
 
-
-class Peer:
-    def __init__(s, k, node, pace, up):
-        s.k = k
-        s.node = node
-        s.pace = pace
-        s.control = queue.SimpleQueue()
-        s.data = queue.Queue(4)
-        s.count = 0
-        s.flying = {}
-        s.shaper = None
-        s.alive = True
-        s.lock = threading.Lock()
-        s.assembly = Assembly(lambda h: node.begin(k, h))
-        s.traffic = None
-        s.up = up
-        s.size = pace.frame
-        s.conn = None
-        s.shaping = None
-        s.ingress = None
-
-    def shape(s, shaping, ingress, announce):
-        c = s.conn = shaping.connection(s.k)
-        s.ingress = ingress
-        s.shaping = shaping
-        s.size = frame_size(c.own_rate(0), shaping.dilation)
-        s.shaper = Shaper(
-            c,
-            shaping.clock,
-            s.data.put,
-            announce=announce if c.shared else None,
-            began=lambda n, m: s.node.started(s.k, s.flying[n], m),
-            ended=s.ended,
-        )
-
-    def ended(s, n, a, b):
-        if s.ingress is not None and s.conn.shared:
-            s.ingress.finish(SERVER, s.k, n)
-
-    def send(s, number, header, body, nbytes, queued):
-        with s.lock:
-            if not s.alive:
-                return False
-            s.count += 1
-            n = s.count
-            s.flying[n] = number
-            frames = list(split(n, header, body, s.size))
-            s.traffic.messages += 1
-            s.traffic.frames += len(frames)
-            s.traffic.nbytes += sum(map(len, frames))
-            if s.shaper is None:
-                for f in frames:
-                    s.data.put(f)
-            else:
-                s.shaper.open(n, nbytes, queued)
-                bodyb = sum(len(b) for b in body)
-                for i, f in enumerate(frames):
-                    s.shaper.put(f, nbytes - bodyb if i == 0 else len(f) - 17, last=i == len(frames) - 1)
-        return True
-
-    def take(s, frame):
-        n = s.assembly.position.message
-        room = s.assembly.add(frame)
-        if room is not None:
-            arrived = s.node.received(s.k, room)
-            ack = pb.Acknowledgement(message=n, arrived=arrived)
-            s.control.put(pb.Up(acknowledgement=ack) if s.up else pb.Down(acknowledgement=ack))
-            if s.ingress is not None and not s.up:
-                s.ingress.finish(s.k, SERVER, n)
-
-    def acked(s, a):
-        s.node.landed(s.k, s.flying.pop(a.message), a.arrived)
+_log = logging.getLogger(__name__)
 
 
 class Server:
-    def __init__(self, address, node, door, *, pace=Pace(), credentials=None):
-        self.node = node
-        self.door = door
-        self.pace = pace
-        self.peers = {}
-        self.sessions = {}
-        self.traffic = Traffic()
-        self.shaping = None
-        self.ingress = None
-        self.pool = ThreadPoolExecutor(200)
-        self.server = grpc.server(self.pool, options=OPTS)
-        h = {
-            "Join": grpc.unary_unary_rpc_method_handler(
-                self.join, pb.JoinRequest.FromString, pb.JoinResponse.SerializeToString
-            ),
-            "Control": grpc.stream_stream_rpc_method_handler(self.control, pb.Up.FromString, pb.Down.SerializeToString),
-            "Data": grpc.stream_stream_rpc_method_handler(self.data),
-        }
-        self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("fedsim.wire.Emulation", h),))
-        self.port = self.server.add_insecure_port(address)
-        self.server.start()
+    """Listens from its making on.
 
-    def join(self, req, ctx):
+    Args:
+        address: host and port, as in `127.0.0.1:0`; port 0: any.
+        node: told of all that comes.
+        door: says who may join.
+        pace: of the connections.
+        credentials: `grpc.ServerCredentials`; None: no TLS.
+        devices: that may be there at a time.
+
+    Raises:
+        UserError: the address cannot be listened on.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        node: Node,
+        door: Door,
+        *,
+        pace: Pace | None = None,
+        credentials: Any = None,
+        devices: int = 64,
+    ) -> None:
+        self._node = node
+        self._door = door
+        self._pace = pace or Pace()
+        self._lock = threading.Lock()
+        self._sessions: dict[bytes, Session] = {}
+        self._by_peer: dict[int, Session] = {}
+        self._spent = Traffic()  # of lives that are over
+        self._shaping: Shaping | None = None
+        self._ingress: Ingress | None = None
+        self._closed = threading.Event()
+        self._pool = ThreadPoolExecutor(4 * devices + _JOINING, thread_name_prefix="grpc")
+        self._server = grpc.server(self._pool, options=_OPTIONS)
+        self._server.add_generic_rpc_handlers((self._handlers(),))
+        self.port = self._bound(address, credentials)
+        """Where it listens."""
+        self._server.start()
+        self._watch = threading.Thread(target=self._watching, name="silence", daemon=True)
+        self._watch.start()
+
+    def _handlers(self) -> grpc.GenericRpcHandler:
+        join = grpc.unary_unary_rpc_method_handler(
+            self._join, pb.JoinRequest.FromString, pb.JoinResponse.SerializeToString
+        )
+        control = grpc.stream_stream_rpc_method_handler(self._control, pb.Up.FromString, pb.Down.SerializeToString)
+        data = grpc.stream_stream_rpc_method_handler(self._data)
+        return grpc.method_handlers_generic_handler(SERVICE, {"Join": join, "Control": control, "Data": data})
+
+    def _bound(self, address: str, credentials: Any) -> int:
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > 65535:
+            raise UserError(f"{address!r} is no address to listen on; give host:port, as in 127.0.0.1:9440")
         try:
-            r = self.door.admit(req, None)
-        except Refused as e:
-            ctx.abort(getattr(grpc.StatusCode, e.code), e.reason)
-        p = Peer(r.node, self.node, self.pace, False)
-        p.traffic = self.traffic
-        r.session = secrets.token_bytes(16)
-        self.sessions[r.session] = p
-        self.peers[r.node] = p
-        if self.shaping:
-            self._shape(p)
-        self.node.connected(r.node)
-        return r
-
-    def _shape(self, p):
-        p.shape(self.shaping, self.ingress, lambda n, ready: self.ingress.announce(SERVER, p.k, n, ready))
-
-    def _peer(self, ctx):
-        return self.sessions[dict(ctx.invocation_metadata())["session-bin"]]
-
-    def control(self, it, ctx):
-        p = self._peer(ctx)
-
-        def read():
-            try:
-                for up in it:
-                    w = up.WhichOneof("what")
-                    if w == "acknowledgement":
-                        p.acked(up.acknowledgement)
-                    elif w == "announcement":
-                        self.ingress.announce(p.k, SERVER, up.announcement.message, up.announcement.ready)
-                    elif w == "leave":
-                        self._gone(p, up.leave.reason)
-                    elif w != "heartbeat":
-                        self.node.told(p.k, up)
-            except Exception as e:
-                self._gone(p, str(e))
+            if credentials is None:
+                bound: int = self._server.add_insecure_port(address)
             else:
-                self._gone(p, "closed")
+                bound = self._server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise UserError(
+                f"{address} cannot be listened on; another process may have that port, or the address is not this "
+                "host's: give another one"
+            ) from error
+        return bound
 
-        threading.Thread(target=read, daemon=True).start()
-        while True:
-            d = p.control.get()
-            if d is None:
-                return
-            yield d
+    # ------------------------------------------------------------------------------------- asked for by the node
 
-    def data(self, it, ctx):
-        p = self._peer(ctx)
+    @property
+    def traffic(self) -> Traffic:
+        """What has been sent to all devices."""
+        with self._lock:
+            all_ = [self._spent, *(session.traffic for session in self._by_peer.values())]
+        return Traffic(*(sum(part) for part in zip(*map(astuple, all_), strict=True)))
 
-        def read():
+    def shape(self, shaping: Shaping) -> None:
+        """Keep to the links from now on; once, before anything is sent."""
+        ingress = None
+        if shaping.sharing is not None:
+            ingress = Ingress(shaping.sharing, shaping.clock, self._give)
+        with self._lock:
+            self._shaping, self._ingress = shaping, ingress
+            sessions = list(self._by_peer.values())
+        for session in sessions:
+            session.shape(shaping, ingress)
+
+    def send(
+        self, peer: int, number: int, header: bytes, body: Sequence[memoryview], nbytes: int, queued: int, /
+    ) -> bool:
+        """Queue a message; False where no life of the peer is on. Waits while too many bytes do."""
+        session = self._by_peer.get(peer)
+        return session is not None and session.send(number, header, body, nbytes, queued)
+
+    def tell(self, peer: int, notice: pb.Down) -> None:
+        """Queue a notice; of a peer that is not there, it goes nowhere."""
+        session = self._by_peer.get(peer)
+        if session is not None:
+            session.tell(notice)
+
+    def dismiss(self, peer: int, reason: str) -> None:
+        """Cut a peer off; the node is told of that as of any other end."""
+        session = self._by_peer.get(peer)
+        if session is not None:
+            session.refuse(reason)
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until all that was sent and told is known to be there; answers whether it is."""
+        with self._lock:
+            sessions = list(self._by_peer.values())
+        there = [session.flush(timeout) for session in sessions]
+        return all(there)
+
+    def close(self) -> None:
+        """End all lives, quietly, and listen no more."""
+        self._closed.set()
+        with self._lock:
+            sessions = list(self._by_peer.values())
+            ingress = self._ingress
+        for session in sessions:
+            session.end("the server is closed", quietly=True)
+        self._server.stop(0.2).wait(2.0)
+        if ingress is not None:
+            ingress.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._watch.join()
+
+    # ------------------------------------------------------------------------------------- lives
+
+    def _ended(self, session: Session, reason: str) -> None:
+        with self._lock:
+            if self._by_peer.get(session.peer) is session:
+                del self._by_peer[session.peer]
+            self._spent = Traffic(*(a + b for a, b in zip(astuple(self._spent), astuple(session.traffic), strict=True)))
+            ingress = self._ingress
+        if ingress is not None:
+            ingress.leave(session.peer)
+        self._node.disconnected(session.peer, reason)
+
+    def _give(self, grant: Grant) -> None:
+        session = self._by_peer.get(grant.device)
+        if session is None:
+            return
+        if grant.up:
+            session.tell(pb.Down(grant=pb.Grant(message=grant.number, rate=grant.rate, since=grant.since)))
+        else:
+            session.grant(grant)
+
+    def _watching(self) -> None:
+        """End lives that have been silent for too long."""
+        while not self._closed.wait(self._pace.heartbeat / 4):
+            with self._lock:
+                sessions = list(self._by_peer.values())
+            for session in sessions:
+                if session.too_silent:
+                    session.end(f"nothing was heard of it for {session.silent:.0f} s")
+
+    # ------------------------------------------------------------------------------------- calls (gRPC's threads)
+
+    def _join(self, request: pb.JoinRequest, context: grpc.ServicerContext) -> pb.JoinResponse:
+        try:
+            owner = self._door.device_of(_token(context))
+            self._same(request)
+            response = self._door.admit(request, owner)
+        except Refused as refused:
+            _log.warning("refused: %s", refused.reason)
+            _abort(context, refused)
+        session = Session(response.node, self._node, self._pace, self._ended)
+        session.device = response.node
+        response.protocol, response.version, response.session = PROTOCOL, version(), secrets.token_bytes(16)
+        with self._lock:
+            while len(self._sessions) >= _EVER:
+                del self._sessions[next(iter(self._sessions))]
+            self._sessions[response.session] = session
+            self._by_peer[response.node] = session
+            shaping, ingress = self._shaping, self._ingress
+        if shaping is not None:
+            session.shape(shaping, ingress)
+        self._node.connected(response.node)
+        return response
+
+    @staticmethod
+    def _same(request: pb.JoinRequest) -> None:
+        """Refuse another protocol, or another version of the package.
+
+        Raises:
+            Refused: naming both.
+        """
+        for what, theirs, ours in (
+            ("protocol", request.protocol, PROTOCOL),
+            ("fedsim", request.version, version()),
+        ):
+            if theirs != ours:
+                raise Refused(
+                    "FAILED_PRECONDITION",
+                    f"the device has {what} {theirs!s:.40} and the server {ours}; install the same on both",
+                )
+
+    def _session(self, context: grpc.ServicerContext) -> Session:
+        """The life that a stream says it belongs to; the call ends here where there is none."""
+        named = dict(context.invocation_metadata()).get(SESSION)
+        session = self._sessions.get(named) if isinstance(named, bytes) else None
+        refused: Refused | None = None
+        try:
+            owner = self._door.device_of(_token(context))
+        except Refused as error:
+            refused = error
+        else:
+            if session is None or session.over:
+                refused = Refused("NOT_FOUND", "no such session, or one that is over")
+            elif owner is not None and owner != session.peer:
+                refused = Refused("UNAUTHENTICATED", "the session of another device")
+        if refused is not None:
+            _log.warning("a stream was refused: %s", refused.reason)
+            _abort(context, refused)
+        assert session is not None
+        return session
+
+    def _control(self, heard: Iterator[pb.Up], context: grpc.ServicerContext) -> Iterator[pb.Down]:
+        session = self._session(context)
+        stream = session.attach_control()
+        context.add_callback(session.detached)
+        self._listen(session, lambda: session.hear_notices(stream, heard), "notices", context)
+        yield from session.notices(stream)
+
+    def _data(self, heard: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        session = self._session(context)
+        stream = session.attach_data()
+        context.add_callback(session.detached)
+        self._listen(session, lambda: session.hear_frames(stream, heard), "frames", context)
+        yield from session.frames(stream)
+
+    def _listen(self, session: Session, hear: Callable[[], None], what: str, context: grpc.ServicerContext) -> None:
+        """Take a stream in, in a thread of its own; a peer that breaks the rules is cut off."""
+
+        def listen() -> None:
             try:
-                for f in it:
-                    p.take(f)
+                hear()
+            except WireError as error:
+                _log.warning("device %d is cut off: %s", session.peer, error)
+                session.refuse(f"it breaks the rules: {error}")
             except grpc.RpcError:
-                pass
-            except Exception as e:
-                import traceback
+                pass  # broken, and may be attached again
+            except Exception as error:  # a mistake of ours: without this life the run has an end, at least
+                if context.is_active():
+                    _log.exception("device %d", session.peer)
+                    session.refuse(f"{type(error).__name__}: {error}")
 
-                traceback.print_exc()
-                self._gone(p, str(e))
+        threading.Thread(target=listen, name=f"{what} of {session.peer}", daemon=True).start()
 
-        threading.Thread(target=read, daemon=True).start()
-        while True:
-            d = p.data.get()
-            if d is None:
-                return
-            yield d
 
-    def _gone(self, p, reason):
-        with p.lock if False else threading.Lock():
-            if not p.alive:
-                return
-            p.alive = False
-        if self.peers.get(p.k) is p:
-            del self.peers[p.k]
-        if p.shaper:
-            p.shaper.reset()
-        if self.ingress:
-            self.ingress.leave(p.k)
-        p.control.put(None)
-        self.node.disconnected(p.k, reason)
+def _token(context: grpc.ServicerContext) -> str | None:
+    value = dict(context.invocation_metadata()).get(TOKEN)
+    if isinstance(value, str) and value.startswith(BEARER):
+        return value.removeprefix(BEARER)
+    return None
 
-    def shape(self, shaping):
-        self.shaping = shaping
 
-        def give(g):
-            p = self.peers.get(g.device)
-            if p is None:
-                return
-            if g.up:
-                p.control.put(pb.Down(grant=pb.Grant(message=g.number, rate=g.rate, since=g.since)))
-            else:
-                p.shaper.grant(g)
-
-        self.ingress = Ingress(shaping.sharing, shaping.clock, give)
-        for p in self.peers.values():
-            self._shape(p)
-
-    def send(self, peer, number, header, body, nbytes, queued):
-        p = self.peers.get(peer)
-        return p is not None and p.send(number, header, body, nbytes, queued)
-
-    def tell(self, peer, notice):
-        p = self.peers.get(peer)
-        if p:
-            p.control.put(notice)
-
-    def dismiss(self, peer, reason):
-        p = self.peers.get(peer)
-        if p:
-            p.control.put(pb.Down(refusal=pb.Refusal(reason=reason)))
-            self._gone(p, reason)
-
-    def flush(self, t):
-        import time
-
-        time.sleep(0.1)
-        return True
-
-    def close(self):
-        for p in list(self.peers.values()):
-            p.alive = False
-            p.control.put(None)
-            if p.shaper:
-                p.shaper.reset()
-                p.shaper.close()
-        if self.ingress:
-            self.ingress.close()
-        self.server.stop(0.2).wait(2)
+def _abort(context: grpc.ServicerContext, refused: Refused) -> Any:
+    context.abort(getattr(grpc.StatusCode, refused.code), refused.reason)
