@@ -142,6 +142,8 @@ class Client:
 
     def leave(self, reason: str) -> None:
         """End this life, at both ends; the node here is not told."""
+        if self._life is not None:
+            self._life.closing()
         self.tell(pb.Up(leave=pb.Leave(reason=reason)))
         self.flush(1.0)
         self.close()
@@ -186,6 +188,10 @@ class _Life:
     def start(self) -> None:
         """Attach the streams."""
         self._thread.start()
+
+    def closing(self) -> None:
+        """From now on streams that break are not attached again."""
+        self._closed.set()
 
     def close(self) -> None:
         """Detach them, and end the life quietly."""

@@ -123,10 +123,12 @@ class Notices:
         return len(self._kept)
 
     def put(self, notice: Any) -> None:
-        """Add one: an `Up` or a `Down`."""
+        """Add one: an `Up` or a `Down`, of which this takes a copy, since the same may be for several peers."""
         self._last += 1
-        notice.sequence = self._last
-        self._kept.append(notice)
+        kept = type(notice)()
+        kept.CopyFrom(notice)
+        kept.sequence = self._last
+        self._kept.append(kept)
         self._changed.notify_all()
 
     def after(self, sequence: int) -> Any | None:

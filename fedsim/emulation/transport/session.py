@@ -184,7 +184,10 @@ class Session:
                     self._ask = self._answer = False
                     until = time.monotonic() + self._pace.heartbeat
             yield notice
-        if self._refusal is not None and self._control == stream:
+        if self._control != stream:
+            return
+        yield kind(heartbeat=pb.Heartbeat(seen=self._notices.seen))  # whoever leaves waits for that
+        if self._refusal is not None:
             yield pb.Down(refusal=pb.Refusal(reason=self._refusal))
 
     def hear_notices(self, stream: int, notices: Iterable[Any]) -> None:
