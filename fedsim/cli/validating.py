@@ -19,11 +19,10 @@ from fedsim.cli.app import FAILED, complain
 from fedsim.cli.running import Bar, Interruptible, interrupts
 from fedsim.experiment.building import Study
 from fedsim.experiment.loading import load_scenario
-from fedsim.experiment.running import Watcher
+from fedsim.experiment.running import Clocked, Watcher
 from fedsim.experiment.validating import Validation, validate
 from fedsim.report.agreement import SHARE_WITHIN, TOTAL_WITHIN, Agreement, Pair
 from fedsim.report.show import percent
-from fedsim.simulation import Simulation
 from fedsim.units import human_count, human_seconds
 
 _WIDE: Final = 200
@@ -44,7 +43,7 @@ class Follower(Watcher):
         """Something to know."""
         self.inner.warn(text)
 
-    def begin(self, study: Study, simulation: Simulation) -> None:
+    def begin(self, study: Study, simulation: Clocked) -> None:
         """The clock is about to start."""
         self.begun = True
         self.inner.begin(study, simulation)

@@ -24,7 +24,8 @@ LIVES: Final = 1 << 32
 
 FAULT: Final = "it leaves, as its scenario says"
 SHORT: Final = "its memory does not suffice"
-LEAVES: Final = (FAULT, SHORT)
+DONE: Final = "the run is over"
+LEAVES: Final = (FAULT, SHORT, DONE)
 """Why a device leaves on its own; all other reasons are those of crashes."""
 
 
@@ -72,6 +73,7 @@ class Desk:
         self._send = send
         self._lock = threading.Lock()
         self._receiver: Receiver | None = None
+        self._gates: dict[int, threading.Lock] = {}  # of what comes from a peer
         self._flying: dict[int, set[int]] = {}  # messages under way, by peer
 
     # ------------------------------------------------------------------------------------- the driver's Post
@@ -124,8 +126,12 @@ class Desk:
             self._flying[peer] = set()
 
     def shut(self, peer: int) -> bool:
-        """A peer is gone, and with it what was under way to it; answers whether it had been there."""
-        self.exchange.disconnected(peer)
+        """A peer is gone, and with it what was under way to it; answers whether it had been there.
+
+        Nothing of it is delivered afterwards.
+        """
+        with self._gates.setdefault(peer, threading.Lock()):
+            self.exchange.disconnected(peer)
         with self._lock:
             lost = self._flying.pop(peer, None)
         self._lose(lost or ())
@@ -148,7 +154,8 @@ class Desk:
             WireError: as `begin`.
         """
         arrived = self._clock.now()
-        self.exchange.finish(peer, room, arrived)
+        with self._gates.setdefault(peer, threading.Lock()):
+            self.exchange.finish(peer, room, arrived)
         return arrived
 
     def started(self, number: int, moment: int) -> None:

@@ -25,7 +25,7 @@ GIVEN: Final = "given"
 _KINDS: Final = ("span", "wait", "mark")
 
 PACE: Final = "pace"
-"""How a node was paced: node, works, overruns, lag lost, the worst overrun (ns)."""
+"""How a node was paced: node, works, short ones, overruns, lag lost, the worst overrun (ns)."""
 
 TRAFFIC: Final = "traffic"
 """What a node has sent: node, messages, frames, bytes of the frames."""
@@ -41,7 +41,7 @@ _COLUMNS: Final[Mapping[str, tuple[type, ...]]] = {
     SENT: (*_PARCEL, int),
     BEGAN: (int, int),
     CAME: (*_PARCEL, int),
-    PACE: (int, int, int, int, int),
+    PACE: (int, int, int, int, int, int),
     GIVEN: (int, int, int, int, str, object),
     TRAFFIC: (int, int, int, int),
     CLOCK: (int, int, int),
@@ -121,7 +121,10 @@ def noted(line: str, node: int) -> list[Any]:
     Raises:
         ValueError: it is none, or not about that node.
     """
-    row = json.loads(line)
+    try:
+        row = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("a note that is nested too deeply") from error
     if not (isinstance(row, list) and row and isinstance(row[0], str) and row[0] in _COLUMNS):
         raise ValueError("a note of no known kind")
     kind, *values = row
@@ -162,7 +165,7 @@ def merged(notes: Iterable[Sequence[Any]], nodes: Sequence[Node], scenario: Mapp
     there = _presences(trace.marks, end)
     trace.spans = sorted(_cut(found["span"], 3, 4, there, end), key=lambda span: (span[3], span[4], span[0]))
     trace.waits = sorted(_cut(found["wait"], 1, 2, there, end), key=lambda wait: (wait[1], wait[2], wait[0]))
-    began = dict(found[BEGAN])
+    began = {number: moment for number, moment in found[BEGAN]}  # noqa: C416 (a dict of it would copy the dict)
     trace.transfers = _transfers(found[SENT], began, found[CAME], _absences(trace.marks), end)
     delivered = {transfer[0] for transfer in trace.transfers if transfer[13] == "delivered"}
     trace.waits = [wait if wait[5] in delivered else (*wait[:5], -1) for wait in trace.waits]

@@ -105,67 +105,41 @@ class Structure(_message.Message):
     tensors: _containers.RepeatedCompositeFieldContainer[Structure.Tensor]
     def __init__(self, number: _Optional[int] = ..., purpose: _Optional[_Union[Purpose, str]] = ..., coding: _Optional[_Union[Coding, str]] = ..., fraction: _Optional[float] = ..., feedback: bool = ..., batched: bool = ..., tensors: _Optional[_Iterable[_Union[Structure.Tensor, _Mapping]]] = ...) -> None: ...
 
-class Position(_message.Message):
-    __slots__ = ("message", "offset")
-    MESSAGE_FIELD_NUMBER: _ClassVar[int]
-    OFFSET_FIELD_NUMBER: _ClassVar[int]
-    message: int
-    offset: int
-    def __init__(self, message: _Optional[int] = ..., offset: _Optional[int] = ...) -> None: ...
-
 class JoinRequest(_message.Message):
-    __slots__ = ("protocol", "version", "profile", "node", "session", "position", "scenario_digest", "messages_digest", "labels_digest", "asked", "host")
+    __slots__ = ("protocol", "version", "profile", "node", "host")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
-    SESSION_FIELD_NUMBER: _ClassVar[int]
-    POSITION_FIELD_NUMBER: _ClassVar[int]
-    SCENARIO_DIGEST_FIELD_NUMBER: _ClassVar[int]
-    MESSAGES_DIGEST_FIELD_NUMBER: _ClassVar[int]
-    LABELS_DIGEST_FIELD_NUMBER: _ClassVar[int]
-    ASKED_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     version: str
     profile: str
     node: int
-    session: bytes
-    position: Position
-    scenario_digest: bytes
-    messages_digest: bytes
-    labels_digest: bytes
-    asked: int
     host: bytes
-    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., profile: _Optional[str] = ..., node: _Optional[int] = ..., session: _Optional[bytes] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., scenario_digest: _Optional[bytes] = ..., messages_digest: _Optional[bytes] = ..., labels_digest: _Optional[bytes] = ..., asked: _Optional[int] = ..., host: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., profile: _Optional[str] = ..., node: _Optional[int] = ..., host: _Optional[bytes] = ...) -> None: ...
 
 class JoinResponse(_message.Message):
-    __slots__ = ("protocol", "version", "node", "session", "position", "scenario", "scenario_digest", "messages_digest", "labels_digest", "clock", "host", "life")
+    __slots__ = ("protocol", "version", "node", "session", "life", "scenario", "messages_digest", "labels_digest", "host")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
-    POSITION_FIELD_NUMBER: _ClassVar[int]
+    LIFE_FIELD_NUMBER: _ClassVar[int]
     SCENARIO_FIELD_NUMBER: _ClassVar[int]
-    SCENARIO_DIGEST_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_DIGEST_FIELD_NUMBER: _ClassVar[int]
     LABELS_DIGEST_FIELD_NUMBER: _ClassVar[int]
-    CLOCK_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
-    LIFE_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     version: str
     node: int
     session: bytes
-    position: Position
+    life: int
     scenario: bytes
-    scenario_digest: bytes
     messages_digest: bytes
     labels_digest: bytes
-    clock: ClockAnswer
     host: bytes
-    life: int
-    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., node: _Optional[int] = ..., session: _Optional[bytes] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., scenario: _Optional[bytes] = ..., scenario_digest: _Optional[bytes] = ..., messages_digest: _Optional[bytes] = ..., labels_digest: _Optional[bytes] = ..., clock: _Optional[_Union[ClockAnswer, _Mapping]] = ..., host: _Optional[bytes] = ..., life: _Optional[int] = ...) -> None: ...
+    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., node: _Optional[int] = ..., session: _Optional[bytes] = ..., life: _Optional[int] = ..., scenario: _Optional[bytes] = ..., messages_digest: _Optional[bytes] = ..., labels_digest: _Optional[bytes] = ..., host: _Optional[bytes] = ...) -> None: ...
 
 class ClockProbe(_message.Message):
     __slots__ = ("asked",)
@@ -184,8 +158,12 @@ class ClockAnswer(_message.Message):
     def __init__(self, asked: _Optional[int] = ..., received: _Optional[int] = ..., answered: _Optional[int] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("seen", "ask")
+    SEEN_FIELD_NUMBER: _ClassVar[int]
+    ASK_FIELD_NUMBER: _ClassVar[int]
+    seen: int
+    ask: bool
+    def __init__(self, seen: _Optional[int] = ..., ask: bool = ...) -> None: ...
 
 class Acknowledgement(_message.Message):
     __slots__ = ("message", "arrived")
@@ -196,14 +174,12 @@ class Acknowledgement(_message.Message):
     def __init__(self, message: _Optional[int] = ..., arrived: _Optional[int] = ...) -> None: ...
 
 class Announcement(_message.Message):
-    __slots__ = ("message", "bytes", "ready")
+    __slots__ = ("message", "ready")
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
-    BYTES_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     message: int
-    bytes: int
     ready: int
-    def __init__(self, message: _Optional[int] = ..., bytes: _Optional[int] = ..., ready: _Optional[int] = ...) -> None: ...
+    def __init__(self, message: _Optional[int] = ..., ready: _Optional[int] = ...) -> None: ...
 
 class Grant(_message.Message):
     __slots__ = ("message", "rate", "since")
@@ -216,10 +192,8 @@ class Grant(_message.Message):
     def __init__(self, message: _Optional[int] = ..., rate: _Optional[float] = ..., since: _Optional[int] = ...) -> None: ...
 
 class Ready(_message.Message):
-    __slots__ = ("labels_digest",)
-    LABELS_DIGEST_FIELD_NUMBER: _ClassVar[int]
-    labels_digest: bytes
-    def __init__(self, labels_digest: _Optional[bytes] = ...) -> None: ...
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class Start(_message.Message):
     __slots__ = ("origin", "dilation")
@@ -242,12 +216,10 @@ class Refusal(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class End(_message.Message):
-    __slots__ = ("moment", "reason")
+    __slots__ = ("moment",)
     MOMENT_FIELD_NUMBER: _ClassVar[int]
-    REASON_FIELD_NUMBER: _ClassVar[int]
     moment: int
-    reason: str
-    def __init__(self, moment: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+    def __init__(self, moment: _Optional[int] = ...) -> None: ...
 
 class Freeze(_message.Message):
     __slots__ = ()
@@ -260,10 +232,16 @@ class Thaw(_message.Message):
     def __init__(self, paused_for: _Optional[int] = ...) -> None: ...
 
 class Records(_message.Message):
-    __slots__ = ("lines",)
+    __slots__ = ("lines", "due", "awaited", "since")
     LINES_FIELD_NUMBER: _ClassVar[int]
+    DUE_FIELD_NUMBER: _ClassVar[int]
+    AWAITED_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
     lines: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, lines: _Optional[_Iterable[str]] = ...) -> None: ...
+    due: int
+    awaited: str
+    since: int
+    def __init__(self, lines: _Optional[_Iterable[str]] = ..., due: _Optional[int] = ..., awaited: _Optional[str] = ..., since: _Optional[int] = ...) -> None: ...
 
 class Finished(_message.Message):
     __slots__ = ("reason",)
@@ -272,55 +250,47 @@ class Finished(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class Up(_message.Message):
-    __slots__ = ("heartbeat", "acknowledgement", "announcement", "probe", "answer", "ready", "leave", "records", "finished", "sequence", "seen")
+    __slots__ = ("sequence", "heartbeat", "acknowledgement", "announcement", "probe", "ready", "leave", "records", "finished")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     ACKNOWLEDGEMENT_FIELD_NUMBER: _ClassVar[int]
     ANNOUNCEMENT_FIELD_NUMBER: _ClassVar[int]
     PROBE_FIELD_NUMBER: _ClassVar[int]
-    ANSWER_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     LEAVE_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     FINISHED_FIELD_NUMBER: _ClassVar[int]
-    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
-    SEEN_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
     heartbeat: Heartbeat
     acknowledgement: Acknowledgement
     announcement: Announcement
     probe: ClockProbe
-    answer: ClockAnswer
     ready: Ready
     leave: Leave
     records: Records
     finished: Finished
-    sequence: int
-    seen: int
-    def __init__(self, heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., acknowledgement: _Optional[_Union[Acknowledgement, _Mapping]] = ..., announcement: _Optional[_Union[Announcement, _Mapping]] = ..., probe: _Optional[_Union[ClockProbe, _Mapping]] = ..., answer: _Optional[_Union[ClockAnswer, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., records: _Optional[_Union[Records, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., sequence: _Optional[int] = ..., seen: _Optional[int] = ...) -> None: ...
+    def __init__(self, sequence: _Optional[int] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., acknowledgement: _Optional[_Union[Acknowledgement, _Mapping]] = ..., announcement: _Optional[_Union[Announcement, _Mapping]] = ..., probe: _Optional[_Union[ClockProbe, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., records: _Optional[_Union[Records, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ...) -> None: ...
 
 class Down(_message.Message):
-    __slots__ = ("heartbeat", "acknowledgement", "grant", "probe", "answer", "start", "refusal", "end", "freeze", "thaw", "sequence", "seen")
+    __slots__ = ("sequence", "heartbeat", "acknowledgement", "grant", "answer", "start", "refusal", "end", "freeze", "thaw")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     ACKNOWLEDGEMENT_FIELD_NUMBER: _ClassVar[int]
     GRANT_FIELD_NUMBER: _ClassVar[int]
-    PROBE_FIELD_NUMBER: _ClassVar[int]
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
     FREEZE_FIELD_NUMBER: _ClassVar[int]
     THAW_FIELD_NUMBER: _ClassVar[int]
-    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
-    SEEN_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
     heartbeat: Heartbeat
     acknowledgement: Acknowledgement
     grant: Grant
-    probe: ClockProbe
     answer: ClockAnswer
     start: Start
     refusal: Refusal
     end: End
     freeze: Freeze
     thaw: Thaw
-    sequence: int
-    seen: int
-    def __init__(self, heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., acknowledgement: _Optional[_Union[Acknowledgement, _Mapping]] = ..., grant: _Optional[_Union[Grant, _Mapping]] = ..., probe: _Optional[_Union[ClockProbe, _Mapping]] = ..., answer: _Optional[_Union[ClockAnswer, _Mapping]] = ..., start: _Optional[_Union[Start, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., end: _Optional[_Union[End, _Mapping]] = ..., freeze: _Optional[_Union[Freeze, _Mapping]] = ..., thaw: _Optional[_Union[Thaw, _Mapping]] = ..., sequence: _Optional[int] = ..., seen: _Optional[int] = ...) -> None: ...
+    def __init__(self, sequence: _Optional[int] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., acknowledgement: _Optional[_Union[Acknowledgement, _Mapping]] = ..., grant: _Optional[_Union[Grant, _Mapping]] = ..., answer: _Optional[_Union[ClockAnswer, _Mapping]] = ..., start: _Optional[_Union[Start, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., end: _Optional[_Union[End, _Mapping]] = ..., freeze: _Optional[_Union[Freeze, _Mapping]] = ..., thaw: _Optional[_Union[Thaw, _Mapping]] = ...) -> None: ...

@@ -17,7 +17,7 @@ from fedsim.experiment.nodes import assembled
 from fedsim.learning.threads import intra_op_threads
 from fedsim.report import summarise
 from fedsim.runtime.conditions import Ending, Fault, Limits
-from fedsim.schedulers import SCHEDULERS
+from fedsim.schedulers.catalogue import SCHEDULERS
 from fedsim.schedulers.fedasync import FedAsync
 from fedsim.schedulers.fedavg import FedAvg
 from fedsim.schedulers.splitfed import SplitFed
@@ -27,6 +27,9 @@ from fedsim.trace import Trace, Transfer
 from tests.emulation.nodes import Nodes, host_of
 
 pytestmark = pytest.mark.slow
+
+DESCRIPTIONS = 1024
+"""Bytes that describe what is sent, once in each direction of a connection: of little weight in any run but a toy."""
 
 SYNCHRONOUS = {"fedavg", "fedprox", "scaffold", "splitfed", "pipar", "locsplitfed"}
 
@@ -67,7 +70,8 @@ def test_every_system_in_both_modes(name: str) -> None:
     assert not lost
     wire = fidelity_of(outcome)["wire"]
     payload = sum(sum(row[5:9]) for row in trace.transfers)
-    assert 0 <= wire["bytes"] - payload <= 64 * wire["messages"] + 30 * wire["frames"]
+    described = 2 * 4 * DESCRIPTIONS
+    assert 0 <= wire["bytes"] - payload <= 64 * wire["messages"] + 30 * wire["frames"] + described
     if name in SYNCHRONOUS:
         simulated = simulate(assembly)
         assert same(dict(outcome.weights), simulated.weights)
@@ -79,21 +83,17 @@ def bytes_of(trace: Trace) -> Any:
     return summarise(trace, status="done", wall_seconds=1.0)["bytes"]
 
 
-LEAVES = 1.0
-BACK = 2.0
-
-
 def test_a_device_leaves_and_comes_back() -> None:
     """As its scenario says, in both modes: away for the same time, marked by the server, and asked again afterwards."""
-    slow = toy(FedAsync(), rounds=40, faults=[Fault(device=1, leave=0.004, back=0.008)])
-    nodes = Nodes(slow, dilation=50)
+    slow = toy(FedAsync(), rounds=15, faults=[Fault(device=1, leave=0.004, back=0.008)])
+    nodes = Nodes(slow, dilation=40)
     outcome = nodes.run()
     assert not nodes.errors
     assert not outcome.crashed
     trace = nodes.trace(outcome)
     marks = {mark[2]: mark[1] / 1e9 for mark in trace.marks if mark[0] == 1 and mark[2] in ("leave", "return")}
     assert marks["leave"] == pytest.approx(0.004, abs=0.001)
-    assert marks["return"] == pytest.approx(0.008, abs=0.002)
+    assert marks["return"] == pytest.approx(0.008, abs=0.003)
     sent = [row for row in map(Transfer._make, trace.transfers) if row.source == 1]
     assert any(row.queued / 1e9 > marks["return"] for row in sent)
     assert not any(marks["leave"] < row.arrived / 1e9 < marks["return"] and row.outcome == "delivered" for row in sent)
@@ -155,7 +155,7 @@ def test_a_run_is_stopped() -> None:
 
 def test_a_device_that_is_known_to_be_dead_is_gone_at_once() -> None:
     """The rest finish by the scheduler's rule; the device itself is told, and fails."""
-    nodes = Nodes(toy(SplitFed(), rounds=3), dilation=2)
+    nodes = Nodes(toy(SplitFed(), rounds=3), dilation=10)
     nodes.gather()
     timer = threading.Timer(0.8, nodes.server.gone, (2, "its process has died"))
     timer.start()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from fedsim.emulation.clock import Clock
 from fedsim.emulation.shaping import Connection
@@ -101,7 +101,7 @@ class Shaping:
 
     clock: Clock
     dilation: float
-    connection: Callable[[int], Connection[Any]]  # of whatever the transport takes for a frame
+    connection: Callable[[int], Connection[bytes]]
     """The sender's side of the connection with a peer."""
     sharing: Sharing | None = None
     """The server's: what connections may take of what they share."""
@@ -123,9 +123,6 @@ class Pace:
     """Bytes that may wait to be sent to a peer, beside the first message; whoever sends more waits."""
     frame: int = 2**20
     """Bytes of the body in a frame of a link that is not shaped."""
-
-
-DEFAULT: Final = Pace()
 
 
 @dataclass(slots=True)
