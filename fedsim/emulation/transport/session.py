@@ -115,6 +115,11 @@ class Session:
         return self._over is not None
 
     @property
+    def reason(self) -> str | None:
+        """Why this life is over; None: it is not."""
+        return self._over
+
+    @property
     def silent(self) -> float:
         """Seconds since anything was heard."""
         return time.monotonic() - self._heard
