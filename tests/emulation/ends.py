@@ -70,7 +70,7 @@ class End:
 
     def wait(self, ready: Any, timeout: float = 10.0) -> bool:
         with self.changed:
-            return self.changed.wait_for(ready, timeout)
+            return bool(self.changed.wait_for(ready, timeout))
 
 
 class Door:
