@@ -73,6 +73,7 @@ class Desk:
         self._send = send
         self._lock = threading.Lock()
         self._receiver: Receiver | None = None
+        self._gates: dict[int, threading.Lock] = {}  # of what comes from a peer
         self._flying: dict[int, set[int]] = {}  # messages under way, by peer
 
     # ------------------------------------------------------------------------------------- the driver's Post
@@ -125,8 +126,12 @@ class Desk:
             self._flying[peer] = set()
 
     def shut(self, peer: int) -> bool:
-        """A peer is gone, and with it what was under way to it; answers whether it had been there."""
-        self.exchange.disconnected(peer)
+        """A peer is gone, and with it what was under way to it; answers whether it had been there.
+
+        Nothing of it is delivered afterwards.
+        """
+        with self._gates.setdefault(peer, threading.Lock()):
+            self.exchange.disconnected(peer)
         with self._lock:
             lost = self._flying.pop(peer, None)
         self._lose(lost or ())
@@ -149,7 +154,8 @@ class Desk:
             WireError: as `begin`.
         """
         arrived = self._clock.now()
-        self.exchange.finish(peer, room, arrived)
+        with self._gates.setdefault(peer, threading.Lock()):
+            self.exchange.finish(peer, room, arrived)
         return arrived
 
     def started(self, number: int, moment: int) -> None:

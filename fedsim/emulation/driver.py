@@ -131,6 +131,10 @@ class Driver:
         journal: Journal | None = None,
     ) -> None:
         self.node = node
+        self.effects = 0
+        """How many the script has awaited."""
+        self.due: int | None = None
+        """When what the script does now ends by itself, as far as that is known; it may be over."""
         self._absent: frozenset[int] = frozenset()
         self._trace = trace
         self._clock = clock
@@ -205,6 +209,7 @@ class Driver:
     def _play(self, coroutine: Any) -> None:
         value: Any = None
         while True:
+            self.effects += 1
             try:
                 effect = coroutine.send(value)
             except StopIteration:
@@ -231,6 +236,7 @@ class Driver:
 
     def _wait(self, ready: Callable[[], bool], until: int | None = None) -> bool:
         """Wait, with the condition held, until `ready` or a moment; answers whether it is ready."""
+        self.due = until
         while not ready():
             if self._stopping:
                 raise _Stopped
@@ -326,6 +332,7 @@ class Driver:
             end = append(spans, self.node, works[0], 0, begin, self._price)
         else:
             end = lay(spans, self.node, works, begin, self._lanes, self._price)
+        self.due = end
         try:
             for work in works:
                 self._host.run(work.command)

@@ -21,7 +21,7 @@ from fedsim.payload.tensors import Layout
 from fedsim.runtime.envelopes import Form, Parcel
 from fedsim.script import SERVER, Message, Payload
 from fedsim.wire.codec import Cargo, Decoder, Encoded, Encoder, Incoming, load
-from fedsim.wire.refusals import Bounds
+from fedsim.wire.refusals import Bounds, WireError
 from fedsim.wire.registry import Registry
 
 
@@ -179,7 +179,7 @@ class Exchange:
         Raises:
             WireError: the peer breaks the rules.
         """
-        return self._decoders[peer].begin(header)
+        return self._decoder(peer).begin(header)
 
     def finish(self, peer: int, incoming: Incoming, arrived: int) -> None:
         """The body is there: note the message, and hand it over.
@@ -188,7 +188,7 @@ class Exchange:
             WireError: the peer breaks the rules.
         """
         assert self.receiver is not None
-        message, values = self._decoders[peer].finish(incoming)
+        message, values = self._decoder(peer).finish(incoming)
         self._values.incoming(values)
         form = self._forms.get(type(message))
         if form is None:
@@ -196,3 +196,9 @@ class Exchange:
         parcel = form.empty or form.weighed(message)
         self._notes.came(incoming.number, peer, self._node, parcel, arrived)
         self.receiver.deliver(message, incoming.number, arrived, parcel.nbytes)
+
+    def _decoder(self, peer: int) -> Decoder:
+        decoder = self._decoders.get(peer)
+        if decoder is None:
+            raise WireError(f"a message of node {peer}, which is not there")
+        return decoder

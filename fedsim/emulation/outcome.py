@@ -47,7 +47,9 @@ def trace_of(
     points: Iterable[Point] = (),
 ) -> Trace:
     """The trace of a run from the notes of its nodes and the quality of its models."""
+    rows = list(rows)
     trace = merged((row for row in rows if row[0] not in _REPORTS), nodes, scenario, end)
+    trace.clock_bound = max((row[3] for row in rows if row[0] == CLOCK), default=0)
     trained = sorted((span[4], span[7]) for span in trace.spans if span[0] != SERVER and not span[8])
     for moment, version, quality in points:
         samples = sum(count for at, count in trained if at <= moment)
@@ -63,9 +65,10 @@ def fidelity_of(outcome: Outcome) -> dict[str, Any]:
     messages = frames = nbytes = bound = 0
     for kind, node, *values in (row for row in outcome.rows if row[0] in _REPORTS):
         if kind == PACE:
-            works, overruns, lag, worst = values
+            works, short, overruns, lag, worst = values
             known = paces.setdefault(node, Fidelity())
             known.works += works
+            known.short += short
             known.overruns += overruns
             known.lag += lag
             known.worst = max(known.worst, worst)

@@ -12,6 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from fedsim.units import human_seconds
+
+SHORT: Final = 5_000_000
+"""Nanoseconds of the wall clock of a work that cannot be paced by itself: a host's own scheduling takes as long."""
+
 BUDGET: Final = 50_000_000
 """Nanoseconds of the wall clock that a node may lag behind in any case; twice a work's target, where that is more."""
 
@@ -27,8 +32,10 @@ class Fidelity:
     """How well the works of a node were paced; durations in nanoseconds of the scenario."""
 
     works: int = 0
+    short: int = 0
+    """Works beside these that are too short to be paced one by one: only what is lost of them counts."""
     overruns: int = 0
-    """Works that this host was not done with at their deadline."""
+    """Works that this host was not done with at their deadline, short ones aside."""
     lag: int = 0
     """What could not be made up for."""
     worst: int = 0
@@ -51,6 +58,7 @@ class Pacer:
     def __init__(self, dilation: float = 1.0, start: int = 0) -> None:
         self.fidelity = Fidelity()
         self._budget = round(BUDGET / dilation)
+        self._short = round(SHORT / dilation)
         self._ideal = start
 
     def arrived(self, moment: int) -> None:
@@ -67,11 +75,13 @@ class Pacer:
         Of a work in stages, each is begun and done; a stage begins at the deadline of the one before.
         """
         fidelity, lag = self.fidelity, now - deadline
-        fidelity.works += 1
+        short = deadline - begin < self._short
+        fidelity.works += not short
+        fidelity.short += short
         self._ideal = deadline
         if lag <= 0:
             return
-        fidelity.overruns += 1
+        fidelity.overruns += not short
         fidelity.worst = max(fidelity.worst, lag)
         lost = lag - max(self._budget, 2 * (deadline - begin))
         if lost > 0:
@@ -79,11 +89,19 @@ class Pacer:
             self._ideal = deadline + lost
 
 
+def pace_row(*lives: Fidelity) -> tuple[int, int, int, int, int]:
+    """How a node was paced in all of its lives: works, short ones, overruns, lag lost, the worst overrun."""
+    works, short, overruns, lag = (
+        sum(getattr(one, name) for one in lives) for name in ("works", "short", "overruns", "lag")
+    )
+    return works, short, overruns, lag, max((one.worst for one in lives), default=0)
+
+
 def summarised(nodes: Mapping[int, Fidelity], seconds: float) -> dict[str, Any]:
     """`summary.fidelity` of a run of so many seconds, from what the pacers of its nodes say, by number.
 
     The worst node is the one that has lost most, and of equals the one with most overruns a work. A run is faithful if
-    few works of all overran and no node lost more than a small part of it.
+    few works of all that are not short overran and no node lost more than a small part of it.
     """
     works = sum(one.works for one in nodes.values())
     overruns = sum(one.overruns for one in nodes.values())
@@ -92,6 +110,7 @@ def summarised(nodes: Mapping[int, Fidelity], seconds: float) -> dict[str, Any]:
     ratio = overruns / works if works else 0.0
     return {
         "works": works,
+        "short_works": sum(one.short for one in nodes.values()),
         "overruns": overruns,
         "overrun_ratio": ratio,
         "lag_s": sum(one.lag for one in nodes.values()) / 1e9,
@@ -100,3 +119,13 @@ def summarised(nodes: Mapping[int, Fidelity], seconds: float) -> dict[str, Any]:
         "worst_overrun_s": max((one.worst for one in nodes.values()), default=0) / 1e9,
         "faithful": ratio <= MOST_OVERRUNS and most / 1e9 <= MOST_LOST * seconds,
     }
+
+
+def unfaithful(fidelity: Mapping[str, Any]) -> str | None:
+    """What a run with this `summary.fidelity` was not faithful in; None: it was."""
+    if fidelity["faithful"]:
+        return None
+    return (
+        f"{fidelity['overrun_ratio']:.1%} of its works overran, and node {fidelity['worst_node']} lost "
+        f"{human_seconds(fidelity['worst_node_lag_s'])} that could not be made up for"
+    )

@@ -22,7 +22,7 @@ from fedsim.emulation.desk import DONE, FAULT, SHORT, Desk
 from fedsim.emulation.driver import Driver, Life
 from fedsim.emulation.holdings import Holdings
 from fedsim.emulation.journal import Journal
-from fedsim.emulation.pacing import Fidelity, Pacer
+from fedsim.emulation.pacing import Fidelity, Pacer, pace_row
 from fedsim.emulation.parts import OneAtATime, Parts
 from fedsim.emulation.recording import CLOCK, PACE, TRAFFIC, Notes
 from fedsim.emulation.shaping import Connection
@@ -40,6 +40,9 @@ from fedsim.wire.registry import Registry
 
 SHIPPING: Final = 1.0
 """Seconds between two consignments of notes."""
+
+LINES: Final = 1000
+"""Notes in one notice."""
 
 PROBING: Final = 30.0
 """Seconds between two looks at the server's clock."""
@@ -123,6 +126,9 @@ class DeviceNode:
         self._answers: list[tuple[int, int, int, int]] = []
         self._clock: WallClock | None = None
         self._living = False
+        self._left = False
+        self._driver: Driver | None = None
+        self._told = pb.Records()
         self._desk: Desk | None = None
         self._shipment = Shipment()
         self._notes = Notes(file=self._shipment)
@@ -154,6 +160,8 @@ class DeviceNode:
             raise
         finally:
             self._closing.set()
+            with self._changed:
+                self._changed.notify_all()
             self._client.close()
 
     # ------------------------------------------------------------------------------------- before the start
@@ -250,7 +258,7 @@ class DeviceNode:
         assert self._desk is not None
         pacer = Pacer(clock.dilation, since)
         self._fidelity.append(pacer.fidelity)
-        driver = Driver(
+        driver = self._driver = Driver(
             self.node,
             trace=self._notes.trace,
             clock=clock,
@@ -277,7 +285,8 @@ class DeviceNode:
         driver.stop()
         thread.join(None if reason is None else PATIENCE)
         with self._changed:
-            self._living = False
+            self._living, self._left = False, reason is not None
+            self._changed.notify_all()
         self._desk.employ(None)
         if isinstance(self._ended, BaseException):
             raise self._ended
@@ -313,6 +322,7 @@ class DeviceNode:
         request.node = self.node
         with self._changed:
             self._lost = self._start = None
+            self._left = False
         try:
             self._life = self._client.join(request).life
         except (UserError, RunError) as error:  # the run has ended meanwhile, or the server is gone
@@ -340,11 +350,7 @@ class DeviceNode:
         for peak in memory.peaks():
             mark(self.node, peak.time, "memory.peak", peak.nbytes)
             mark(self.node, peak.time, "memory.measured", watch.peak[0])
-        works, overruns, lag = (
-            sum(getattr(one, name) for one in self._fidelity) for name in ("works", "overruns", "lag")
-        )
-        worst = max((one.worst for one in self._fidelity), default=0)
-        self._note([PACE, self.node, works, overruns, lag, worst])
+        self._note([PACE, self.node, *pace_row(*self._fidelity)])
         traffic = self._client.traffic
         self._note([TRAFFIC, self.node, traffic.messages, traffic.frames, traffic.nbytes])
         self._note([CLOCK, self.node, self._alignment.offset_at(time.monotonic_ns()), self._alignment.bound])
@@ -363,9 +369,20 @@ class DeviceNode:
             self._ship()
 
     def _ship(self) -> None:
+        """Send what was noted since this was last done, and what the device is at, where that has changed."""
         lines = self._shipment.taken()
-        for first in range(0, len(lines), 1000):
-            self._client.tell(pb.Up(records=pb.Records(lines=lines[first : first + 1000])))
+        for first in range(0, len(lines), LINES):
+            self._client.tell(pb.Up(records=pb.Records(lines=lines[first : first + LINES])))
+        driver = self._driver
+        if driver is None:
+            return
+        waiting, due = driver.awaiting, driver.due
+        at = pb.Records(due=due)
+        if waiting is not None:
+            at.awaited, at.since = waiting.awaited, waiting.since
+        if at != self._told:
+            self._told = at
+            self._client.tell(pb.Up(records=at))
 
     def _sent(self, peer: int, number: int, header: bytes, body: Any, nbytes: int, queued: int, /) -> bool:
         return self._client.send(number, header, body, nbytes, queued)
@@ -382,7 +399,7 @@ class DeviceNode:
             WireError: the server breaks the rules.
         """
         with self._changed:  # the server may be ahead of a device that has just been told of the start
-            self._changed.wait_for(lambda: self._living or self._closing.is_set(), HASTE)
+            self._changed.wait_for(lambda: self._living or self._left or self._closing.is_set(), HASTE)
         if self._desk is None:
             raise WireError("a message before the start")
         return self._desk.begin(peer, header)

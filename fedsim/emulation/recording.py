@@ -25,7 +25,7 @@ GIVEN: Final = "given"
 _KINDS: Final = ("span", "wait", "mark")
 
 PACE: Final = "pace"
-"""How a node was paced: node, works, overruns, lag lost, the worst overrun (ns)."""
+"""How a node was paced: node, works, short ones, overruns, lag lost, the worst overrun (ns)."""
 
 TRAFFIC: Final = "traffic"
 """What a node has sent: node, messages, frames, bytes of the frames."""
@@ -41,7 +41,7 @@ _COLUMNS: Final[Mapping[str, tuple[type, ...]]] = {
     SENT: (*_PARCEL, int),
     BEGAN: (int, int),
     CAME: (*_PARCEL, int),
-    PACE: (int, int, int, int, int),
+    PACE: (int, int, int, int, int, int),
     GIVEN: (int, int, int, int, str, object),
     TRAFFIC: (int, int, int, int),
     CLOCK: (int, int, int),

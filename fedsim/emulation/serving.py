@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -19,13 +18,14 @@ from fedsim.emulation.holdings import Holdings
 from fedsim.emulation.journal import Journal
 from fedsim.emulation.membership import Membership, Owners
 from fedsim.emulation.outcome import Outcome
-from fedsim.emulation.pacing import Pacer
+from fedsim.emulation.pacing import Pacer, pace_row
 from fedsim.emulation.parts import OneAtATime, Parts
 from fedsim.emulation.publications import Publications
 from fedsim.emulation.recording import PACE, TRAFFIC, Notes, noted
 from fedsim.emulation.shaping import Connection
 from fedsim.emulation.sharing import Sharing
 from fedsim.emulation.standstill import Standstill
+from fedsim.emulation.supervising import Supervisor
 from fedsim.emulation.transport.seam import Pace, Shaping
 from fedsim.emulation.transport.server import Server
 from fedsim.errors import RunError
@@ -57,6 +57,7 @@ class ServerNode:
         credentials: of the transport.
         pace: of the connections.
         host_id: of this host and its clock, where that is known.
+        longest: seconds of the scenario that the longest work of any node takes, for telling that a run is stuck.
         folder: receives the notes of all nodes while the run goes on; None: they are kept in memory only.
     """
 
@@ -70,6 +71,7 @@ class ServerNode:
         credentials: Any = None,
         pace: Pace | None = None,
         host_id: bytes = b"",
+        longest: float = 0.0,
         folder: Path | None = None,
     ) -> None:
         self._parts = parts
@@ -91,6 +93,7 @@ class ServerNode:
         self._interrupted = False
         self._rows: list[list[Any]] = []
         self._files: dict[int, Any] = {}
+        self._supervisor = Supervisor(dilation, longest)
         self._clock: WallClock | None = None
         self._notes: Notes | None = None
         self._desk: Desk | None = None
@@ -179,6 +182,7 @@ class ServerNode:
                     Sharing(network(), dilation=self._dilation),
                 )
             )
+        self._supervisor.watch(driver, clock, lambda: transport.moved, self.fail)
         conductor = Conductor(parts.limits, clock, standstill, self._publications, self._measure, driver.stop)
         for node in range(SERVER, parts.devices):
             notes.trace.mark(node, 0, "join")
@@ -198,12 +202,13 @@ class ServerNode:
             life = driver.run(parts.server, at_once=True)
             ending, end = self._ended(life, clock.now())
         finally:
+            self._supervisor.close()
             conductor.close()
             self._dismiss(clock.now())
         for peak in memory.peaks():
             notes.trace.mark(SERVER, min(peak.time, end), "memory.peak", peak.nbytes)
         fidelity, traffic = pacer.fidelity, transport.traffic
-        self._rows.append([PACE, SERVER, fidelity.works, fidelity.overruns, fidelity.lag, fidelity.worst])
+        self._rows.append([PACE, SERVER, *pace_row(fidelity)])
         self._rows.append([TRAFFIC, SERVER, traffic.messages, traffic.frames, traffic.nbytes])
         current = self._publications.current
         points = self._publications.points(lambda model: self._host.evaluate(model, "test"), end)
@@ -352,6 +357,7 @@ class ServerNode:
         assert self._desk is not None
         assert self._driver is not None
         assert self._clock is not None
+        self._supervisor.left(peer)
         self._mark(peer, "leave")
         self._desk.shut(peer)
         self._host.forget(peer)
@@ -364,7 +370,7 @@ class ServerNode:
             case "ready":
                 self._is_ready(peer)
             case "records":
-                self._record(peer, notice.records.lines)
+                self._record(peer, notice.records)
             case "probe":
                 received = time.monotonic_ns()
                 answer = pb.ClockAnswer(asked=notice.probe.asked, received=received, answered=time.monotonic_ns())
@@ -403,13 +409,18 @@ class ServerNode:
         self._desk.open(peer)
         self._transport.tell(peer, self._start)
 
-    def _record(self, peer: int, lines: Sequence[str]) -> None:
+    def _record(self, peer: int, records: pb.Records) -> None:
         """Take in what a device has noted."""
+        lines = records.lines
+        if not lines:
+            self._supervisor.at(peer, records)
+            return
         try:
             rows = [noted(line, peer) for line in lines]
         except ValueError as error:
             self._transport.dismiss(peer, f"it sends {error}")
             return
+        self._supervisor.beat(peer)
         with self._changed:
             self._rows += rows
             if self._folder is None:

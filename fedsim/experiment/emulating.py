@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fedsim.emulation.dilation import Need, Timed, chosen, host_need, network_need, pace_need, projected
 from fedsim.emulation.outcome import Outcome, fidelity_of, trace_of
+from fedsim.emulation.pacing import unfaithful
 from fedsim.emulation.recording import read
-from fedsim.errors import UserError
+from fedsim.errors import RunError, UserError
 from fedsim.experiment.artifacts import save_model
 from fedsim.experiment.building import Study, build
 from fedsim.experiment.nodes import participate, serve, server_node
 from fedsim.experiment.output import Output, writing
 from fedsim.experiment.running import Run, Watcher, refuse_shortage
 from fedsim.experiment.timing import timed
-from fedsim.report import measure, summarise, write_run
+from fedsim.report import check_emulated, measure, summarise, write_run
 from fedsim.scenario import Scenario, dump
 from fedsim.script import SERVER
 from fedsim.simulation import Ending
@@ -126,7 +127,9 @@ def serve_scenario(
 
     def play(study: Study, dilation: float, works: Sequence[Timed], folder: Path | None, going: Going) -> Outcome:
         notes = _notes(folder)
-        node = server_node(study, listen, dilation, notes, owners=owners, credentials=credentials)
+        node = server_node(
+            study, listen, dilation, notes, owners=owners, credentials=credentials, longest=_longest(works)
+        )
         try:
             if listening is not None:
                 listening(node.port)
@@ -202,7 +205,7 @@ def fitting(study: Study, *, alone: bool = False) -> tuple[float, list[Timed]]:
     Raises:
         UserError: it cannot, at the one that is asked for, or within the time that is allowed.
     """
-    from fedsim.emulation.loopback import throughput
+    from fedsim.emulation.loopback import STREAMED, throughput
     from fedsim.learning.threads import intra_op_threads
 
     scenario, assembly = study.scenario, study.assembly
@@ -219,7 +222,7 @@ def fitting(study: Study, *, alone: bool = False) -> tuple[float, list[Timed]]:
             for device in range(assembly.fleet.devices)
             for ends in ((device, SERVER), (SERVER, device))
         ]
-        needs.append(network_need([rate for rate in rates if math.isfinite(rate)], throughput()))
+        needs.append(network_need([rate for rate in rates if math.isfinite(rate)], throughput() * STREAMED))
     found = chosen(scenario.emulation.dilation, needs)
     simulation = assembly.simulation(None)
     simulation.run()
@@ -239,7 +242,7 @@ def plan(study: Study, dilation: float, works: Sequence[Timed], folder: Path | N
         share = sum(one.host * one.count for one in own) / sum(one.target * one.count for one in own)
         loads[node] = own[0].threads * share / dilation
     return Plan(
-        serve=partial(serve, dump(scenario), dilation=dilation, notes=notes),
+        serve=partial(serve, dump(scenario), dilation=dilation, notes=notes, longest=_longest(works)),
         participate=partial(participate, threads=scenario.workers.threads),
         devices=study.assembly.fleet.devices,
         loads=loads,
@@ -272,6 +275,7 @@ def finished(
         outcome.rows, assembly.fleet.table(assembly.samples), assembly.scenario, outcome.end, outcome.points
     )
     fidelity = fidelity_of(outcome)
+    doubts = check_emulated(trace)
     measures = measure(trace)
     interrupted = outcome.ending is Ending.INTERRUPTED
     summary = summarise(
@@ -288,7 +292,17 @@ def finished(
             if weights is not None:
                 save_model(folder, study, weights)
             write_run(folder, trace, summary, measures)
+    if scenario.strict and (doubts or not fidelity["faithful"]):
+        raise RunError(
+            f"the emulation is not faithful: {unfaithful(fidelity) or doubts[0]} (strict: on); give a higher "
+            "emulation.dilation, a less busy host, or strict: off"
+        )
     return Run(scenario, summary, trace, measures, weights, folder, interrupted)
+
+
+def _longest(works: Sequence[Timed]) -> float:
+    """Seconds of the scenario that the longest work takes."""
+    return max((one.target for one in works), default=0.0)
 
 
 def _note_failure(error: BaseException, study: Study, folder: Path | None, wall_seconds: float) -> None:

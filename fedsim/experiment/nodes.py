@@ -166,9 +166,10 @@ def server_node(study: Study, address: str, dilation: float, notes: Path | None,
     return ServerNode(parts, address, dilation=dilation, folder=notes, host_id=_host_id(), **more)
 
 
-def serve(text: str, host: str, *, dilation: float, notes: Path | None) -> ServerNode:
+def serve(text: str, host: str, *, dilation: float, notes: Path | None, longest: float) -> ServerNode:
     """The server's node of a resolved scenario, listening on any port of a host."""
-    return server_node(build(load_scenario(yaml.safe_load(text))), f"{host}:0", dilation, notes)
+    study = build(load_scenario(yaml.safe_load(text)))
+    return server_node(study, f"{host}:0", dilation, notes, longest=longest)
 
 
 def participate(

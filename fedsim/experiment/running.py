@@ -70,7 +70,7 @@ class Run:
 
     def remarks(self) -> list[str]:
         """What a reader of the figures should know: memory that did not suffice, no model, a goal not reached."""
-        found = list(self._shortages())
+        found = [*self._shortages(), *self._fidelity()]
         coverage = self.summary["contributions"]["coverage"]
         if coverage is not None and coverage < 1:
             found.append(f"devices left before they had sent all: the server trained on {coverage:.1%} of the data")
@@ -85,6 +85,20 @@ class Run:
         if goal is not None and all(point.accuracy < goal for point in self.measures.curve):
             found.append(f"until.accuracy {goal:.4g} was not reached")
         return found
+
+    def _fidelity(self) -> Iterator[str]:
+        """What an emulation could not keep to."""
+        fidelity = self.summary.get("fidelity")
+        if fidelity is None:
+            return
+        from fedsim.emulation.pacing import unfaithful
+
+        reason = unfaithful(fidelity)
+        if reason is not None:
+            yield f"the emulation is not faithful: {reason}; give a higher emulation.dilation, or a less busy host"
+        if fidelity["crashed"]:
+            named = ", ".join(f"device {device}" for device in fidelity["crashed"])
+            yield f"{named} died or fell silent before the end; the logs in the run's folder say more"
 
     def _shortages(self) -> Iterator[str]:
         """Who ran out of memory, where the scenario lets that happen."""

@@ -232,10 +232,16 @@ class Thaw(_message.Message):
     def __init__(self, paused_for: _Optional[int] = ...) -> None: ...
 
 class Records(_message.Message):
-    __slots__ = ("lines",)
+    __slots__ = ("lines", "due", "awaited", "since")
     LINES_FIELD_NUMBER: _ClassVar[int]
+    DUE_FIELD_NUMBER: _ClassVar[int]
+    AWAITED_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
     lines: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, lines: _Optional[_Iterable[str]] = ...) -> None: ...
+    due: int
+    awaited: str
+    since: int
+    def __init__(self, lines: _Optional[_Iterable[str]] = ..., due: _Optional[int] = ..., awaited: _Optional[str] = ..., since: _Optional[int] = ...) -> None: ...
 
 class Finished(_message.Message):
     __slots__ = ("reason",)

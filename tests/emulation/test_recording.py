@@ -87,7 +87,7 @@ def test_a_file_that_ends_in_a_line_is_read_up_to_it(tmp_path: Path) -> None:
 )
 def test_what_is_no_note_of_a_node(line: str) -> None:
     """Whatever a device may send."""
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"."):
         noted(line, 3)
 
 

@@ -149,7 +149,7 @@ class Client:
         self.close()
 
     def flush(self, timeout: float) -> bool:
-        """Wait until all that was sent and told is known to be there; answers whether it is."""
+        """Wait until all notices are known to be there; answers whether they are."""
         return self._life is None or self._life.session.flush(timeout)
 
     def close(self) -> None:
@@ -206,7 +206,9 @@ class _Life:
         while not self.session.over:
             began = time.monotonic()
             self._attached()
-            if self.session.over or self._closed.is_set():
+            if self._closed.is_set():
+                self.session.end("closed here", quietly=True)
+            if self.session.over:
                 return
             if self.session.silent > self._pace.patience:
                 self.session.end(f"nothing was heard of the server for {self.session.silent:.0f} s")

@@ -110,6 +110,12 @@ class Server:
             all_ = [self._spent, *(session.traffic for session in self._by_peer.values())]
         return Traffic(*(sum(part) for part in zip(*map(astuple, all_), strict=True)))
 
+    @property
+    def moved(self) -> int:
+        """Frames that have been sent to, or have come from, the devices that are there."""
+        with self._lock:
+            return sum(session.moved for session in self._by_peer.values())
+
     def shape(self, shaping: Shaping) -> None:
         """Keep to the links from now on; once, before anything is sent."""
         ingress = None
@@ -141,7 +147,7 @@ class Server:
             session.refuse(reason)
 
     def flush(self, timeout: float) -> bool:
-        """Wait until all that was sent and told is known to be there; answers whether it is."""
+        """Wait until all notices are known to be there; answers whether they are."""
         with self._lock:
             sessions = list(self._by_peer.values())
         there = [session.flush(timeout) for session in sessions]

@@ -54,6 +54,8 @@ class Session:
         self._outbox = Outbox(self._changed, pace.inbox)
         self._notices: Notices = Notices(self._changed)
         self._assembly: Assembly[Room] = Assembly(lambda header: node.begin(peer, header))
+        self.moved = 0
+        """Frames that have been sent or have come."""
         self._over: str | None = None
         self._refusal: str | None = None
         self._heard = time.monotonic()
@@ -100,14 +102,12 @@ class Session:
             self._shaper.grant(grant)
 
     def flush(self, timeout: float) -> bool:
-        """Wait until all that was sent and told is known to be there; answers whether it is."""
+        """Wait until all notices are known to be there; answers whether they are."""
         with self._changed:
             self._ask = True
             self._changed.notify_all()
-            self._changed.wait_for(
-                lambda: self._over is not None or not (len(self._outbox) or len(self._notices)), timeout
-            )
-            return not (len(self._outbox) or len(self._notices))
+            self._changed.wait_for(lambda: self._over is not None or not len(self._notices), timeout)
+            return not len(self._notices)
 
     @property
     def over(self) -> bool:
@@ -312,6 +312,7 @@ class Session:
             self._changed.notify_all()
         for frame in heard:
             self._heard = time.monotonic()
+            self.moved += 1
             if not self._flows(stream):
                 return
             place = self._assembly.position.message
@@ -353,6 +354,7 @@ class Session:
             for frame in split(place, message.header, message.body, self._pace.frame, start):
                 if not self._flows(stream):
                     return
+                self.moved += 1
                 traffic.frames += 1
                 traffic.nbytes += len(frame)
                 yield message, frame, charged, left == 0
