@@ -14,7 +14,8 @@ speed    64 and 512 samples of 64 x 16 x 16 float32 (4 and 32 MiB) and their lab
          checked    the same with CRC-32
          unary      Flower's way: unary calls with chunks of 5 MiB as protobuf `bytes`, joined by the receiver
          The median of the turns must be at least 80 % of that of raw bytes for the transport, and 50 % with a
-         checksum; shares within one turn are printed as a range.
+         checksum; shares within one turn are printed as a range. Also printed: what both processes take of the
+         processors, which says more than the clock where others are at work.
 memory   one message of 1 GB (64 MiB with --quick) through the transport, with a checksum. How far the resident memory
          of sender and receiver grows at its highest from just before the join: beyond the payload itself at most 24
          frames each.
@@ -28,6 +29,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -148,6 +150,8 @@ class Sink:
     def __init__(self) -> None:
         self.total = 0
         """Bytes of bodies that have come."""
+        self.there = threading.Semaphore(0)
+        """Released for each message that the other side has."""
         self._decoder = decoder()
 
     def device_of(self, token: str | None) -> int | None:
@@ -169,7 +173,8 @@ class Sink:
     def received(self, peer: int, room: Incoming) -> int:
         """It is there."""
         message, values = self._decoder.finish(room)
-        assert isinstance(message, Activations) and message.values in values
+        assert isinstance(message, Activations)
+        assert message.values in values
         self.total += room.nbytes
         return 0
 
@@ -177,10 +182,12 @@ class Sink:
         """Nothing is shaped."""
 
     def landed(self, peer: int, number: int, arrived: int) -> None:
-        """The sender looks at `flush`."""
+        """Another one."""
+        self.there.release()
 
     def disconnected(self, peer: int, reason: str) -> None:
-        """The end of a turn, or of the program."""
+        """Only where something is wrong: each end closes its own quietly."""
+        print(f"node {peer} is gone: {reason}", file=sys.stderr)
 
     def told(self, peer: int, notice: pb.Up | pb.Down) -> None:
         """Nobody says anything."""
@@ -224,6 +231,9 @@ class Connected:
 
     channel: Any
     client: Client
+    sink: Sink
+    processes: tuple[psutil.Process, ...]
+    """Sender and receiver."""
     ask: Callable[[], Told]
 
 
@@ -232,7 +242,8 @@ def connected() -> Iterator[Connected]:
     """A channel to a new receiver."""
     command = [sys.executable, __file__, "--receive"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         told, asked = process.stdout, process.stdin
         port, transport = map(int, told.readline().split())
 
@@ -241,9 +252,10 @@ def connected() -> Iterator[Connected]:
             asked.flush()
             return Told(*map(int, told.readline().split()))
 
-        client = Client(f"127.0.0.1:{transport}", Sink())
+        sink = Sink()
+        client = Client(f"127.0.0.1:{transport}", sink)
         with grpc.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS) as channel:
-            yield Connected(channel, client, ask)
+            yield Connected(channel, client, sink, (psutil.Process(), psutil.Process(process.pid)), ask)
         client.close()
 
 
@@ -271,7 +283,8 @@ class Sending:
         for number in (next(self._numbers) for _ in range(copies)):
             made = self._encoder.address(load(REGISTRY, message, values.__getitem__, checksum=checksum), number)
             assert self._to.client.send(number, made.header + made.definitions, made.body, made.nbytes, 0)
-        assert self._to.client.flush(60)
+        for _ in range(copies):
+            assert self._to.sink.there.acquire(timeout=60)
         seconds = time.monotonic() - began
         total, expected = self._to.ask().total, copies * sum(payload.nbytes for payload in values)
         assert total == expected, f"{total} of {expected} bytes"
@@ -318,6 +331,17 @@ def ways(to: Connected, sending: Sending, samples: int) -> dict[str, Way]:
     }
 
 
+def timed(to: Connected, way: Way, batches: int) -> tuple[float, float]:
+    """Seconds of the clock, and of the processors at both ends."""
+
+    def spent() -> float:
+        return sum(sum(process.cpu_times()[:2]) for process in to.processes)
+
+    before = spent()
+    seconds = way(batches)
+    return seconds, spent() - before
+
+
 def speed(samples: int, repeats: int, nbytes: int) -> list[Row]:
     """Each way's throughput, the median of all turns, and what share it is of that of raw bytes."""
     batches = nbytes // (samples * SAMPLE)
@@ -325,7 +349,8 @@ def speed(samples: int, repeats: int, nbytes: int) -> list[Row]:
         compared = ways(to, Sending(to), samples)
         for way in compared.values():
             way(batches)
-        turns = [{name: way(batches) for name, way in compared.items()} for _ in range(repeats)]
+        timings = [{name: timed(to, way, batches) for name, way in compared.items()} for _ in range(repeats)]
+    turns = [{name: seconds for name, (seconds, _) in turn.items()} for turn in timings]
     rows = []
     medians = {name: statistics.median(turn[name] for turn in turns) for name in compared}
     for name, seconds in medians.items():
@@ -337,6 +362,8 @@ def speed(samples: int, repeats: int, nbytes: int) -> list[Row]:
                 "way": name,
                 "message": samples * SAMPLE,
                 "bytes_per_second": batches * samples * SAMPLE / seconds,
+                "cpu_seconds_per_gigabyte": sum(turn[name][1] for turn in timings)
+                / (repeats * batches * samples * SAMPLE / GIGABYTE),
                 "share": share,
                 "lowest": min(shares),
                 "highest": max(shares),
@@ -399,8 +426,9 @@ def main() -> int:
     for row in found.get("speed", ()):
         claim = "" if row["least"] is None else f"; at least {row['least']:.0%}" + ("" if row["passed"] else ": FAILED")
         print(
-            f"{row['message'] // MIB:3} MiB  {row['way']:10} {row['bytes_per_second'] / 1e9:5.2f} GB/s  {row['share']:4.0%} of raw "
-            f"(in a turn {row['lowest']:.0%} to {row['highest']:.0%}){claim}"
+            f"{row['message'] // MIB:3} MiB  {row['way']:10} {row['bytes_per_second'] / 1e9:5.2f} GB/s  "
+            f"{row['cpu_seconds_per_gigabyte']:5.2f} CPU s/GB  "
+            f"{row['share']:4.0%} of raw (in a turn {row['lowest']:.0%} to {row['highest']:.0%}){claim}"
         )
     if "memory" in found:
         row = found["memory"]
