@@ -324,6 +324,7 @@ class Session:
             room = self._assembly.add(frame)
             if room is not None:
                 self._arrived(place, room)
+            del frame, room  # while the next one is awaited, and room made for another message
 
     def _arrived(self, place: int, room: Room) -> None:
         arrived = self._node.received(self.peer, room)
