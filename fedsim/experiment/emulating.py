@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fedsim.emulation.dilation import Need, Timed, chosen, host_need, network_need, pace_need, projected
-from fedsim.emulation.outcome import Outcome, fidelity_of, trace_of
+from fedsim.emulation.outcome import Outcome, fidelity_of, memory_of, trace_of
 from fedsim.emulation.pacing import unfaithful
 from fedsim.emulation.recording import read
 from fedsim.errors import RunError, UserError
@@ -289,7 +289,7 @@ def finished(
     trace = trace_of(
         outcome.rows, assembly.fleet.table(assembly.samples), assembly.scenario, outcome.end, outcome.points
     )
-    fidelity = fidelity_of(outcome)
+    fidelity = fidelity_of(outcome) | {"memory_disagreement": memory_of(trace)}
     doubts = check_emulated(trace)
     measures = measure(trace)
     interrupted = outcome.ending is Ending.INTERRUPTED
