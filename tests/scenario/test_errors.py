@@ -18,9 +18,9 @@ CASES: list[tuple[str, str, str]] = [
     (
         "seed: 7",
         "xyzzy: 7",
-        "xyzzy: unknown key; the keys here are access, auxiliary, codec, data, evaluate, faults, fleet, learning, "
-        "mode, model, name, network, norm, on_oom, scheduler, seed, selection, server, training, until, workers "
-        "(x.yaml, line 2)",
+        "xyzzy: unknown key; the keys here are access, auxiliary, codec, data, emulation, evaluate, faults, fleet, "
+        "learning, mode, model, name, network, norm, on_oom, scheduler, seed, selection, server, strict, training, "
+        "until, workers (x.yaml, line 2)",
     ),
     ("seed: 7", "seed: -1", "seed: -1 does not fit; give 0 or more (x.yaml, line 2)"),
     ("seed: 7", "seed: 7.5", "seed: 7.5 does not fit; give a whole number (x.yaml, line 2)"),
@@ -171,8 +171,34 @@ CASES: list[tuple[str, str, str]] = [
         "evaluate.samples: 'some' does not fit; give all or a whole number (x.yaml, line",
     ),
     ("samples: all", "samples: 0", "evaluate.samples: 0 does not fit; give all or 1 or more (x.yaml, line 17)"),
-    ("mode: simulate", "mode: emulate", "mode: emulation is not in this version; use mode: simulate (x.yaml, line 18)"),
-    ("mode: simulate", "mode: dream", "mode: 'dream' does not fit; give simulate (x.yaml, line 18)"),
+    ("mode: simulate", "mode: dream", "mode: 'dream' does not fit; give simulate or emulate (x.yaml, line 18)"),
+    (
+        "mode: simulate\nlearning: on",
+        "mode: emulate\nlearning: off\n",
+        "mode: emulate does the real work, so it needs learning: on; or set mode: simulate (x.yaml, line 18)",
+    ),
+    (
+        "mode: simulate",
+        "mode: emulate\nnetwork: {discipline: fair}",
+        "network.discipline: fair lets the messages of one connection share it, but an emulation sends them one after "
+        "the other; set discipline: fifo, or mode: simulate (x.yaml, line 19)",
+    ),
+    (
+        "mode: simulate",
+        "emulation: {dilation: fast}",
+        "emulation.dilation: 'fast' does not fit; give a number, or auto (x.yaml, line 18)",
+    ),
+    (
+        "mode: simulate",
+        "emulation: {dilation: 0}",
+        "emulation.dilation: 0 does not fit; give more than 0 (x.yaml, line 18)",
+    ),
+    (
+        "mode: simulate",
+        "emulation: {inbox: 3 KiB}",
+        "emulation.inbox: '3 KiB' does not fit; give 1048576 or more (x.yaml, line 18)",
+    ),
+    ("mode: simulate", "emulation: {limit: 30}", "emulation.limit: 30"),
     ("mode: simulate", "pruning: {}", "pruning: not in this version of fedsim; remove the key (x.yaml, line 18)"),
     ("mode: simulate", "workers: {kind: ray}", "workers.kind: Ray workers are not in this version; use kind: inline"),
     ("mode: simulate", "workers: {threads: 0}", "workers.threads: 0 does not fit; give 1 or more (x.yaml, line 18)"),

@@ -213,10 +213,10 @@ class _Life:
             if self.session.silent > self._pace.patience:
                 self.session.end(f"nothing was heard of the server for {self.session.silent:.0f} s")
                 return
-            if time.monotonic() - began > LONGEST:
+            if self.session.silent < time.monotonic() - began:  # it was there
                 wait = self._pace.first
             self._closed.wait(wait * self._random.uniform(0.8, 1.2))
-            wait = min(2 * wait, LONGEST)
+            wait = min(2 * wait, LONGEST, self._pace.heartbeat)  # a life lasts three heartbeats without a stream
 
     def _attached(self) -> None:
         """Both streams, until one of them breaks."""

@@ -248,8 +248,10 @@ class Server:
         except Refused as error:
             refused = error
         else:
-            if session is None or session.over:
-                refused = Refused("NOT_FOUND", "no such session, or one that is over")
+            if session is None:
+                refused = Refused("NOT_FOUND", "no such session")
+            elif session.reason is not None:
+                refused = Refused("NOT_FOUND", session.reason)
             elif owner is not None and owner != session.peer:
                 refused = Refused("UNAUTHENTICATED", "the session of another device")
         if refused is not None:
@@ -271,6 +273,8 @@ class Server:
         context.add_callback(session.detached)
         self._listen(session, lambda: session.hear_frames(stream, heard), "frames", context)
         yield from session.frames(stream)
+        if session.reason is not None:  # this stream may end before the one with the refusal
+            context.abort(grpc.StatusCode.NOT_FOUND, session.reason)
 
     def _listen(self, session: Session, hear: Callable[[], None], what: str, context: grpc.ServicerContext) -> None:
         """Take a stream in, in a thread of its own; a peer that breaks the rules is cut off."""

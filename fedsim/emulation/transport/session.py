@@ -115,6 +115,11 @@ class Session:
         return self._over is not None
 
     @property
+    def reason(self) -> str | None:
+        """Why this life is over; None: it is not."""
+        return self._over
+
+    @property
     def silent(self) -> float:
         """Seconds since anything was heard."""
         return time.monotonic() - self._heard
@@ -319,6 +324,7 @@ class Session:
             room = self._assembly.add(frame)
             if room is not None:
                 self._arrived(place, room)
+            del frame, room  # while the next one is awaited, and room made for another message
 
     def _arrived(self, place: int, room: Room) -> None:
         arrived = self._node.received(self.peer, room)
