@@ -82,11 +82,14 @@ def emulate_scenario(
         ray: address of a Ray cluster that is there, `auto` on one of its nodes; None: a session on this host.
 
     Raises:
-        UserError: this host cannot carry the run; with the reason and the smallest dilation that would do.
+        UserError: this host cannot carry the run, with the reason and the smallest dilation that would do; or there is
+            no such cluster.
         RunError: the run could not be finished.
     """
-    from fedsim.emulation.fleet import emulate
+    from fedsim.emulation.fleet import check_cluster, emulate
 
+    if ray is not None:
+        check_cluster(ray)
     for name in objects or ():
         raise UserError(
             f"{name} was given as an object, but the nodes of an emulation are processes of their own; put it into a "
