@@ -139,7 +139,7 @@ def chosen(asked: float | Literal["auto"], needs: Sequence[Need]) -> float:
 
 
 def projected(seconds: float, dilation: float, limit: float) -> float:
-    """The wall seconds of a run of so many of the scenario.
+    """The wall seconds of a run of so many of the scenario, or more.
 
     Raises:
         UserError: they exceed the limit.
@@ -147,7 +147,7 @@ def projected(seconds: float, dilation: float, limit: float) -> float:
     wall = seconds * dilation
     if wall > limit:
         raise UserError(
-            f"the run is expected to last {human_seconds(seconds)}, which at a dilation of {dilation:g} is "
+            f"the run is expected to last {human_seconds(seconds)} or more, which at a dilation of {dilation:g} is "
             f"{human_seconds(wall)} on the wall clock, above emulation.limit ({human_seconds(limit)}); "
             f"set the limit to {math.ceil(wall / 60)} min or more, end the run earlier (until), or set mode: simulate"
         )

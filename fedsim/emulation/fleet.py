@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import socket
 import sys
 import tempfile
 import time
@@ -28,6 +29,9 @@ STORE: Final = 256 * 2**20
 
 GRAIN: Final = 0.01
 """Of a core: the least that a node is counted with."""
+
+REACHING: Final = 5.0
+"""Seconds in which a cluster has to let itself be connected to; Ray itself tries for minutes."""
 
 GATHERING: Final = 180.0
 """Seconds that devices have to get ready."""
@@ -192,6 +196,31 @@ def emulate(plan: Plan, watch: Watch) -> Outcome:
         return _Fleet(plan, watch, local).run()
 
 
+def check_cluster(address: str) -> None:
+    """Look whether anybody listens there, before anything is made.
+
+    Args:
+        address: of a Ray cluster, as in `10.0.0.2:6379`; what names no port, such as `auto`, is left to Ray.
+
+    Raises:
+        UserError: nobody does.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), REACHING).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, error: BaseException) -> UserError:
+    return UserError(
+        f"no Ray cluster at {address!r}: {error}; start one (ray start --head), give its address, auto on one of its "
+        "nodes, or leave --ray out"
+    )
+
+
 class _Fleet:
     """The actors of one run."""
 
@@ -332,10 +361,7 @@ def _session(plan: Plan) -> Iterator[bool]:
         try:
             ray.init(address=plan.address, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UserError(
-                f"no Ray cluster at {plan.address!r}: {error}; start one (ray start --head), give its address, "
-                "auto on one of its nodes, or leave --ray out"
-            ) from error
+            raise _no_cluster(plan.address, error) from error
         try:
             yield False
         finally:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fedsim.emulation.pacing import Fidelity, summarised
 from fedsim.emulation.publications import Point
 from fedsim.emulation.recording import CLOCK, PACE, TRAFFIC, merged
+from fedsim.emulation.watchdog import DISAGREEMENT
 from fedsim.runtime.conditions import Ending
 from fedsim.script import SERVER
 from fedsim.trace import Node, Trace
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _REPORTS = (PACE, TRAFFIC, CLOCK)
+DECLARED, MEASURED = "memory.peak", "memory.measured"  # marks: the most that a node held, and its process
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,23 @@ def trace_of(
         trace.mark(SERVER, moment, "evaluate", quality.accuracy, detail)
     trace.marks.sort(key=lambda mark: mark[1])
     return trace
+
+
+def memory_of(trace: Trace) -> dict[int, float]:
+    """By how much the memory of a device's process was off from what its works declare, where that is worth telling.
+
+    A share of what is declared, above 0 where the process took more.
+    """
+    peaks: dict[str, dict[int, float]] = {DECLARED: {}, MEASURED: {}}
+    for node, _, name, value, _ in trace.marks:
+        if name in peaks:
+            peaks[name][node] = max(value, peaks[name].get(node, 0.0))
+    found = {
+        node: peaks[MEASURED][node] / declared - 1
+        for node, declared in peaks[DECLARED].items()
+        if declared > 0 and peaks[MEASURED].get(node, 0.0) > 0
+    }
+    return {node: share for node, share in found.items() if abs(share) > DISAGREEMENT}
 
 
 def fidelity_of(outcome: Outcome) -> dict[str, Any]:

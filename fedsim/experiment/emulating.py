@@ -7,16 +7,18 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fedsim.emulation.dilation import Need, Timed, chosen, host_need, network_need, pace_need, projected
-from fedsim.emulation.outcome import Outcome, fidelity_of, trace_of
+from fedsim.emulation.outcome import Outcome, fidelity_of, memory_of, trace_of
 from fedsim.emulation.pacing import unfaithful
 from fedsim.emulation.recording import read
 from fedsim.errors import RunError, UserError
 from fedsim.experiment.artifacts import save_model
+from fedsim.experiment.assembly import Assembly
 from fedsim.experiment.building import Study, build
 from fedsim.experiment.nodes import participate, serve, server_node
 from fedsim.experiment.output import Output, writing
@@ -80,11 +82,14 @@ def emulate_scenario(
         ray: address of a Ray cluster that is there, `auto` on one of its nodes; None: a session on this host.
 
     Raises:
-        UserError: this host cannot carry the run; with the reason and the smallest dilation that would do.
+        UserError: this host cannot carry the run, with the reason and the smallest dilation that would do; or there is
+            no such cluster.
         RunError: the run could not be finished.
     """
-    from fedsim.emulation.fleet import emulate
+    from fedsim.emulation.fleet import check_cluster, emulate
 
+    if ray is not None:
+        check_cluster(ray)
     for name in objects or ():
         raise UserError(
             f"{name} was given as an object, but the nodes of an emulation are processes of their own; put it into a "
@@ -224,10 +229,23 @@ def fitting(study: Study, *, alone: bool = False) -> tuple[float, list[Timed]]:
         ]
         needs.append(network_need([rate for rate in rates if math.isfinite(rate)], throughput() * STREAMED))
     found = chosen(scenario.emulation.dilation, needs)
-    simulation = assembly.simulation(None)
-    simulation.run()
-    projected(simulation.now / 1e9, found, scenario.emulation.limit)
+    projected(_length(assembly, scenario.emulation.limit / found), found, scenario.emulation.limit)
     return found, works
+
+
+def _length(assembly: Assembly, most: float) -> float:
+    """Seconds of a run as a simulation has it, followed to a little beyond the most that it may be.
+
+    Where only a quality ends the run, nobody knows beforehand: 0.
+    """
+    limits = assembly.limits
+    cap = 1.01 * most
+    if limits.time is not None and limits.time <= cap:
+        cap = limits.time
+    simulation = replace(assembly, limits=replace(limits, time=cap)).simulation(None)
+    ending = simulation.run()
+    unknown = ending is Ending.TIME and limits.reached is not None and limits.time is None
+    return 0.0 if unknown else simulation.now / 1e9
 
 
 def plan(study: Study, dilation: float, works: Sequence[Timed], folder: Path | None, ray: str | None) -> Any:
@@ -274,7 +292,7 @@ def finished(
     trace = trace_of(
         outcome.rows, assembly.fleet.table(assembly.samples), assembly.scenario, outcome.end, outcome.points
     )
-    fidelity = fidelity_of(outcome)
+    fidelity = fidelity_of(outcome) | {"memory_disagreement": memory_of(trace)}
     doubts = check_emulated(trace)
     measures = measure(trace)
     interrupted = outcome.ending is Ending.INTERRUPTED

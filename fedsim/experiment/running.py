@@ -96,6 +96,11 @@ class Run:
         reason = unfaithful(fidelity)
         if reason is not None:
             yield f"the emulation is not faithful: {reason}; give a higher emulation.dilation, or a less busy host"
+        for node, share in fidelity["memory_disagreement"].items():
+            yield (
+                f"the process of device {node} took {share:+.0%} of the memory that its works declare; the ledger goes "
+                "by what they declare"
+            )
         if fidelity["crashed"]:
             named = ", ".join(f"device {device}" for device in fidelity["crashed"])
             yield f"{named} died or fell silent before the end; the logs in the run's folder say more"

@@ -150,6 +150,8 @@ class Incoming:
     layouts: tuple[Layout | None, ...]
     checksum: int | None
     _buffer: memoryview | None = field(default=None, repr=False)
+    _crc: int = 0
+    _looked: int = 0  # bytes that this is the CRC-32 of
 
     @property
     def buffer(self) -> memoryview:
@@ -157,6 +159,18 @@ class Incoming:
         if self._buffer is None:
             self._buffer = tensors.room(self.nbytes)
         return self._buffer
+
+    def look(self, end: int) -> None:
+        """All bytes of the body before `end` are there: their checksum is made now, if there is one to compare."""
+        if self.checksum is not None:
+            self._crc = zlib.crc32(self.buffer[self._looked : end], self._crc)
+            self._looked = end
+
+    @property
+    def sound(self) -> bool:
+        """Whether the body, which is complete, is what the checksum says."""
+        self.look(self.nbytes)
+        return self.checksum is None or self.checksum == self._crc
 
 
 class Decoder:
@@ -261,7 +275,7 @@ class Decoder:
             WireError: the checksum is wrong, or the bytes are those of no such values.
         """
         data = incoming.buffer
-        if incoming.checksum is not None and zlib.crc32(data) != incoming.checksum:
+        if not incoming.sound:
             raise WireError(f"a body of {incoming.nbytes} bytes with a wrong checksum")
         found: dict[Payload, Value] = {}
         at = 0

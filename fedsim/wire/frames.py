@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
-from typing import Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from fedsim.wire.refusals import WireError
 
@@ -113,6 +113,15 @@ class Room(Protocol):
         ...
 
 
+@runtime_checkable
+class Looking(Room, Protocol):
+    """Room that looks at its bytes as they come, while the processor's caches have them."""
+
+    def look(self, end: int) -> None:
+        """All bytes before `end` are there."""
+        ...
+
+
 R = TypeVar("R", bound=Room)
 
 
@@ -127,6 +136,7 @@ class Assembly(Generic[R]):
         self._begin = begin
         self._position = Position()
         self._room: R | None = None
+        self._look: Callable[[int], None] | None = None
         self._buffer = memoryview(b"")
         self._header = b""
         self._again = False
@@ -168,6 +178,7 @@ class Assembly(Generic[R]):
             return None
         room = self._begin(header)
         self._room, self._buffer, self._header = room, room.buffer, header
+        self._look = room.look if isinstance(room, Looking) else None
         return self._complete() if not len(self._buffer) else None
 
     def _take_body(self, offset: int, data: memoryview) -> R | None:
@@ -181,11 +192,13 @@ class Assembly(Generic[R]):
             raise WireError(f"{len(data)} more bytes of message {message}; {len(self._buffer) - there} are due")
         self._buffer[there:end] = data
         self._position = Position(message, end)
+        if self._look is not None:
+            self._look(end)
         return self._complete() if end == len(self._buffer) else None
 
     def _complete(self) -> R:
         room = self._room
         assert room is not None
-        self._room, self._buffer, self._header, self._again = None, memoryview(b""), b"", False
+        self._room, self._look, self._buffer, self._header, self._again = None, None, memoryview(b""), b"", False
         self._position = Position(self._position.message + 1)
         return room

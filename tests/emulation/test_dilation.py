@@ -126,7 +126,7 @@ def test_a_run_that_takes_too_long_is_refused() -> None:
     with pytest.raises(UserError) as error:
         projected(100.0, 20.0, 1800.0)
     assert str(error.value) == (
-        "the run is expected to last 100 s, which at a dilation of 20 is 33.3 min on the wall clock, above "
+        "the run is expected to last 100 s or more, which at a dilation of 20 is 33.3 min on the wall clock, above "
         "emulation.limit (30 min); set the limit to 34 min or more, end the run earlier (until), or set "
         "mode: simulate"
     )

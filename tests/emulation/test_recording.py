@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fedsim.emulation.outcome import memory_of
 from fedsim.emulation.recording import Notes, merged, noted, read
 from fedsim.runtime.envelopes import Parcel
 from fedsim.script import SERVER
@@ -98,3 +99,12 @@ def test_notes_of_a_node() -> None:
     notes.trace.mark(3, 5, "end")
     notes.sent(4, 3, SERVER, PARCEL, 9)
     assert [noted(json.dumps(row), 3) for row in notes.rows()] == notes.rows()
+
+
+def test_memory_that_was_not_declared() -> None:
+    """Told from a fifth on, either way, by device."""
+    trace = merged([], (), {}, 100)
+    for node, declared, measured in ((0, 100.0, 119.0), (1, 100.0, 150.0), (2, 100.0, 70.0), (3, 100.0, 0.0)):
+        trace.mark(node, 5, "memory.peak", declared)
+        trace.mark(node, 5, "memory.measured", measured)
+    assert memory_of(trace) == {1: pytest.approx(0.5), 2: pytest.approx(-0.3)}

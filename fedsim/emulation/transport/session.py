@@ -398,6 +398,7 @@ class Session(Generic[N]):
                 if stream.closed:
                     return
                 take(stream, data)
+                del data  # not to be kept while the next one is awaited
         except WireError as error:
             self._hooks.broke(self, str(error))
         except Exception as error:
