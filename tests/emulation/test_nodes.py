@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fedsim.emulation.outcome import Outcome, fidelity_of
-from fedsim.emulation.replay import replay
+from fedsim.emulation.records.replay import replay
 from fedsim.errors import RunError
 from fedsim.experiment.assembly import Assembly
 from fedsim.experiment.nodes import assembled

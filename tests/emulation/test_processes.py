@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.emulation.certificates import make_certificates
+from fedsim.emulation.access.certificates import make_certificates
 from tests.emulation.processes import (
     SCENARIO,
     Command,

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Final
 
-from fedsim.emulation.ingress import Ingress
-from fedsim.emulation.line import frame_size
-from fedsim.emulation.shaper import Shaper
-from fedsim.emulation.shaping import Connection, Grant
+from fedsim.emulation.links.ingress import Ingress
+from fedsim.emulation.links.line import frame_size
+from fedsim.emulation.links.shaper import Shaper
+from fedsim.emulation.links.shaping import Connection, Grant
 from fedsim.emulation.transport.outbox import Notices, Outbox, Outgoing
 from fedsim.emulation.transport.seam import Node, Pace, Shaping, Traffic
 from fedsim.script import SERVER
