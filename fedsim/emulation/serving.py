@@ -408,6 +408,9 @@ class ServerNode:
         self._seen.add(peer)
         self._desk.open(peer)
         self._transport.tell(peer, self._start)
+        assert self._clock is not None
+        if self._clock.paused_for:  # that it has not been there for
+            self._transport.tell(peer, pb.Down(thaw=pb.Thaw(paused_for=self._clock.paused_for)))
 
     def _record(self, peer: int, records: pb.Records) -> None:
         """Take in what a device has noted."""

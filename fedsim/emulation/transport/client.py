@@ -33,6 +33,8 @@ JOINING: Final = 30.0
 LONGEST: Final = 10.0
 """Seconds between two tries to come back at most."""
 
+CLOSED: Final = "it has closed its connection"
+
 _FINAL: Final = (
     grpc.StatusCode.NOT_FOUND,
     grpc.StatusCode.UNAUTHENTICATED,
@@ -142,10 +144,13 @@ class Client:
 
     def leave(self, reason: str) -> None:
         """End this life, at both ends; the node here is not told."""
-        if self._life is not None:
-            self._life.closing()
+        life = self._life
+        if life is None:
+            return
+        life.closing()
         self.tell(pb.Up(leave=pb.Leave(reason=reason)))
         self.flush(1.0)
+        life.session.end("it has left", quietly=True)
         self.close()
 
     def flush(self, timeout: float) -> bool:
@@ -153,10 +158,14 @@ class Client:
         return self._life is None or self._life.session.flush(timeout)
 
     def close(self) -> None:
-        """End the connection, quietly."""
-        life, self._life = self._life, None
-        if life is None:
+        """End the connection; the server is told, the node here is not."""
+        if self._life is None:
             return
+        self._life.closing()
+        if not self._life.session.over:
+            self.tell(pb.Up(leave=pb.Leave(reason=CLOSED)))
+            self.flush(0.5)
+        life, self._life = self._life, None
         done = life.session.traffic
         spent = self._spent
         self._spent = Traffic(spent.messages + done.messages, spent.frames + done.frames, spent.nbytes + done.nbytes)
@@ -216,7 +225,7 @@ class _Life:
             if self.session.silent < time.monotonic() - began:  # it was there
                 wait = self._pace.first
             self._closed.wait(wait * self._random.uniform(0.8, 1.2))
-            wait = min(2 * wait, LONGEST, self._pace.heartbeat)  # a life lasts three heartbeats without a stream
+            wait = min(2 * wait, LONGEST, self._pace.heartbeat / 4)  # the server waits for three heartbeats
 
     def _attached(self) -> None:
         """Both streams, until one of them breaks."""

@@ -68,6 +68,7 @@ class Session:
         self._connection: Connection[bytes] | None = None
         self._ingress: Ingress | None = None
         self._numbers: dict[int, int] = {}  # of messages that a shaper knows: in the run, by their place
+        self._begun = 0  # the last message that has begun to flow
         self._fed = 0  # the last message that a shaper was given
 
     # ------------------------------------------------------------------------------------- asked for by the node
@@ -126,11 +127,12 @@ class Session:
 
     @property
     def too_silent(self) -> bool:
-        """Whether that is too long."""
-        return self.silent > self._pace.heartbeat * self._pace.missed
+        """Whether that is too long: so many heartbeats are missing, and the next one is not on its way."""
+        return self.silent > self._pace.heartbeat * (self._pace.missed + 0.5)
 
     def detached(self) -> None:
-        """A stream is gone: whoever waits for something to send on it looks again."""
+        """A stream is gone: from now on silence counts, and whoever waits for something to send on it looks again."""
+        self._heard = time.monotonic()
         with self._changed:
             self._changed.notify_all()
 
@@ -262,6 +264,8 @@ class Session:
             self._changed.notify_all()
         if shaper is not None:
             shaper.reset()
+        if self._ingress is not None:
+            self._ingress.repeat(self.peer)  # a shaper that was reset knows no grants
         return stream
 
     def frames(self, stream: int) -> Iterator[bytes]:
@@ -404,7 +408,8 @@ class Session:
 
     def _began(self, place: int, moment: int) -> None:
         number = self._numbers.get(place)
-        if number is not None:
+        if number is not None and place > self._begun:  # what is sent again has begun before
+            self._begun = place
             self._node.started(self.peer, number, moment)
 
     def _flowed(self, place: int, started: int, ended: int) -> None:
