@@ -158,12 +158,10 @@ class ClockAnswer(_message.Message):
     def __init__(self, asked: _Optional[int] = ..., received: _Optional[int] = ..., answered: _Optional[int] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ("seen", "ask")
+    __slots__ = ("seen",)
     SEEN_FIELD_NUMBER: _ClassVar[int]
-    ASK_FIELD_NUMBER: _ClassVar[int]
     seen: int
-    ask: bool
-    def __init__(self, seen: _Optional[int] = ..., ask: bool = ...) -> None: ...
+    def __init__(self, seen: _Optional[int] = ...) -> None: ...
 
 class Acknowledgement(_message.Message):
     __slots__ = ("message", "arrived")
