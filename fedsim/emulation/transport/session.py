@@ -28,6 +28,9 @@ from fedsim.wire.refusals import WireError
 UNSEEN: Final = 64
 """Notices after which the other side is told that they have been seen."""
 
+KEPT: Final = 20_000
+"""Notices that the other side may leave unseen: one that does not listen must not fill this side's memory."""
+
 LINE: Final = 2
 """Frames between a shaper and a stream."""
 
@@ -78,10 +81,14 @@ class Session:
         return self._outbox.put(number, header, body, nbytes, queued)
 
     def tell(self, notice: pb.Up | pb.Down) -> None:
-        """Queue a notice; one of a life that is over goes nowhere."""
+        """Queue a notice; one of a life that is over goes nowhere, and one too many ends it."""
         with self._changed:
-            if self._over is None:
-                self._notices.put(notice)
+            if self._over is not None:
+                return
+            self._notices.put(notice)
+            deaf = len(self._notices) > KEPT
+        if deaf:
+            self.refuse(f"it has not seen the last {KEPT} notices")
 
     def shape(self, shaping: Shaping, ingress: Ingress | None) -> None:
         """Keep to the link from now on; nothing has been sent yet."""
