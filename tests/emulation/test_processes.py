@@ -22,7 +22,7 @@ from tests.emulation.processes import (
     valid,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 LONG = SCENARIO.replace("rounds: 3", "rounds: 10")
 ENDLESS = SCENARIO.replace("rounds: 3", "rounds: 1000")
