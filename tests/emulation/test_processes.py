@@ -22,7 +22,7 @@ from tests.emulation.processes import (
     valid,
 )
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 LONG = SCENARIO.replace("rounds: 3", "rounds: 10")
 ENDLESS = SCENARIO.replace("rounds: 3", "rounds: 1000")
