@@ -21,7 +21,7 @@ OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.max_receive_message_length", LARGEST),
     ("grpc.enable_http_proxy", 0),
     ("grpc.http2.bdp_probe", 0),  # else the receiver's window grows to tens of megabytes
-    ("grpc.http2.lookahead_bytes", 2 * 2**20),
+    ("grpc.http2.lookahead_bytes", 4 * 2**20),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
