@@ -163,7 +163,9 @@ def test_a_device_gives_up_after_a_while() -> None:
     """When nobody listens any more for as long as its patience goes."""
     with ends(pace=Pace(heartbeat=0.1, first=0.02, patience=0.5)) as both:
         proxy = both.proxy()
-        _, node = both.device(1, port=proxy.port)
+        device, node = both.device(1, port=proxy.port)
+        device.tell(records("here"))
+        assert device.flush(5)  # its streams are there, through the proxy
         began = time.monotonic()
         proxy.close()
         until(lambda: node.of("disconnected"))
