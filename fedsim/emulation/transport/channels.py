@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import socket
 import ssl
@@ -12,6 +13,9 @@ from typing import Any, Final
 import grpc
 
 from fedsim.errors import UserError, shown
+
+PROTOCOL: Final = 1
+"""Of protos/fedsim/wire/protocol.proto and of frames; both ends need the same."""
 
 SERVICE: Final = "fedsim.wire.Emulation"
 
@@ -50,7 +54,15 @@ _CLIENT: Final = [
 _ADDRESS: Final = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<host>[^:\[\]/\s]+)):(?P<port>[0-9]{1,5})")
 
 
-def split_address(address: str) -> tuple[str, int] | None:
+def version() -> str:
+    """Of the package."""
+    try:
+        return importlib.metadata.version("fedsim-edge")
+    except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
+        return "unknown"
+
+
+def split_address(address: str, use: str = "of a server") -> tuple[str, int] | None:
     """Host and port; None for a Unix socket.
 
     Raises:
@@ -60,7 +72,7 @@ def split_address(address: str) -> tuple[str, int] | None:
         return None
     found = _ADDRESS.fullmatch(address)
     if found is None or int(found["port"]) > 65_535:
-        raise UserError(f"{shown(address)} is no address; give HOST:PORT, as in 127.0.0.1:7070 or [::1]:7070")
+        raise UserError(f"{shown(address)} is no address {use}; give host:port, as in 127.0.0.1:9440 or [::1]:9440")
     return found["v6"] or found["host"], int(found["port"])
 
 
@@ -70,7 +82,7 @@ def listening(threads: Any, address: str, credentials: Any) -> tuple[Any, int]:
     Raises:
         UserError: the address is malformed, taken, or not this machine's.
     """
-    split_address(address)
+    split_address(address, "to listen on")
     server = grpc.server(threads, options=_SERVER)
     try:
         if credentials is None:
@@ -82,8 +94,8 @@ def listening(threads: Any, address: str, credentials: Any) -> tuple[Any, int]:
     if not port:
         server.stop(None)
         raise UserError(
-            f"cannot listen on {address}: something else does, or this machine has no such address; choose another "
-            f"port (0: any that is free), or end what listens there"
+            f"{address} cannot be listened on; another process may have that port, or the address is not this host's: "
+            "give another one"
         )
     return server, port
 

@@ -11,11 +11,20 @@ import grpc
 
 from fedsim.emulation.shaping import Grant
 from fedsim.emulation.transport.backoff import Backoff
-from fedsim.emulation.transport.channels import SERVICE, SESSION, TOKEN, channel, mismatch, split_address, until_broken
+from fedsim.emulation.transport.channels import (
+    PROTOCOL,
+    SERVICE,
+    SESSION,
+    TOKEN,
+    channel,
+    mismatch,
+    split_address,
+    until_broken,
+    version,
+)
 from fedsim.emulation.transport.notices import Stream
 from fedsim.emulation.transport.seam import Node, Pace, Shaping, Traffic
-from fedsim.emulation.transport.session import PROTOCOL, Counter, Hooks, Session
-from fedsim.emulation.transport.versions import check_versions, package_version
+from fedsim.emulation.transport.session import Counter, Hooks, Session
 from fedsim.errors import RunError, UserError
 from fedsim.script import SERVER
 from fedsim.wire import protocol_pb2 as pb
@@ -72,12 +81,11 @@ class Client:
         """What has been sent so far, in all lives."""
         return self._counter.traffic
 
-    def join(self, request: pb.JoinRequest, timeout: float = WAIT) -> pb.JoinResponse:
-        """Begin a life; waits, for seconds at most, until somebody listens.
+    def join(self, request: pb.JoinRequest) -> pb.JoinResponse:
+        """Begin a life; waits a while for somebody to listen: 30 s, or the patience if that is less.
 
         Args:
             request: without versions, which are filled in.
-            timeout: seconds.
 
         Raises:
             UserError: nobody listens there, only one end has TLS, or this device may not join.
@@ -87,11 +95,11 @@ class Client:
             self._life.close("it joins anew")
         filled = pb.JoinRequest()
         filled.CopyFrom(request)
-        filled.protocol, filled.version = PROTOCOL, package_version()
+        filled.protocol, filled.version = PROTOCOL, version()
+        timeout = min(WAIT, self._pace.patience)
         line = channel(self._address, self._credentials)
         try:
             response = self._asked(line, filled, timeout)
-            check_versions(f"the server at {self._address}", response.protocol, response.version)
         except BaseException:
             line.close()
             raise
@@ -127,10 +135,11 @@ class Client:
     def _error(self, error: Any, timeout: float) -> UserError | RunError:
         code, details = error.code().name, error.details()
         if code in _REFUSED:
-            return UserError(f"the server at {self._address} does not let this device in: {details}")
+            return UserError(f"{self._address} does not let this device in: {details}")
         if code == "DEADLINE_EXCEEDED":
             return UserError(
-                f"no server at {self._address} within {timeout:g} s; start it there (fedsim serve), or mend the address"
+                f"no answer from {self._address} within {timeout:g} s; start the server (fedsim serve), or check the "
+                "address"
             )
         return RunError(f"the server at {self._address} fails when this device joins: {code}: {details}")
 
@@ -326,5 +335,5 @@ class _ClientHooks(Hooks[pb.Up]):
     def broke(self, session: Session[pb.Up], reason: str) -> None:
         assert isinstance(session, _Life)
         if session.over is None:
-            reason = f"the server has broken a rule: {reason}"
+            reason = f"the server is left: {reason}"
             session.gone(reason, pb.Up(leave=pb.Leave(reason=reason)))

@@ -15,13 +15,21 @@ import grpc
 
 from fedsim.emulation.ingress import Ingress
 from fedsim.emulation.shaping import Grant
-from fedsim.emulation.transport.channels import SAID, SERVICE, SESSION, TOKEN, listening, until_broken
+from fedsim.emulation.transport.channels import (
+    PROTOCOL,
+    SAID,
+    SERVICE,
+    SESSION,
+    TOKEN,
+    listening,
+    until_broken,
+    version,
+)
 from fedsim.emulation.transport.notices import Stream
 from fedsim.emulation.transport.seam import Door, Node, Pace, Refused, Shaping, Traffic
-from fedsim.emulation.transport.session import PROTOCOL, UNSEEN, Counter, Hooks, Session
+from fedsim.emulation.transport.session import UNSEEN, Counter, Hooks, Session
 from fedsim.emulation.transport.threads import Threads
-from fedsim.emulation.transport.versions import check_versions, package_version
-from fedsim.errors import UserError
+from fedsim.errors import shown
 from fedsim.script import SERVER
 from fedsim.wire import protocol_pb2 as pb
 from fedsim.wire.refusals import WireError
@@ -194,15 +202,13 @@ class Server:
         """The method Join."""
         try:
             owner = self._door.device_of(_token(context))
-            check_versions("the device", request.protocol, request.version)
+            _same(request)
             response = self._door.admit(request, owner)
         except Refused as refused:
             _abort(context, refused.code, refused.reason)
-        except UserError as error:
-            _abort(context, "FAILED_PRECONDITION", str(error))
         member = _Member(self, response.node)
         response.session = member.token
-        response.protocol, response.version = PROTOCOL, package_version()
+        response.protocol, response.version = PROTOCOL, version()
         self._node.connected(member.peer)
         with self._lock:
             closing = self._closing.is_set()
@@ -446,6 +452,21 @@ class _Elsewhere:
 def _abort(context: Any, code: str, reason: str) -> NoReturn:
     context.abort(getattr(grpc.StatusCode, code), reason[:SAID])
     raise AssertionError("abort raises")
+
+
+def _same(request: pb.JoinRequest) -> None:
+    """Refuse another protocol, or another version of the package.
+
+    Raises:
+        Refused: naming both.
+    """
+    for what, theirs, ours in (("protocol", request.protocol, PROTOCOL), ("fedsim", request.version, version())):
+        if theirs != ours:
+            said = shown(theirs).strip("'\"")
+            raise Refused(
+                "FAILED_PRECONDITION",
+                f"the device has {what} {said} and the server {ours}; install the same on both",
+            )
 
 
 def _token(context: Any) -> str | None:

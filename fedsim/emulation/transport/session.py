@@ -24,13 +24,10 @@ from fedsim.emulation.shaping import Grant
 from fedsim.emulation.transport.notices import Notices, Stream
 from fedsim.emulation.transport.seam import Node, Pace, Shaping, Traffic
 from fedsim.wire import protocol_pb2 as pb
-from fedsim.wire.frames import Assembly, Frame, FrameKind, Position, Room, count, parsed, resume, split
+from fedsim.wire.frames import Assembly, FrameKind, Position, Room, count, parsed, resume, split
 from fedsim.wire.refusals import WireError
 
 N = TypeVar("N", pb.Up, pb.Down)
-
-PROTOCOL: Final = 1
-"""Of `protos/fedsim/wire/protocol.proto` and the frames; another number is another language."""
 
 UNSEEN: Final = 50_000
 """Notices that a peer may leave unseen."""
@@ -346,8 +343,6 @@ class Session(Generic[N]):
                 self._hooks.resumed(self)
                 return
             due = self._assembly.position.message
-            if self._repeated(frame, due):
-                return
             room = self._assembly.add(frame)
             if room is not None:
                 self._hooks.came(self, due)
@@ -355,17 +350,12 @@ class Session(Generic[N]):
                 acknowledgement = pb.Acknowledgement(message=due, arrived=arrived)
                 self.tell(self._kind(acknowledgement=acknowledgement))
 
-    @staticmethod
-    def _repeated(frame: bytes, due: int) -> bool:
-        seen: Frame = parsed(frame)
-        return seen.kind is not FrameKind.RESUME and 0 < seen.message < due
-
     # ------------------------------------------------------------------------------------- notices
 
     def tell(self, notice: N) -> None:
         """Say something on the control stream."""
         if not self.notices.tell(notice):
-            self._hooks.broke(self, f"more than {UNSEEN} notices that it has not seen")
+            self._hooks.broke(self, f"it leaves more than {UNSEEN} notices unseen")
 
     def hear(self, stream: Stream, data: bytes) -> None:
         """A notice has come.
@@ -400,7 +390,7 @@ class Session(Generic[N]):
                 take(stream, data)
                 del data  # not to be kept while the next one is awaited
         except WireError as error:
-            self._hooks.broke(self, str(error))
+            self._hooks.broke(self, f"it breaks the rules: {error}")
         except Exception as error:
             if self.over is None:
                 _log.exception("while taking in what node %d has sent", self.peer)
