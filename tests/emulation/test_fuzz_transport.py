@@ -214,11 +214,11 @@ def test_tls_at_one_end_only(keys: Path) -> None:
     with closing(secured(keys, FakeNode())) as server, ends() as plain:
         for port, credentials, said in (
             (server.port, None, "it asks for TLS"),
-            (server.port, distrusted, "TLS fails"),
+            (server.port, distrusted, "a certificate that is not from the authority given"),
             (plain.server.port, trusted, "it does not talk TLS"),
         ):
             began = time.monotonic()
-            client = Client(f"127.0.0.1:{port}", FakeNode(), credentials=credentials)
+            client = Client(f"127.0.0.1:{port}", FakeNode(), pace=Pace(patience=2.0), credentials=credentials)
             with pytest.raises(UserError, match=said):
                 client.join(pb.JoinRequest(node=1))
             assert time.monotonic() - began < 5

@@ -113,12 +113,15 @@ def until_broken(incoming: Iterator[bytes]) -> Iterator[bytes]:
         yield from incoming
 
 
-def mismatch(address: str, secure: bool) -> str | None:
-    """What is wrong with who listens there, as far as can be told: TLS at one end only. None: nothing, or nobody does.
+def mismatch(address: str, secure: bool) -> tuple[str, bool] | None:
+    """What is wrong with who listens there: TLS at one end only, or, if nothing else, its certificate.
 
     Args:
         address: of the server.
         secure: whether this end uses TLS.
+
+    Returns:
+        That, and whether it is certain; None: nothing, or nobody listens.
     """
     place = split_address(address)
     if place is None:
@@ -129,19 +132,24 @@ def mismatch(address: str, secure: bool) -> str | None:
     context.set_alpn_protocols(["h2"])
     spoken = False
     try:
-        with socket.create_connection(place, 2.0) as line, suppress(ssl.SSLError, ConnectionError, TimeoutError):
-            line.settimeout(2.0)
-            with context.wrap_socket(line, server_hostname=place[0]):
-                spoken = True
+        with (
+            socket.create_connection(place, 2.0) as line,
+            suppress(ssl.SSLError, ConnectionError, TimeoutError),
+            context.wrap_socket(line, server_hostname=place[0]),
+        ):
+            spoken = True
     except OSError:
         return None
-    if spoken and not secure:
-        return "it asks for TLS; give the certificate of its authority (--authority FILE)"
-    if spoken:
-        return (
-            "TLS fails: its certificate is not from the authority given or not for this address, or it asks for one of "
-            "this device; give the authority that has signed it (--authority FILE), and an address that stands in it"
-        )
-    if secure:
-        return "it does not talk TLS; start it with a certificate and a key, or leave out the authority here"
-    return None
+    match spoken, secure:
+        case True, False:
+            return "it asks for TLS; give the certificate of its authority (--authority FILE)", True
+        case False, True:
+            return "it does not talk TLS; start it with a certificate and a key, or leave out the authority here", True
+        case True, True:
+            return (
+                "where somebody talks TLS, but perhaps with a certificate that is not from the authority given or not "
+                "for this address, or asks for one of this device; give the authority that has signed it "
+                "(--authority FILE), and an address that stands in it"
+            ), False
+        case _:
+            return None

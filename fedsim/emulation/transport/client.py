@@ -114,21 +114,16 @@ class Client:
 
     def _asked(self, line: Any, request: pb.JoinRequest, timeout: float) -> pb.JoinResponse:
         call = line.unary_unary(f"/{SERVICE}/Join", pb.JoinRequest.SerializeToString, pb.JoinResponse.FromString)
-        states: list[Any] = []
-        line.subscribe(states.append, try_to_connect=True)
         asked = call.future(request, timeout=timeout, wait_for_ready=True, metadata=self._bearer)
         while True:
             try:
                 response: pb.JoinResponse = asked.result(_LOOK)
                 return response
             except grpc.FutureTimeoutError:
-                ready, failed = grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE
-                if ready in states or failed not in states:
-                    continue
                 wrong = mismatch(self._address, self._credentials is not None)
-                if wrong is not None:
+                if wrong is not None and wrong[1]:
                     asked.cancel()
-                    raise UserError(f"cannot join the server at {self._address}: {wrong}") from None
+                    raise UserError(f"cannot join the server at {self._address}: {wrong[0]}") from None
             except grpc.RpcError as error:
                 raise self._error(error, timeout) from None
 
@@ -137,10 +132,9 @@ class Client:
         if code in _REFUSED:
             return UserError(f"{self._address} does not let this device in: {details}")
         if code == "DEADLINE_EXCEEDED":
-            return UserError(
-                f"no answer from {self._address} within {timeout:g} s; start the server (fedsim serve), or check the "
-                "address"
-            )
+            wrong = mismatch(self._address, self._credentials is not None)
+            cure = "start the server (fedsim serve), or check the address" if wrong is None else wrong[0]
+            return UserError(f"no answer from {self._address} within {timeout:g} s; {cure}")
         return RunError(f"the server at {self._address} fails when this device joins: {code}: {details}")
 
     def shape(self, shaping: Shaping) -> None:
