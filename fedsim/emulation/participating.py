@@ -227,8 +227,18 @@ class DeviceNode:
             self._client.shape(
                 Shaping(clock, dilation, lambda peer: Connection(network(), self.node, peer, dilation=dilation))
             )
+        try:
+            self._lives(memory, watch)
+        finally:
+            watch.close()
+
+    def _lives(self, memory: Holdings, watch: MemoryWatch) -> None:
+        """One life after the other, up to the end of the run or until the device leaves for good."""
+        clock, desk = self._clock, self._desk
+        assert clock is not None
+        assert desk is not None
         since = 0 if self._life == 0 else clock.now()
-        for leave, back in chain(parts.absences(self.node), [(None, None)]):
+        for leave, back in chain(self._parts.absences(self.node), [(None, None)]):
             until = None if leave is None else nanoseconds(leave)
             if until is not None and until < since:
                 continue  # before the process was started
@@ -242,7 +252,7 @@ class DeviceNode:
                 return
             self._ship()
             self._client.leave(reason)
-            self._desk.shut(SERVER)
+            desk.shut(SERVER)
             if reason != FAULT or back is None or not self._away(nanoseconds(back)):
                 return
             since = clock.now()

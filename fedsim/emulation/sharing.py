@@ -54,10 +54,6 @@ class Sharing:
         self._messages: dict[int, tuple[int, int, int, int]] = {}  # source, target, number and ready, by serial
         self._flows: dict[tuple[int, bool], _Flow] = {}  # by device, and whether it sends
 
-    def shares(self, source: int, target: int) -> bool:
-        """Whether the way from one to the other is shared, so that messages on it are announced."""
-        return not self._network.route(source, target).alone
-
     def announce(self, now: int, source: int, target: int, number: int, ready: int) -> None:
         """A message could flow from `ready` on. One that is announced already changes nothing.
 

@@ -158,10 +158,12 @@ class ClockAnswer(_message.Message):
     def __init__(self, asked: _Optional[int] = ..., received: _Optional[int] = ..., answered: _Optional[int] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ("seen",)
+    __slots__ = ("seen", "ask")
     SEEN_FIELD_NUMBER: _ClassVar[int]
+    ASK_FIELD_NUMBER: _ClassVar[int]
     seen: int
-    def __init__(self, seen: _Optional[int] = ...) -> None: ...
+    ask: bool
+    def __init__(self, seen: _Optional[int] = ..., ask: bool = ...) -> None: ...
 
 class Acknowledgement(_message.Message):
     __slots__ = ("message", "arrived")

@@ -1,58 +1,61 @@
-"""A device's end of its connection."""
+"""A device's end of its connection, over gRPC: joins, and comes back where streams break."""
 
 from __future__ import annotations
 
+import logging
+import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import grpc
 
-from fedsim.emulation.shaping import Grant
-from fedsim.emulation.transport.backoff import Backoff
 from fedsim.emulation.transport.channels import (
+    BEARER,
+    OPTIONS,
     PROTOCOL,
     SERVICE,
     SESSION,
     TOKEN,
-    channel,
-    mismatch,
-    split_address,
-    until_broken,
     version,
 )
-from fedsim.emulation.transport.notices import Stream
 from fedsim.emulation.transport.seam import Node, Pace, Shaping, Traffic
-from fedsim.emulation.transport.session import Counter, Hooks, Session
+from fedsim.emulation.transport.session import Session
 from fedsim.errors import RunError, UserError
 from fedsim.script import SERVER
 from fedsim.wire import protocol_pb2 as pb
+from fedsim.wire.refusals import WireError
 
-WAIT: Final = 30.0
-"""Seconds for which a device that joins waits for somebody to listen."""
+JOINING: Final = 30.0
+"""Seconds in which a server has to answer."""
 
-_LOOK: Final = 1.0  # s; between two looks at why nobody answers
-_LAST: Final = 1.0  # s; for the other end to hear the last word
-_ATTEMPT: Final = 10.0  # s; for a stream to be answered
-_RATHER: Final = 0.5  # of a heartbeat, by which one may be late
+LONGEST: Final = 10.0
+"""Seconds between two tries to come back at most."""
 
-_FINAL: Final = frozenset({"NOT_FOUND", "UNAUTHENTICATED", "FAILED_PRECONDITION", "PERMISSION_DENIED", "UNIMPLEMENTED"})
-_REFUSED: Final = frozenset({"UNAUTHENTICATED", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED", "PERMISSION_DENIED"})
+CLOSED: Final = "it has closed its connection"
+
+_FINAL: Final = (
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.UNIMPLEMENTED,
+)
+_OPTIONS: Final = (*OPTIONS, ("grpc.use_local_subchannel_pool", 1))
+
+_log = logging.getLogger(__name__)
 
 
 class Client:
-    """Connects when it joins, and comes back by itself where the connection breaks.
+    """One connection, with one life after the other.
 
     Args:
-        address: `HOST:PORT` of the server.
-        node: is told what comes, as of peer `SERVER`.
+        address: of the server.
+        node: told of all that comes.
         pace: of the connection.
-        credentials: `grpc.ChannelCredentials`; None: without TLS.
+        credentials: `grpc.ChannelCredentials`; None: no TLS.
         token: of this device.
-
-    Raises:
-        UserError: the address is malformed.
     """
 
     def __init__(
@@ -64,270 +67,211 @@ class Client:
         credentials: Any = None,
         token: str | None = None,
     ) -> None:
-        split_address(address)
         self.session = b""
-        """Of the life that is on."""
+        """Names the life that is on."""
         self._address = address
         self._node = node
         self._pace = pace or Pace()
         self._credentials = credentials
-        self._bearer = () if token is None else ((TOKEN, f"Bearer {token}"),)
-        self._counter = Counter()
-        self._shaping: Shaping | None = None
+        self._metadata: tuple[tuple[str, str | bytes], ...] = () if token is None else ((TOKEN, BEARER + token),)
         self._life: _Life | None = None
+        self._shaping: Shaping | None = None
+        self._spent = Traffic()
+
+    def join(self, request: pb.JoinRequest) -> pb.JoinResponse:
+        """Begin a life.
+
+        Raises:
+            UserError: the server does not let this device in, or nobody answers.
+        """
+        request.protocol, request.version = PROTOCOL, version()
+        with self._channel() as channel:
+            call = channel.unary_unary(f"/{SERVICE}/Join", pb.JoinRequest.SerializeToString, pb.JoinResponse.FromString)
+            try:
+                response: pb.JoinResponse = call(
+                    request, timeout=min(JOINING, self._pace.patience), metadata=self._metadata, wait_for_ready=True
+                )
+            except grpc.RpcError as error:
+                raise self._refused(error) from None
+        self.session = response.session
+        session = Session(SERVER, self._node, self._pace, self._ended)
+        session.device = response.node
+        if self._shaping is not None:
+            session.shape(self._shaping, None)
+        self._life = _Life(session, self._channel, (*self._metadata, (SESSION, response.session)), self._pace)
+        self._node.connected(SERVER)
+        self._life.start()
+        return response
+
+    def _channel(self) -> grpc.Channel:
+        if self._credentials is None:
+            return grpc.insecure_channel(self._address, options=_OPTIONS)
+        return grpc.secure_channel(self._address, self._credentials, options=_OPTIONS)
+
+    def _refused(self, error: grpc.RpcError) -> UserError:
+        code, details = error.code(), error.details()
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED or code is grpc.StatusCode.UNAVAILABLE:
+            tls = "TLS (--authority)" if self._credentials is None else "this authority's TLS"
+            return UserError(
+                f"no answer from {self._address} within {min(JOINING, self._pace.patience):g} s; start the server "
+                f"(fedsim serve), check the address, and whether it wants {tls}"
+            )
+        return UserError(f"{self._address} does not let this device in: {details}")
+
+    # ------------------------------------------------------------------------------------- asked for by the node
 
     @property
     def traffic(self) -> Traffic:
-        """What has been sent so far, in all lives."""
-        return self._counter.traffic
-
-    def join(self, request: pb.JoinRequest) -> pb.JoinResponse:
-        """Begin a life; waits a while for somebody to listen: 30 s, or the patience if that is less.
-
-        Args:
-            request: without versions, which are filled in.
-
-        Raises:
-            UserError: nobody listens there, only one end has TLS, or this device may not join.
-            RunError: the server fails.
-        """
-        if self._life is not None:
-            self._life.close("it joins anew")
-        filled = pb.JoinRequest()
-        filled.CopyFrom(request)
-        filled.protocol, filled.version = PROTOCOL, version()
-        timeout = min(WAIT, self._pace.patience)
-        line = channel(self._address, self._credentials)
-        try:
-            response = self._asked(line, filled, timeout)
-        except BaseException:
-            line.close()
-            raise
-        metadata = ((SESSION, response.session), *self._bearer)
-        life = _Life(self, line, metadata, response.node)
-        if self._shaping is not None:
-            life.shape(self._shaping)
-        self.session, self._life = response.session, life
-        self._node.connected(SERVER)
-        life.start()
-        return response
-
-    def _asked(self, line: Any, request: pb.JoinRequest, timeout: float) -> pb.JoinResponse:
-        call = line.unary_unary(f"/{SERVICE}/Join", pb.JoinRequest.SerializeToString, pb.JoinResponse.FromString)
-        asked = call.future(request, timeout=timeout, wait_for_ready=True, metadata=self._bearer)
-        while True:
-            try:
-                response: pb.JoinResponse = asked.result(_LOOK)
-                return response
-            except grpc.FutureTimeoutError:
-                wrong = mismatch(self._address, self._credentials is not None)
-                if wrong is not None and wrong[1]:
-                    asked.cancel()
-                    raise UserError(f"cannot join the server at {self._address}: {wrong[0]}") from None
-            except grpc.RpcError as error:
-                raise self._error(error, timeout) from None
-
-    def _error(self, error: Any, timeout: float) -> UserError | RunError:
-        code, details = error.code().name, error.details()
-        if code in _REFUSED:
-            return UserError(f"{self._address} does not let this device in: {details}")
-        if code == "DEADLINE_EXCEEDED":
-            wrong = mismatch(self._address, self._credentials is not None)
-            cure = "start the server (fedsim serve), or check the address" if wrong is None else wrong[0]
-            return UserError(f"no answer from {self._address} within {timeout:g} s; {cure}")
-        return RunError(f"the server at {self._address} fails when this device joins: {code}: {details}")
+        """What has been sent."""
+        now = Traffic() if self._life is None else self._life.session.traffic
+        spent = self._spent
+        return Traffic(spent.messages + now.messages, spent.frames + now.frames, spent.nbytes + now.nbytes)
 
     def shape(self, shaping: Shaping) -> None:
-        """Keep to the link from now on, in later lives too; before the first message."""
+        """Keep to the link from now on; once, before anything is sent."""
         self._shaping = shaping
         if self._life is not None:
-            self._life.shape(shaping)
+            self._life.session.shape(shaping, None)
 
     def send(self, number: int, header: bytes, body: Sequence[memoryview], nbytes: int, queued: int) -> bool:
-        """Send a message to the server; blocks while too many bytes wait.
-
-        Args:
-            number: of the message in the run, by which the node hears of it.
-            header: with its definitions.
-            body: not to be changed until it is acknowledged.
-            nbytes: what it weighs where the link is shaped.
-            queued: the moment of the send (ns).
-
-        Returns:
-            False where no life is on.
-        """
-        life = self._life
-        return life is not None and life.send(number, header, body, nbytes, queued)
+        """Queue a message; False where no life is on. Waits while too many bytes do."""
+        return self._life is not None and self._life.session.send(number, header, body, nbytes, queued)
 
     def tell(self, notice: pb.Up) -> None:
-        """Say something to the server; nothing where no life is on."""
-        life = self._life
-        if life is not None:
-            life.tell(notice)
+        """Queue a notice; where no life is on, it goes nowhere."""
+        if self._life is not None:
+            self._life.session.tell(notice)
 
     def leave(self, reason: str) -> None:
-        """End the life at both ends; the node of this end is not told of it, that of the server is, with the reason."""
-        life, self._life = self._life, None
-        if life is not None:
-            life.close(reason)
+        """End this life, at both ends; the node here is not told."""
+        life = self._life
+        if life is None:
+            return
+        life.closing()
+        self.tell(pb.Up(leave=pb.Leave(reason=reason)))
+        self.flush(1.0)
+        life.session.end("it has left", quietly=True)
+        self.close()
 
     def flush(self, timeout: float) -> bool:
-        """Wait, for seconds at most, until all that was told is known to be there; answers whether it is."""
-        life = self._life
-        return life is None or life.notices.flush(time.monotonic() + timeout)
+        """Wait until all notices are known to be there; answers whether they are."""
+        return self._life is None or self._life.session.flush(timeout)
 
     def close(self) -> None:
-        """End the life, if one is on, and all threads."""
-        self.leave("it has closed its connection")
+        """End the connection; the server is told, the node here is not."""
+        if self._life is None:
+            return
+        self._life.closing()
+        if not self._life.session.over:
+            self.tell(pb.Up(leave=pb.Leave(reason=CLOSED)))
+            self.flush(0.5)
+        life, self._life = self._life, None
+        done = life.session.traffic
+        spent = self._spent
+        self._spent = Traffic(spent.messages + done.messages, spent.frames + done.frames, spent.nbytes + done.nbytes)
+        life.close()
+
+    def _ended(self, session: Session, reason: str) -> None:
+        self._node.disconnected(SERVER, reason)
 
 
-class _Life(Session[pb.Up]):
-    """A life, and the thread that keeps its streams going."""
+class _Life:
+    """The streams of one life, attached again where they break."""
 
-    def __init__(self, client: Client, line: Any, metadata: Any, number: int) -> None:
-        super().__init__(SERVER, client._node, client._pace, client._counter, pb.Up, _ClientHooks())
-        self.number = number
-        self.node = client._node
-        self._client = client
-        self._line = line
+    def __init__(
+        self,
+        session: Session,
+        channel: Callable[[], grpc.Channel],
+        metadata: tuple[tuple[str, str | bytes], ...],
+        pace: Pace,
+    ) -> None:
+        self.session = session
+        self._make = channel
         self._metadata = metadata
-        self._backoff = Backoff(client._pace)
-        self._wake = threading.Event()
-        self._code, self._details = "", ""  # of what has ended this attempt
-        self._calls_ended: list[float] = []  # when its calls have
-        self._readers: list[threading.Thread] = []
-        self._thread = threading.Thread(target=self._connecting, name="connection", daemon=True)
+        self._pace = pace
+        self._random = random.Random()  # so that devices that have lost a server do not come back at the same moment
+        self._broken = threading.Event()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="connection", daemon=True)
 
     def start(self) -> None:
-        """Open the streams."""
+        """Attach the streams."""
         self._thread.start()
 
-    def gone(self, reason: str, farewell: pb.Up | None = None) -> None:
-        """The life is over, and not by the node's wish."""
-        if self.finish(reason, farewell):
-            self._wake.set()
-            self.settle()
-            self.node.disconnected(SERVER, reason)
+    def closing(self) -> None:
+        """From now on streams that break are not attached again."""
+        self._closed.set()
 
-    def close(self, reason: str) -> None:
-        """End the life by the node's wish, and its threads."""
-        self.finish(reason, pb.Up(leave=pb.Leave(reason=reason)))
-        self._wake.set()
-        deadline = time.monotonic() + 2 * _LAST
-        if threading.current_thread() is not self._thread and self._thread.ident is not None:
-            self._thread.join(max(0.0, deadline - time.monotonic()))
-        self.join(deadline)
+    def close(self) -> None:
+        """Detach them, and end the life quietly."""
+        self._closed.set()
+        self.session.end("closed here", quietly=True)
+        self._broken.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join(2.0)
 
-    # ------------------------------------------------------------------------------------- the thread
+    def _run(self) -> None:
+        wait = self._pace.first
+        while not self.session.over:
+            began = time.monotonic()
+            self._attached()
+            if self._closed.is_set():
+                self.session.end("closed here", quietly=True)
+            if self.session.over:
+                return
+            if self.session.silent > self._pace.patience:
+                self.session.end(f"nothing was heard of the server for {self.session.silent:.0f} s")
+                return
+            if self.session.silent < time.monotonic() - began:  # it was there
+                wait = self._pace.first
+            self._closed.wait(wait * self._random.uniform(0.8, 1.2))
+            wait = min(2 * wait, LONGEST, self._pace.heartbeat / 4)  # the server waits for three heartbeats
 
-    def _connecting(self) -> None:
+    def _attached(self) -> None:
+        """Both streams, until one of them breaks."""
+        session = self.session
+        self._broken.clear()
+        channel = self._make()
         try:
-            while True:
-                control = self._attempt()
-                if self.over is not None:
-                    self._farewell(control)
-                    return
-                self.abandon()
-                if self._code in _FINAL:
-                    self.gone(self._details)
-                    return
-                wait = self._backoff.wait()
-                if wait is None:
-                    patience = self._client._pace.patience
-                    self.gone(f"the server cannot be reached for {patience:g} s: {self._details or 'it is silent'}")
-                    return
-                self._wake.clear()
-                if self.over is None:
-                    self._wake.wait(wait)
-                if self.over is not None:
-                    return
-                self._line.close()
-                self._line = channel(self._client._address, self._client._credentials)
+            control = channel.stream_stream(f"/{SERVICE}/Control", pb.Up.SerializeToString, pb.Down.FromString)
+            data = channel.stream_stream(f"/{SERVICE}/Data")
+            notices, frames = session.attach_control(), session.attach_data()
+            heard_notices = control(session.notices(notices), metadata=self._metadata, wait_for_ready=False)
+            heard_frames = data(session.frames(frames), metadata=self._metadata, wait_for_ready=False)
+            readers = [
+                self._listen(lambda: session.hear_notices(notices, heard_notices), "notices"),
+                self._listen(lambda: session.hear_frames(frames, heard_frames), "frames"),
+            ]
+            while not self._broken.wait(self._pace.heartbeat):
+                if session.too_silent:
+                    break
+            session.attach_control()  # what the old streams still bring is nobody's
+            session.attach_data()
+            heard_notices.cancel()
+            heard_frames.cancel()
+            for reader in readers:
+                reader.join(2.0)
         finally:
-            self.abandon()
-            self._line.close()
-            deadline = time.monotonic() + _LAST
-            for reader in self._readers:
-                if reader is not threading.current_thread():
-                    reader.join(max(0.0, deadline - time.monotonic()))
+            channel.close()
 
-    def _attempt(self) -> Stream:
-        """Open both streams, and wait until one of them has broken, is silent for too long, or the life is over."""
-        pace = self._client._pace
-        limit = (pace.missed + _RATHER) * pace.heartbeat
-        self._wake.clear()
-        self._code = self._details = ""
-        self._calls_ended = []
-        control = self.attach_control()
-        data = self.attach_data()
-        opened = self.heard
-        self._open("Control", control, self.notices.outgoing(control), self.hear)
-        self._open("Data", data, self.frames(data), self.take)
-        answered = False
-        while self.over is None and not control.closed and not data.closed:
-            self._wake.wait(min(limit, _ATTEMPT, _LAST) / 4)
-            self._wake.clear()
-            now = time.monotonic()
-            if not answered and data.theirs and self.heard > opened:
-                answered = True
-                self._backoff.reset()
-            if now - self.heard > (limit if answered else min(limit, _ATTEMPT)):
-                break
-            if (
-                self._calls_ended and now - self._calls_ended[0] > _LAST
-            ):  # a reader has still to do with what had come before
-                break
-        return control
+    def _listen(self, hear: Callable[[], None], what: str) -> threading.Thread:
+        thread = threading.Thread(target=self._listening, args=(hear,), name=what, daemon=True)
+        thread.start()
+        return thread
 
-    def _farewell(self, control: Stream) -> None:
-        """Let the last word pass; the server ends the stream when it has heard it."""
-        deadline = time.monotonic() + _LAST
-        while not control.closed and (left := deadline - time.monotonic()) > 0:
-            self._wake.wait(left)
-            self._wake.clear()
-
-    def _open(self, method: str, stream: Any, outgoing: Iterator[bytes], take: Callable[[Any, bytes], None]) -> None:
-        call = self._line.stream_stream(f"/{SERVICE}/{method}")(outgoing, metadata=self._metadata)
-        stream.cancel = call.cancel
-
-        def ended() -> None:
-            code = call.code().name
-            if self._code not in _FINAL and code not in ("OK", "CANCELLED") and not stream.closed:
-                self._code, self._details = code, call.details() or code
-            self._calls_ended.append(time.monotonic())
-            self._wake.set()
-
-        if not call.add_callback(ended):
-            ended()
-        reader = threading.Thread(target=self._read, args=(call, stream, take), name=f"reader of {method}", daemon=True)
-        self._readers = [one for one in self._readers if one.is_alive()] + [reader]
-        reader.start()
-
-    def _read(self, call: Any, stream: Stream, take: Callable[[Any, bytes], None]) -> None:
-        self.run(stream, take, until_broken(call))
-        self.lost(stream)
-        self._wake.set()
-
-
-class _ClientHooks(Hooks[pb.Up]):
-    """The device's part of what happens in a session."""
-
-    def handle(self, session: Session[pb.Up], what: str, notice: pb.Down) -> None:
-        assert isinstance(session, _Life)
-        match what:
-            case "grant":
-                grant = notice.grant
-                session.granted(Grant(session.number, True, grant.message, grant.rate, grant.since))
-            case "refusal":
-                session.gone(notice.refusal.reason)
-            case _:
-                session.node.told(SERVER, notice)
-
-    def ready(self, session: Session[pb.Up], message: int, moment: int) -> None:
-        session.tell(pb.Up(announcement=pb.Announcement(message=message, ready=moment)))
-
-    def broke(self, session: Session[pb.Up], reason: str) -> None:
-        assert isinstance(session, _Life)
-        if session.over is None:
-            reason = f"the server is left: {reason}"
-            session.gone(reason, pb.Up(leave=pb.Leave(reason=reason)))
+    def _listening(self, hear: Callable[[], None]) -> None:
+        try:
+            hear()
+        except WireError as error:
+            self.session.end(f"the server breaks the rules: {error}")
+        except grpc.RpcError as error:
+            if error.code() in _FINAL and not self._closed.is_set():
+                self.session.end(f"{error.details()}")
+        except RunError as error:
+            self.session.end(str(error))
+        except Exception as error:  # a mistake of ours
+            if not self._closed.is_set():
+                _log.exception("connection")
+                self.session.end(f"{type(error).__name__}: {error}")
+        finally:
+            self._broken.set()

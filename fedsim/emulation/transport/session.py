@@ -1,513 +1,417 @@
-"""One life of a peer, as both ends see it: messages both ways, each once and in order, over streams that may break.
+"""One life of a connection, at either end: what goes into its two streams, what comes out, and when it is over.
 
-A message is kept until the other end has acknowledged it. A stream of frames begins, both ways, with what its sender
-has of the other's messages, and goes on from there. Without shaping, frames are made as the stream asks for them; with
-it, a thread feeds them to a shaper, and the stream takes what that lets go. Knows neither how streams come about nor
-when a life is to end, apart from rules that are broken.
+A stream is attached anew whenever it has broken; what was sent before and has not arrived is sent again, and what has
+arrived is not taken twice. Knows gRPC no more than that streams are iterators: `notices` and `frames` are what this end
+sends, `heard_notices` and `heard_frames` take in what the other does.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any, Final
 
-from google.protobuf.message import DecodeError
-
+from fedsim.emulation.ingress import Ingress
 from fedsim.emulation.line import frame_size
 from fedsim.emulation.shaper import Shaper
-from fedsim.emulation.shaping import Grant
-from fedsim.emulation.transport.notices import Notices, Stream
+from fedsim.emulation.shaping import Connection, Grant
+from fedsim.emulation.transport.outbox import Notices, Outbox, Outgoing
 from fedsim.emulation.transport.seam import Node, Pace, Shaping, Traffic
+from fedsim.script import SERVER
 from fedsim.wire import protocol_pb2 as pb
-from fedsim.wire.frames import Assembly, FrameKind, Position, Room, count, parsed, resume, split
+from fedsim.wire.frames import Assembly, FrameKind, Position, Room, parsed, resume, split
 from fedsim.wire.refusals import WireError
 
-N = TypeVar("N", pb.Up, pb.Down)
+UNSEEN: Final = 64
+"""Notices after which the other side is told that they have been seen."""
 
-UNSEEN: Final = 50_000
-"""Notices that a peer may leave unseen."""
-
-_log = logging.getLogger(__name__)
-
-_QUEUED: Final = 4  # frames that a shaper has let go and gRPC has not asked for
-_SETTLING: Final = 1.0  # s; for a callback that is under way when a life ends
+LINE: Final = 2
+"""Frames between a shaper and a stream."""
 
 
-class Counter:
-    """Traffic that several threads count."""
-
-    def __init__(self) -> None:
-        self.traffic = Traffic()
-        self.came = 0
-        """Frames of the other ends."""
-        self._lock = threading.Lock()
-
-    def message(self) -> None:
-        """One more message."""
-        with self._lock:
-            self.traffic.messages += 1
-
-    def frame(self, nbytes: int) -> None:
-        """One more frame."""
-        with self._lock:
-            self.traffic.frames += 1
-            self.traffic.nbytes += nbytes
-
-    def heard(self) -> None:
-        """A frame has come."""
-        with self._lock:
-            self.came += 1
-
-
-@dataclass(slots=True)
-class _Outgoing:
-    """A message that is kept; the number of the connection is its key."""
-
-    number: int
-    header: bytes
-    body: Sequence[memoryview]
-    size: int
-    nbytes: int
-    queued: int
-    begun: bool = False
-    """Whether it has begun to flow."""
-
-
-class DataStream(Stream):
-    """A stream of frames."""
-
-    def __init__(self, changed: threading.Condition) -> None:
-        super().__init__(changed)
-        self.mine = Position()
-        """What this end had when it began."""
-        self.theirs = False
-        """Whether the other end has said what it has."""
-        self.epoch = 0
-        """Of the shaper."""
-        self.queue: deque[bytes] = deque()
-        """Frames that the shaper has let go."""
-
-
-class _Next(NamedTuple):
-    """What a stream carries next: a message from an offset of its body on."""
-
-    stream: DataStream
-    message: int
-    outgoing: _Outgoing
-    offset: int
-
-
-class Hooks(Generic[N]):
-    """What else an end does where something happens in a session; by default nothing."""
-
-    def handle(self, session: Session[N], what: str, notice: Any) -> None:
-        """A notice that is not the session's own business."""
-
-    def resumed(self, session: Session[N]) -> None:
-        """Frames come, and go, from now on."""
-
-    def ready(self, session: Session[N], message: int, moment: int) -> None:
-        """A message of this end could flow from a moment on, but shares its way."""
-
-    def passed(self, session: Session[N], message: int) -> None:
-        """A message of this end has flowed."""
-
-    def came(self, session: Session[N], message: int) -> None:
-        """A message of the other end is there."""
-
-    def broke(self, session: Session[N], reason: str) -> None:
-        """The other end has broken a rule."""
-
-
-class Session(Generic[N]):
-    """A life.
+class Session:
+    """One life.
 
     Args:
-        peer: whose.
-        node: receives what comes.
+        peer: the other end: a device's number, or the server's.
+        node: told of all that comes.
         pace: of the connection.
-        counter: counts what goes.
-        kind: of what this end says on its control stream.
-        hooks: of this end.
-        limit: notices that the other end may leave unseen; None: any number.
+        ended: called once, when it is over, unless this end closes it: why.
     """
 
-    def __init__(
-        self,
-        peer: int,
-        node: Node,
-        pace: Pace,
-        counter: Counter,
-        kind: type[N],
-        hooks: Hooks[N],
-        limit: int | None = None,
-    ) -> None:
+    def __init__(self, peer: int, node: Node, pace: Pace, ended: Callable[[Session, str], None]) -> None:
         self.peer = peer
-        self.over: str | None = None
-        """Why the life has ended, once it has."""
-        self.notices = Notices(kind, pace.heartbeat, limit)
-        self.heard = self.began = time.monotonic()
-        """The last sign of life."""
+        self.traffic = Traffic()
+        self.device = SERVER  # of the connection: set by whoever makes it
         self._node = node
         self._pace = pace
-        self._counter = counter
-        self._kind: type[N] = kind
-        self._heard_kind: Any = pb.Down if kind is pb.Up else pb.Up
-        self._hooks: Hooks[N] = hooks
+        self._ended = ended
+        self._up = peer == SERVER
         self._changed = threading.Condition()  # guards what follows
-        self._data: DataStream | None = None
-        self._control: Stream | None = None
-        self._data_lost: float = self.began
-        self._control_lost: float = self.began
-        self._kept: dict[int, _Outgoing] = {}  # in order
-        self._held = 0  # bytes of these
-        self._count = 0
-        self._cursor = Position()  # what is to go next
-        self._shaper: Shaper[tuple[DataStream, bytes]] | None = None
-        self._size = pace.frame
-        self._taking = threading.RLock()  # while a frame is looked at; before `_changed`
-        self._hearing = threading.RLock()  # while a notice is looked at
+        self._outbox = Outbox(self._changed, pace.inbox)
+        self._notices: Notices = Notices(self._changed)
         self._assembly: Assembly[Room] = Assembly(lambda header: node.begin(peer, header))
-        self._feeder: threading.Thread | None = None
+        self.moved = 0
+        """Frames that have been sent or have come."""
+        self._over: str | None = None
+        self._refusal: str | None = None
+        self._heard = time.monotonic()
+        self._control = 0  # which stream of notices is attached, counted
+        self._data = 0
+        self._ask = self._answer = False
+        self._from: Position | None = None  # what the other side has, of the stream of frames that is attached
+        self._line: deque[bytes] = deque()  # frames that a shaper has let go
+        self._shaper: Shaper[bytes] | None = None
+        self._connection: Connection[bytes] | None = None
+        self._ingress: Ingress | None = None
+        self._numbers: dict[int, int] = {}  # of messages that a shaper knows: in the run, by their place
+        self._begun = 0  # the last message that has begun to flow
+        self._fed = 0  # the last message that a shaper was given
 
-    # ------------------------------------------------------------------------------------- streams
+    # ------------------------------------------------------------------------------------- asked for by the node
 
-    def attach_control(self) -> Stream:
-        """A new stream of notices takes the place of the one before."""
-        stream = Stream(self.notices.changed)
+    def send(self, number: int, header: bytes, body: Any, nbytes: int, queued: int) -> bool:
+        """Queue a message; False where this life is over."""
+        return self._outbox.put(number, header, body, nbytes, queued)
+
+    def tell(self, notice: pb.Up | pb.Down) -> None:
+        """Queue a notice; one of a life that is over goes nowhere."""
         with self._changed:
-            before, self._control = self._control, stream
-            self.heard = time.monotonic()
-        if before is not None:
-            before.abandon()
-        if self.over is not None:
-            stream.close()
-        return stream
+            if self._over is None:
+                self._notices.put(notice)
 
-    def attach_data(self) -> DataStream:
-        """A new stream of frames takes the place of the one before."""
-        stream = DataStream(self._changed)
+    def shape(self, shaping: Shaping, ingress: Ingress | None) -> None:
+        """Keep to the link from now on; nothing has been sent yet."""
         with self._changed:
-            before, self._data = self._data, stream
-            self.heard = time.monotonic()
-            self._changed.notify_all()
-        if before is not None:
-            before.abandon()
-        with self._taking:  # nothing of the stream before is being looked at any more
-            stream.mine = self._assembly.broken()
-        shaper = self._shaper
-        if shaper is not None:
-            shaper.reset()
-            stream.epoch = shaper.epoch
-        if self.over is not None:
-            stream.close()
-        return stream
-
-    def lost(self, stream: Stream) -> None:
-        """A stream has broken, or was closed."""
-        stream.close()
-        with self._changed:
-            shaper = None
-            if stream is self._data:
-                self._data, self._data_lost, shaper = None, time.monotonic(), self._shaper
-            elif stream is self._control:
-                self._control, self._control_lost = None, time.monotonic()
-        if shaper is not None:
-            shaper.reset()
-
-    def missed(self, now: float) -> float:
-        """Seconds for which there was no sign of life, or a stream has been broken."""
-        with self._changed:
-            since = [self._data_lost] if self._data is None else []
-            since += [self._control_lost] if self._control is None else []
-            return now - min(since, default=self.heard)
-
-    def excuse(self, seconds: float) -> None:
-        """This end did not listen for so long."""
-        with self._changed:
-            self.heard += seconds
-            self._data_lost += seconds
-            self._control_lost += seconds
-
-    def abandon(self) -> None:
-        """Close all streams at both ends."""
-        with self._changed:
-            streams = [stream for stream in (self._data, self._control) if stream is not None]
-        for stream in streams:
-            stream.abandon()
-
-    # ------------------------------------------------------------------------------------- messages go
-
-    def send(self, number: int, header: bytes, body: Sequence[memoryview], nbytes: int, queued: int) -> bool:
-        """Keep a message until it is there; wait while too many bytes are kept. False where the life is over."""
-        size = sum(piece.nbytes for piece in body)
-        outgoing = _Outgoing(number, header, [piece.cast("B") for piece in body if piece.nbytes], size, nbytes, queued)
-        weight = size + len(header)
-        with self._changed:
-            while self.over is None and self._crowded(weight):
-                self._changed.wait()
-            if self.over is not None:
-                return False
-            self._count += 1
-            self._kept[self._count] = outgoing
-            self._held += weight
-            self._changed.notify_all()
-        self._counter.message()
-        return True
-
-    def _crowded(self, weight: int) -> bool:
-        if not self._kept:
-            return False
-        first = next(iter(self._kept.values()))
-        return self._held - first.size - len(first.header) + weight > self._pace.inbox
-
-    def frames(self, stream: DataStream) -> Iterator[bytes]:
-        """What goes on a stream of frames, until it is closed."""
-        yield resume(stream.mine)
-        while True:
-            with self._changed:
-                while not (stream.closed or stream.queue or self._due(stream)):
-                    self._changed.wait()
-                if stream.closed:
-                    return
-                if stream.queue:
-                    ready: Iterator[bytes] = iter((stream.queue.popleft(),))
-                    self._changed.notify_all()
-                else:
-                    following = self._taken(stream)
-                    outgoing = following.outgoing
-                    ready = split(following.message, outgoing.header, outgoing.body, self._size, following.offset)
-                    del following, outgoing
-            for frame in ready:
-                if stream.closed:
-                    return
-                self._counter.frame(len(frame))
-                yield frame
-            del ready, frame  # what is acknowledged is not to be kept
-
-    def _due(self, stream: DataStream | None) -> bool:
-        """Whether an unshaped stream has something to carry."""
-        return self._shaper is None and stream is not None and stream.theirs and self._cursor.message in self._kept
-
-    def _taken(self, stream: DataStream) -> _Next:
-        message, offset = self._cursor
-        self._cursor = Position(message + 1)
-        return _Next(stream, message, self._kept[message], offset)
-
-    def _resume(self, stream: DataStream, frame: bytes) -> None:
-        """The first frame of a stream: from where on it goes."""
-        kind, message, offset, data = parsed(frame)
-        if kind is not FrameKind.RESUME or len(data):
-            raise WireError("a stream that does not begin with what is there")
-        with self._changed:
-            first = next(iter(self._kept), self._count + 1)
-            there = self._kept.get(message)
-            if there is None and (message != self._count + 1 or offset):
-                raise WireError(f"it has all before byte {offset} of message {message}, of {first} to {self._count}")
-            if there is not None and offset and offset >= there.size:
-                raise WireError(f"it has {offset} bytes of message {message}, which has {there.size}")
-            self._cursor = Position(message, offset)
-            stream.theirs = True
-            self._changed.notify_all()
-
-    def _acknowledged(self, message: int, arrived: int) -> None:
-        with self._changed:
-            first = next(iter(self._kept), None)
-            if message != first or message >= self._cursor.message:
-                raise WireError(f"it acknowledges message {message}, where {first} is the first that is under way")
-            outgoing = self._kept.pop(message)
-            self._held -= outgoing.size + len(outgoing.header)
-            self._changed.notify_all()
-        self._node.landed(self.peer, outgoing.number, arrived)
-
-    # ------------------------------------------------------------------------------------- messages come
-
-    def take(self, stream: DataStream, frame: bytes) -> None:
-        """A frame has come.
-
-        Raises:
-            WireError: it breaks a rule.
-        """
-        with self._taking:
-            if stream is not self._data or self.over is not None:
+            if self._over is not None:
                 return
-            self.heard = time.monotonic()
-            self._counter.heard()
-            if not stream.theirs:
-                self._resume(stream, frame)
-                self._hooks.resumed(self)
-                return
-            due = self._assembly.position.message
-            room = self._assembly.add(frame)
-            if room is not None:
-                self._hooks.came(self, due)
-                arrived = self._node.received(self.peer, room)
-                acknowledgement = pb.Acknowledgement(message=due, arrived=arrived)
-                self.tell(self._kind(acknowledgement=acknowledgement))
-
-    # ------------------------------------------------------------------------------------- notices
-
-    def tell(self, notice: N) -> None:
-        """Say something on the control stream."""
-        if not self.notices.tell(notice):
-            self._hooks.broke(self, f"it leaves more than {UNSEEN} notices unseen")
-
-    def hear(self, stream: Stream, data: bytes) -> None:
-        """A notice has come.
-
-        Raises:
-            WireError: it breaks a rule.
-        """
-        with self._hearing:
-            if stream is not self._control or self.over is not None:
-                return
-            try:
-                notice = self._heard_kind.FromString(data)
-            except DecodeError as error:
-                raise WireError("something on the control stream that is no notice") from error
-            self.heard = time.monotonic()
-            if not self.notices.heard(notice):
-                return
-            match notice.WhichOneof("what"):
-                case None | "heartbeat":
-                    pass
-                case "acknowledgement":
-                    self._acknowledged(notice.acknowledgement.message, notice.acknowledgement.arrived)
-                case what:
-                    self._hooks.handle(self, what, notice)
-
-    def run(self, stream: Stream, take: Callable[[Any, bytes], None], incoming: Iterator[bytes]) -> None:
-        """Take in all that comes on a stream; broken rules, and errors of this end, end the life."""
-        try:
-            for data in incoming:
-                if stream.closed:
-                    return
-                take(stream, data)
-                del data  # not to be kept while the next one is awaited
-        except WireError as error:
-            self._hooks.broke(self, f"it breaks the rules: {error}")
-        except Exception as error:
-            if self.over is None:
-                _log.exception("while taking in what node %d has sent", self.peer)
-                self._hooks.broke(self, f"{type(error).__name__} at the other end: {error}")
-
-    # ------------------------------------------------------------------------------------- shaping
-
-    def shape(self, shaping: Shaping) -> None:
-        """Let messages flow as a link does, from now on; before the first of them."""
-        connection = shaping.connection(self.peer)
-        self._size = frame_size(connection.own_rate(0), shaping.dilation)
-        shaper: Shaper[tuple[DataStream, bytes]] = Shaper(
-            connection, shaping.clock, self._deliver, announce=self._announce, began=self._begun, ended=self._ended
-        )
-        with self._changed:
-            assert not self._count, "a link is to be shaped from its first message on"
-            self._shaper = shaper
-            if self._data is not None:
-                self._data.epoch = shaper.epoch
-            self._feeder = threading.Thread(
-                target=self._feed, args=(shaper,), name=f"feeder of {self.peer}", daemon=True
+            connection = self._connection = shaping.connection(self.peer)
+            self._ingress = ingress if connection.shared else None
+            announce = self._announce if connection.shared else None
+            self._shaper = Shaper(
+                connection, shaping.clock, self._let_go, announce=announce, began=self._began, ended=self._flowed
             )
-            self._feeder.start()
+            self._pace = replace(self._pace, frame=frame_size(connection.own_rate(0), shaping.dilation))
+            self._changed.notify_all()
 
-    def granted(self, grant: Grant) -> None:
-        """What messages of this end may take."""
+    def grant(self, grant: Grant) -> None:
+        """What the link may carry, where others share it."""
         if self._shaper is not None:
             self._shaper.grant(grant)
 
-    def _feed(self, shaper: Shaper[tuple[DataStream, bytes]]) -> None:
-        try:
-            while (following := self._await()) is not None:
-                self._put(shaper, following)
-                del following
-        except Exception as error:
-            if self.over is None:
-                _log.exception("while sending to node %d", self.peer)
-                self._hooks.broke(self, f"{type(error).__name__} at the other end: {error}")
-        finally:
+    def flush(self, timeout: float) -> bool:
+        """Wait until all notices are known to be there; answers whether they are."""
+        with self._changed:
+            self._ask = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._over is not None or not len(self._notices), timeout)
+            return not len(self._notices)
+
+    @property
+    def over(self) -> bool:
+        """Whether this life is."""
+        return self._over is not None
+
+    @property
+    def reason(self) -> str | None:
+        """Why this life is over; None: it is not."""
+        return self._over
+
+    @property
+    def silent(self) -> float:
+        """Seconds since anything was heard."""
+        return time.monotonic() - self._heard
+
+    @property
+    def too_silent(self) -> bool:
+        """Whether that is too long: so many heartbeats are missing, and the next one is not on its way."""
+        return self.silent > self._pace.heartbeat * (self._pace.missed + 0.5)
+
+    def detached(self) -> None:
+        """A stream is gone: from now on silence counts, and whoever waits for something to send on it looks again."""
+        self._heard = time.monotonic()
+        with self._changed:
+            self._changed.notify_all()
+
+    def refuse(self, reason: str) -> None:
+        """Cut the other side off, and tell it why."""
+        with self._changed:
+            self._refusal = reason
+        self.end(reason)
+
+    def end(self, reason: str, *, quietly: bool = False) -> None:
+        """This life is over, now; the node is told, once, unless quietly."""
+        with self._changed:
+            if self._over is not None:
+                return
+            self._over = reason
+            shaper = self._shaper
+            self._outbox.close()
+            self._line.clear()
+            self._changed.notify_all()
+        if shaper is not None:
             shaper.reset()
             shaper.close()
+        if not quietly:
+            self._ended(self, reason)
 
-    def _await(self) -> _Next | None:
-        """The next message for the shaper, as soon as there is one; None once the life is over."""
+    # ------------------------------------------------------------------------------------- notices
+
+    def attach_control(self) -> int:
+        """A stream of notices begins, in the place of any other."""
         with self._changed:
-            while self.over is None:
-                stream = self._data
-                if stream is not None and stream.theirs and not stream.closed and self._cursor.message in self._kept:
-                    return self._taken(stream)
-                self._changed.wait()
-            return None
+            self._control += 1
+            self._changed.notify_all()
+            return self._control
 
-    def _put(self, shaper: Shaper[tuple[DataStream, bytes]], following: _Next) -> None:
-        stream, message, outgoing, offset = following
-        head = 0 if offset else max(0, outgoing.nbytes - outgoing.size)
-        rest = outgoing.size - offset
-        if not shaper.open(message, head + rest, outgoing.queued, again=outgoing.begun, epoch=stream.epoch):
+    def notices(self, stream: int) -> Iterator[Any]:
+        """What this end says on a stream of notices, until that is over: first whatever may not have been seen yet."""
+        kind = pb.Up if self._up else pb.Down
+        with self._changed:
+            self._ask = True
+        told, until = 0, 0.0
+        while True:
+            with self._changed:
+                notice = self._notices.after(told)
+                while notice is None and self._runs(stream) and not (self._ask or self._answer):
+                    left = until - time.monotonic()
+                    if left <= 0:
+                        break
+                    self._changed.wait(left)
+                    notice = self._notices.after(told)
+                if not self._runs(stream):
+                    break
+                if notice is not None:
+                    told = notice.sequence
+                else:
+                    notice = kind(heartbeat=pb.Heartbeat(seen=self._notices.seen, ask=self._ask))
+                    self._ask = self._answer = False
+                    until = time.monotonic() + self._pace.heartbeat
+            yield notice
+        if self._control != stream:
             return
-        last = count(rest, self._size) - 1
-        for index, frame in enumerate(split(message, outgoing.header, outgoing.body, self._size, offset)):
-            nbytes = min(self._size, rest - (index - 1) * self._size) if index else head
-            if not shaper.put((stream, frame), nbytes, last=index == last, epoch=stream.epoch):
+        yield kind(heartbeat=pb.Heartbeat(seen=self._notices.seen))  # whoever leaves waits for that
+        if self._refusal is not None:
+            yield pb.Down(refusal=pb.Refusal(reason=self._refusal))
+
+    def hear_notices(self, stream: int, notices: Iterable[Any]) -> None:
+        """Take in what the other side says on a stream of notices, until that ends.
+
+        Raises:
+            WireError: it breaks the rules.
+            Exception: whatever the stream raises.
+        """
+        unseen = 0
+        for notice in notices:
+            self._heard = time.monotonic()
+            with self._changed:
+                if not self._runs(stream):
+                    return
+                if notice.WhichOneof("what") == "heartbeat":
+                    self._notices.known(notice.heartbeat.seen)
+                    self._answer = self._answer or notice.heartbeat.ask
+                    self._changed.notify_all()
+                    continue
+                new = notice.WhichOneof("what") == "refusal" or self._notices.comes(notice.sequence)
+                unseen += 1
+                if unseen >= UNSEEN:
+                    unseen, self._answer = 0, True
+                    self._changed.notify_all()
+            if new:
+                self._take_in(notice)
+
+    def _runs(self, stream: int) -> bool:
+        """Whether a stream of notices is attached still; with the state locked."""
+        return self._over is None and self._control == stream
+
+    def _take_in(self, notice: Any) -> None:
+        match notice.WhichOneof("what"):
+            case "acknowledgement":
+                said = notice.acknowledgement
+                with self._changed:
+                    if self._over is not None:
+                        return
+                    number = self._outbox.acknowledged(said.message)
+                    self._numbers.pop(said.message, None)
+                self._node.landed(self.peer, number, said.arrived)
+            case "announcement":
+                if self._ingress is not None:
+                    self._ingress.announce(self.peer, SERVER, notice.announcement.message, notice.announcement.ready)
+            case "grant":
+                said = notice.grant
+                self.grant(Grant(self.device, True, said.message, said.rate, said.since))
+            case "leave":
+                self.end(notice.leave.reason)
+            case "refusal":
+                self.end(notice.refusal.reason)
+            case None:
+                raise WireError("a notice that says nothing")
+            case _:
+                self._node.told(self.peer, notice)
+
+    # ------------------------------------------------------------------------------------- frames
+
+    def attach_data(self) -> int:
+        """A stream of frames begins, in the place of any other."""
+        with self._changed:
+            self._data += 1
+            self._from = None
+            self._line.clear()
+            shaper, stream = self._shaper, self._data
+            self._changed.notify_all()
+        if shaper is not None:
+            shaper.reset()
+        if self._ingress is not None:
+            self._ingress.repeat(self.peer)  # a shaper that was reset knows no grants
+        return stream
+
+    def frames(self, stream: int) -> Iterator[bytes]:
+        """What this end sends on a stream of frames, until that is over."""
+        with self._changed:
+            if not self._flows(stream):
+                return
+            position = self._assembly.broken()
+        yield resume(position)
+        begin = self._other_has(stream)
+        if begin is None:
+            return
+        with self._changed:
+            self._changed.wait_for(lambda: not self._flows(stream) or self._shaper is not None or len(self._outbox) > 0)
+            shaper = self._shaper
+        if shaper is None:
+            for _, frame, _, _ in self._pieces(stream, begin):
+                yield frame
+            return
+        feeder = threading.Thread(
+            target=self._feed, args=(shaper, shaper.epoch, stream, begin), name="feeder", daemon=True
+        )
+        feeder.start()
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: not self._flows(stream) or len(self._line) > 0)
+                if not self._flows(stream):
+                    return
+                frame = self._line.popleft()
+                self._changed.notify_all()
+            yield frame
+
+    def hear_frames(self, stream: int, frames: Iterable[bytes]) -> None:
+        """Take in what the other side sends on a stream of frames, until that ends.
+
+        Raises:
+            WireError: it breaks the rules.
+            Exception: whatever the stream raises.
+        """
+        heard = iter(frames)
+        first = next(heard, None)
+        if first is None:
+            return
+        head = parsed(first)
+        if head.kind is not FrameKind.RESUME:
+            raise WireError("a stream that does not begin with what is there")
+        begin = Position(head.message, head.offset)
+        with self._changed:
+            if not self._flows(stream):
+                return
+            self._outbox.check(begin)
+            self._from = begin
+            self._changed.notify_all()
+        for frame in heard:
+            self._heard = time.monotonic()
+            self.moved += 1
+            if not self._flows(stream):
+                return
+            place = self._assembly.position.message
+            room = self._assembly.add(frame)
+            if room is not None:
+                self._arrived(place, room)
+            del frame, room  # while the next one is awaited, and room made for another message
+
+    def _arrived(self, place: int, room: Room) -> None:
+        arrived = self._node.received(self.peer, room)
+        if self._ingress is not None and not self._up:
+            self._ingress.finish(self.peer, SERVER, place)
+        said = pb.Acknowledgement(message=place, arrived=arrived)
+        self.tell(pb.Up(acknowledgement=said) if self._up else pb.Down(acknowledgement=said))
+
+    def _flows(self, stream: int) -> bool:
+        """Whether a stream of frames is attached still."""
+        return self._over is None and self._data == stream
+
+    def _other_has(self, stream: int) -> Position | None:
+        """What the other side has when a stream begins; None: the stream is over before it has said so."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._flows(stream) or self._from is not None)
+            return self._from if self._flows(stream) else None
+
+    def _pieces(self, stream: int, begin: Position) -> Iterator[tuple[Outgoing, bytes, int, bool]]:
+        """The frames from a position on, as messages come: message, frame, bytes that are charged, whether it ends."""
+        place, start = begin
+        traffic = self.traffic
+        while True:
+            with self._changed:
+                while self._flows(stream) and (message := self._outbox.at(place)) is None:
+                    self._changed.wait()
+                if not self._flows(stream):
+                    return
+            assert message is not None
+            if start == 0:
+                traffic.messages += 1
+            charged, left = message.nbytes - message.size, message.size - start
+            for frame in split(place, message.header, message.body, self._pace.frame, start):
+                if not self._flows(stream):
+                    return
+                self.moved += 1
+                traffic.frames += 1
+                traffic.nbytes += len(frame)
+                yield message, frame, charged, left == 0
+                charged = min(self._pace.frame, left)
+                left -= charged
+            place, start = place + 1, 0
+
+    # ------------------------------------------------------------------------------------- a link that is kept to
+
+    def _feed(self, shaper: Shaper[bytes], epoch: int, stream: int, begin: Position) -> None:
+        """Give a shaper what is to be sent, from a position on."""
+        opened = 0
+        for message, frame, charged, last in self._pieces(stream, begin):
+            place = message.place
+            if place != opened:
+                opened = place
+                rest = message.nbytes - (begin.offset if place == begin.message else 0)
+                with self._changed:
+                    self._numbers[place] = message.number
+                    again, self._fed = place <= self._fed, max(place, self._fed)
+                if not shaper.open(place, rest, message.queued, again=again, epoch=epoch):
+                    return
+            if not shaper.put(frame, charged, last=last, epoch=epoch):
                 return
 
-    def _deliver(self, piece: tuple[DataStream, bytes]) -> None:
-        """Hand a frame to its stream, as soon as that has room; one of a stream that is gone is sent again anyway."""
-        stream, frame = piece
+    def _let_go(self, frame: bytes) -> None:
+        """A shaper lets a frame go (its thread)."""
         with self._changed:
-            while len(stream.queue) >= _QUEUED and not stream.closed:
-                self._changed.wait()
-            if not stream.closed:
-                stream.queue.append(frame)
+            stream = self._data
+            self._changed.wait_for(lambda: not self._flows(stream) or len(self._line) < LINE)
+            if self._flows(stream):
+                self._line.append(frame)
                 self._changed.notify_all()
 
-    def _announce(self, message: int, ready: int) -> None:
-        if self.over is None:
-            self._hooks.ready(self, message, ready)
+    def _announce(self, place: int, ready: int) -> None:
+        """A message needs to be granted its rate."""
+        if self._up:
+            self.tell(pb.Up(announcement=pb.Announcement(message=place, ready=ready)))
+        elif self._ingress is not None:
+            self._ingress.announce(SERVER, self.peer, place, ready)
 
-    def _begun(self, message: int, moment: int) -> None:
-        with self._changed:
-            outgoing = self._kept.get(message)
-            if outgoing is None or outgoing.begun:
-                return
-            outgoing.begun = True
-        if self.over is None:
-            self._node.started(self.peer, outgoing.number, moment)
+    def _began(self, place: int, moment: int) -> None:
+        number = self._numbers.get(place)
+        if number is not None and place > self._begun:  # what is sent again has begun before
+            self._begun = place
+            self._node.started(self.peer, number, moment)
 
-    def _ended(self, message: int, started: int, ended: int) -> None:
-        if self.over is None:
-            self._hooks.passed(self, message)
-
-    # ------------------------------------------------------------------------------------- the end
-
-    def finish(self, reason: str, farewell: N | None = None) -> bool:
-        """End the life, with a last word to the other end; answers False where it had ended already."""
-        with self._changed:
-            if self.over is not None:
-                return False
-            self.over = reason
-            self._kept.clear()
-            self._held = 0
-            data, control = self._data, self._control
-            self._changed.notify_all()
-        self.notices.close(farewell)
-        if data is not None:
-            data.close()
-        if control is not None and farewell is None:
-            control.close()
-        return True
-
-    def settle(self) -> None:
-        """Wait, not for long, until nothing of this life is being looked at by another thread."""
-        for lock in (self._taking, self._hearing):
-            if lock.acquire(timeout=_SETTLING):
-                lock.release()
-
-    def join(self, deadline: float) -> None:
-        """Wait for the end of its threads, up to a reading of `time.monotonic`."""
-        if self._feeder is not None and self._feeder is not threading.current_thread():
-            self._feeder.join(max(0.0, deadline - time.monotonic()))
+    def _flowed(self, place: int, started: int, ended: int) -> None:
+        if self._ingress is not None and not self._up:
+            self._ingress.finish(SERVER, self.peer, place)
