@@ -116,7 +116,7 @@ def test_who_does_not_listen_is_cut_off() -> None:
     with ends(check=False, pace=Pace(heartbeat=60.0)) as both:
         device, node = both.device(1000)
         with pytest.MonkeyPatch.context() as patch, closing(Raw(both.server.port)) as raw:
-            patch.setattr("fedsim.emulation.transport.server.UNSEEN", 500)
+            patch.setattr("fedsim.emulation.transport.session.KEPT", 500)
             raw.join(node=2)
             raw.frames(*(piece for number in range(1, 2000) for piece in split(number, header(number, 0), [], 100)))
             until(lambda: both.node.of("disconnected", 2))
@@ -213,12 +213,12 @@ def test_tls_at_one_end_only(keys: Path) -> None:
     trusted, distrusted = (channel_credentials(keys / whose / "authority.pem") for whose in ("ours", "others"))
     with closing(secured(keys, FakeNode())) as server, ends() as plain:
         for port, credentials, said in (
-            (server.port, None, "it asks for TLS"),
-            (server.port, distrusted, "a certificate that is not from the authority given"),
-            (plain.server.port, trusted, "it does not talk TLS"),
+            (server.port, None, "it wants TLS"),
+            (server.port, distrusted, "this authority's TLS"),
+            (plain.server.port, trusted, "this authority's TLS"),
         ):
             began = time.monotonic()
-            client = Client(f"127.0.0.1:{port}", FakeNode(), pace=Pace(patience=2.0), credentials=credentials)
+            client = Client(f"127.0.0.1:{port}", FakeNode(), pace=Pace(patience=1.0), credentials=credentials)
             with pytest.raises(UserError, match=said):
                 client.join(pb.JoinRequest(node=1))
             assert time.monotonic() - began < 5
