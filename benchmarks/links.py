@@ -35,8 +35,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from fedsim.emulation.clock import WallClock
-from fedsim.emulation.shaping import Connection
-from fedsim.emulation.sharing import Sharing
+from fedsim.emulation.links.shaping import Connection
+from fedsim.emulation.links.sharing import Sharing
 from fedsim.emulation.transport.client import Client
 from fedsim.emulation.transport.seam import Shaping
 from fedsim.emulation.transport.server import Server

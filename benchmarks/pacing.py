@@ -31,12 +31,12 @@ import numpy as np
 import torch
 
 from fedsim.emulation.clock import WallClock
-from fedsim.emulation.ingress import Ingress
-from fedsim.emulation.line import frame_size
+from fedsim.emulation.links.ingress import Ingress
+from fedsim.emulation.links.line import frame_size
+from fedsim.emulation.links.shaper import Shaper
+from fedsim.emulation.links.shaping import Connection
+from fedsim.emulation.links.sharing import Sharing
 from fedsim.emulation.pacing import MOST_OVERRUNS, Pacer
-from fedsim.emulation.shaper import Shaper
-from fedsim.emulation.shaping import Connection
-from fedsim.emulation.sharing import Sharing
 from fedsim.hardware.links import Link
 from fedsim.network.fluid import FluidNetwork
 from fedsim.network.topology import DeviceGroup, NetworkOptions

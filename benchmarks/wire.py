@@ -6,7 +6,7 @@ A sender (this process) and a receiver (another one), gRPC on 127.0.0.1, one int
 
 speed    64 and 512 samples of 64 x 16 x 16 float32 (4 and 32 MiB) and their labels, SplitFed's message, so many that
          they take about a fifth of a second, in turns:
-         raw        frames that were made beforehand, through one stream, copied into memory that is there
+         raw        its frames, made beforehand, through one stream, copied into memory that is there
          framed     the message encoded, framed, put together and decoded around the same stream: what the wire format
                     costs without a transport
          transport  the message through the emulation's own transport: encoded, sent by its Client, received by its
@@ -296,7 +296,8 @@ def ways(to: Connected, sending: Sending, samples: int) -> dict[str, Way]:
     message, values = batch(samples, *SHAPE)
     x, nbytes = values[message.values], sum(payload.nbytes for payload in values)
     assert isinstance(x, torch.Tensor)
-    frames = [bytes(FRAME)] * (x.nbytes // FRAME)
+    whole = x.numpy().tobytes()  # not zeros: a page of them would be all that is ever read
+    frames = [whole[at : at + FRAME] for at in range(0, x.nbytes, FRAME)]
     unary_call = to.channel.unary_unary("/benchmark/unary", BytesValue.SerializeToString)
     joined_call = to.channel.unary_unary("/benchmark/joined")
 

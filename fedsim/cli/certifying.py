@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedsim.emulation.certificates import make_certificates
+from fedsim.emulation.access.certificates import make_certificates
 
 
 def certs_command(folder: Path, names: Sequence[str], *, days: int, force: bool, as_json: bool) -> int:

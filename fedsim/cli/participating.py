@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fedsim.emulation.security import channel_credentials, read_token
+from fedsim.emulation.access.security import channel_credentials, read_token
 from fedsim.errors import UserError
 from fedsim.experiment.nodes import participate
 

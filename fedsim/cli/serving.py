@@ -10,7 +10,7 @@ from typing import Any
 from fedsim.cli import INTERRUPTED
 from fedsim.cli.app import complain
 from fedsim.cli.running import Interruptible, interrupts, show_run
-from fedsim.emulation.security import Tokens, check_listening, read_tokens, server_credentials, write_tokens
+from fedsim.emulation.access.security import Tokens, check_listening, read_tokens, server_credentials, write_tokens
 from fedsim.errors import UserError
 from fedsim.experiment.emulating import serve_scenario
 from fedsim.experiment.loading import load_scenario

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from fedsim.emulation.clock import Clock
 from fedsim.emulation.exchange import Exchange, Receiver, Terms, Values
-from fedsim.emulation.recording import Notes
+from fedsim.emulation.records.recording import Notes
 from fedsim.runtime.envelopes import Parcel
 from fedsim.script import Message
 from fedsim.wire.codec import Encoded, Incoming

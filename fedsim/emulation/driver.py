@@ -16,8 +16,8 @@ from typing import Any, Final, Protocol
 
 from fedsim.emulation.clock import Clock
 from fedsim.emulation.holdings import Holdings, Leaving
-from fedsim.emulation.journal import Journal, What, reference
 from fedsim.emulation.pacing import Pacer
+from fedsim.emulation.records.journal import Journal, What, reference
 from fedsim.errors import ScriptError
 from fedsim.mailbox import Mailbox
 from fedsim.runtime.conditions import LAST, LONGEST, nanoseconds

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from fedsim.emulation.recording import Notes
+from fedsim.emulation.records.recording import Notes
 from fedsim.payload.coding import Value
 from fedsim.payload.meta import TensorMeta
 from fedsim.payload.tensors import Layout

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedsim.emulation.pacing import Fidelity, summarised
 from fedsim.emulation.publications import Point
-from fedsim.emulation.recording import CLOCK, PACE, TRAFFIC, merged
+from fedsim.emulation.records.recording import CLOCK, PACE, TRAFFIC, merged
 from fedsim.emulation.watchdog import DISAGREEMENT
 from fedsim.runtime.conditions import Ending
 from fedsim.script import SERVER

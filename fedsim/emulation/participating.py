@@ -21,11 +21,11 @@ from fedsim.emulation.clock import WallClock
 from fedsim.emulation.desk import DONE, FAULT, SHORT, Desk
 from fedsim.emulation.driver import Driver, Life
 from fedsim.emulation.holdings import Holdings
-from fedsim.emulation.journal import Journal
+from fedsim.emulation.links.shaping import Connection
 from fedsim.emulation.pacing import Fidelity, Pacer, pace_row
 from fedsim.emulation.parts import OneAtATime, Parts
-from fedsim.emulation.recording import CLOCK, PACE, TRAFFIC, Notes
-from fedsim.emulation.shaping import Connection
+from fedsim.emulation.records.journal import Journal
+from fedsim.emulation.records.recording import CLOCK, PACE, TRAFFIC, Notes
 from fedsim.emulation.transport.client import Client
 from fedsim.emulation.transport.seam import Pace, Shaping
 from fedsim.emulation.watchdog import MemoryWatch

@@ -15,15 +15,15 @@ from fedsim.emulation.conducting import Conductor
 from fedsim.emulation.desk import LEAVES, Desk
 from fedsim.emulation.driver import Driver, Life
 from fedsim.emulation.holdings import Holdings
-from fedsim.emulation.journal import Journal
+from fedsim.emulation.links.shaping import Connection
+from fedsim.emulation.links.sharing import Sharing
 from fedsim.emulation.membership import Membership, Owners
 from fedsim.emulation.outcome import Outcome
 from fedsim.emulation.pacing import Pacer, pace_row
 from fedsim.emulation.parts import OneAtATime, Parts
 from fedsim.emulation.publications import Publications
-from fedsim.emulation.recording import PACE, TRAFFIC, Notes, noted
-from fedsim.emulation.shaping import Connection
-from fedsim.emulation.sharing import Sharing
+from fedsim.emulation.records.journal import Journal
+from fedsim.emulation.records.recording import PACE, TRAFFIC, Notes, noted
 from fedsim.emulation.standstill import Standstill
 from fedsim.emulation.supervising import Supervisor
 from fedsim.emulation.transport.seam import Pace, Shaping

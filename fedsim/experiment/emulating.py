@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fedsim.emulation.dilation import Need, Timed, chosen, host_need, network_need, pace_need, projected
 from fedsim.emulation.outcome import Outcome, fidelity_of, memory_of, trace_of
 from fedsim.emulation.pacing import unfaithful
-from fedsim.emulation.recording import read
+from fedsim.emulation.records.recording import read
 from fedsim.errors import RunError, UserError
 from fedsim.experiment.artifacts import save_model
 from fedsim.experiment.assembly import Assembly

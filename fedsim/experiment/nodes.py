@@ -99,13 +99,13 @@ def built(text: str, node: int, *, data: Path | None = None, threads: int | None
     Raises:
         UserError: the scenario cannot be built here.
     """
-    import torch
+    from fedsim.learning.threads import use_threads
 
     scenario: dict[str, Any] = yaml.safe_load(text)
     if data is not None:
         scenario["data"]["path"] = str(data.resolve())
     study = build(load_scenario(scenario))
-    torch.set_num_threads(threads or study.scenario.workers.threads)
+    use_threads(threads or study.scenario.workers.threads)
     warm_up(study)
     machine = study.assembly.fleet.machine(node)
     base = resident()
@@ -156,11 +156,10 @@ def _absences(assembly: Assembly) -> Callable[[int], Iterator[tuple[float, float
 
 def server_node(study: Study, address: str, dilation: float, notes: Path | None, **more: Any) -> ServerNode:
     """The server's node, which listens."""
-    import torch
-
     from fedsim.emulation.serving import ServerNode
+    from fedsim.learning.threads import use_threads
 
-    torch.set_num_threads(study.scenario.workers.threads)
+    use_threads(study.scenario.workers.threads)
     warm_up(study)
     parts = parts_of(study, study.host())
     return ServerNode(parts, address, dilation=dilation, folder=notes, host_id=_host_id(), **more)

@@ -17,3 +17,8 @@ def intra_op_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def use_threads(count: int) -> None:
+    """So many intra-op threads for as long as this process lives."""
+    torch.set_num_threads(count)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fedsim.cli import main
-from fedsim.emulation.security import channel_credentials, server_credentials
+from fedsim.emulation.access.security import channel_credentials, server_credentials
 from tests.cli.toys import parsed
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from heapq import heappop, heappush
 
-from fedsim.emulation.line import frame_size
-from fedsim.emulation.shaping import Connection, Grant
-from fedsim.emulation.sharing import Sharing
+from fedsim.emulation.links.line import frame_size
+from fedsim.emulation.links.shaping import Connection, Grant
+from fedsim.emulation.links.sharing import Sharing
 from fedsim.network.fluid import FluidNetwork
 from fedsim.script import SERVER
 from tests.network.networks import Message

@@ -15,9 +15,9 @@ import torch
 from fedsim.emulation.clock import WallClock
 from fedsim.emulation.driver import Driver
 from fedsim.emulation.exchange import Exchange, Terms
-from fedsim.emulation.journal import Journal
 from fedsim.emulation.pacing import Pacer
-from fedsim.emulation.recording import Notes, merged
+from fedsim.emulation.records.journal import Journal
+from fedsim.emulation.records.recording import Notes, merged
 from fedsim.experiment.assembly import Assembly
 from fedsim.learning.context import Device, Server
 from fedsim.learning.host import Host

@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 import pytest
 
-from fedsim.emulation.security import channel_credentials, make_certificates, server_credentials
+from fedsim.emulation.access.security import channel_credentials, make_certificates, server_credentials
 from fedsim.emulation.transport.client import Client
 from fedsim.emulation.transport.seam import Pace
 from fedsim.emulation.transport.server import Server

@@ -11,11 +11,11 @@ from functools import partial
 import pytest
 
 from fedsim.emulation.clock import WallClock
-from fedsim.emulation.ingress import Ingress
-from fedsim.emulation.line import frame_size
-from fedsim.emulation.shaper import Shaper
-from fedsim.emulation.shaping import Connection, Grant
-from fedsim.emulation.sharing import Sharing
+from fedsim.emulation.links.ingress import Ingress
+from fedsim.emulation.links.line import frame_size
+from fedsim.emulation.links.shaper import Shaper
+from fedsim.emulation.links.shaping import Connection, Grant
+from fedsim.emulation.links.sharing import Sharing
 from fedsim.network.fluid import FluidNetwork
 from fedsim.network.topology import DeviceGroup
 from fedsim.script import SERVER

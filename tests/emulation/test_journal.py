@@ -14,10 +14,10 @@ import pytest
 from fedsim.costs import Cost
 from fedsim.emulation.driver import Driver, Life
 from fedsim.emulation.exchange import Terms
-from fedsim.emulation.journal import Journal, pasts
 from fedsim.emulation.pacing import Pacer
-from fedsim.emulation.recording import Notes, merged, read
-from fedsim.emulation.replay import Replayed, replay
+from fedsim.emulation.records.journal import Journal, pasts
+from fedsim.emulation.records.recording import Notes, merged, read
+from fedsim.emulation.records.replay import Replayed, replay
 from fedsim.errors import RunError
 from fedsim.runtime.envelopes import Parcel
 from fedsim.script import (

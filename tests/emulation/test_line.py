@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.emulation.line import BURST, Line, Passed, frame_size
+from fedsim.emulation.links.line import BURST, Line, Passed, frame_size
 
 T = TypeVar("T")
 S, MS, KB = 1_000_000_000, 1_000_000, 1000

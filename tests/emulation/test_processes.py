@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.emulation.certificates import make_certificates
+from fedsim.emulation.access.certificates import make_certificates
 from tests.emulation.processes import (
     SCENARIO,
     Command,
@@ -22,7 +22,7 @@ from tests.emulation.processes import (
     valid,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 LONG = SCENARIO.replace("rounds: 3", "rounds: 10")
 ENDLESS = SCENARIO.replace("rounds: 3", "rounds: 1000")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fedsim.emulation.outcome import memory_of
-from fedsim.emulation.recording import Notes, merged, noted, read
+from fedsim.emulation.records.recording import Notes, merged, noted, read
 from fedsim.runtime.envelopes import Parcel
 from fedsim.script import SERVER
 from fedsim.trace import Transfer

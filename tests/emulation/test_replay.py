@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim.emulation.journal import pasts
-from fedsim.emulation.replay import Replayed, replay
+from fedsim.emulation.records.journal import pasts
+from fedsim.emulation.records.replay import Replayed, replay
 from fedsim.errors import RunError
 from fedsim.experiment.assembly import Assembly
 from fedsim.learning.context import Device, Server

@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from fedsim.emulation import certificates, security
-from fedsim.emulation.certificates import Certificates
-from fedsim.emulation.security import (
+from fedsim.emulation.access import certificates, security
+from fedsim.emulation.access.certificates import Certificates
+from fedsim.emulation.access.security import (
     Tokens,
     channel_credentials,
     check_listening,

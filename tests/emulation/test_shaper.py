@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from fedsim.emulation.clock import WallClock
-from fedsim.emulation.line import frame_size
-from fedsim.emulation.shaper import Shaper
-from fedsim.emulation.shaping import Connection, Grant
+from fedsim.emulation.links.line import frame_size
+from fedsim.emulation.links.shaper import Shaper
+from fedsim.emulation.links.shaping import Connection, Grant
 from fedsim.hardware.links import Link
 from fedsim.network.fluid import FluidNetwork
 from fedsim.network.topology import DeviceGroup

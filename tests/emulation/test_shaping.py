@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedsim.emulation.line import BURST
-from fedsim.emulation.shaping import SMALL, Connection, Grant, check_options
+from fedsim.emulation.links.line import BURST
+from fedsim.emulation.links.shaping import SMALL, Connection, Grant, check_options
 from fedsim.errors import UserError
 from fedsim.hardware.traces.rates import RateTrace
 from fedsim.network.fluid import FluidNetwork

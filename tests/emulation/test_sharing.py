@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from fedsim.emulation.line import frame_size
-from fedsim.emulation.shaping import Grant
-from fedsim.emulation.sharing import INTERVAL, Sharing
+from fedsim.emulation.links.line import frame_size
+from fedsim.emulation.links.shaping import Grant
+from fedsim.emulation.links.sharing import INTERVAL, Sharing
 from fedsim.hardware.traces.rates import RateTrace
 from fedsim.network.fluid import FluidNetwork
 from fedsim.network.topology import AccessPoint, DeviceGroup, NetworkOptions

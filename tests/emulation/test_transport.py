@@ -15,8 +15,8 @@ import grpc
 import pytest
 
 from fedsim.emulation.clock import WallClock
-from fedsim.emulation.shaping import Connection
-from fedsim.emulation.sharing import Sharing
+from fedsim.emulation.links.shaping import Connection
+from fedsim.emulation.links.sharing import Sharing
 from fedsim.emulation.transport.client import Client
 from fedsim.emulation.transport.seam import Pace, Shaping
 from fedsim.emulation.transport.server import Server

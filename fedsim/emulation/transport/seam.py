@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fedsim.emulation.clock import Clock
-from fedsim.emulation.shaping import Connection
-from fedsim.emulation.sharing import Sharing
+from fedsim.emulation.links.shaping import Connection
+from fedsim.emulation.links.sharing import Sharing
 from fedsim.wire import protocol_pb2 as pb
 from fedsim.wire.frames import Room
 

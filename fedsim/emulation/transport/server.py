@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import grpc
 
-from fedsim.emulation.ingress import Ingress
-from fedsim.emulation.shaping import Grant
+from fedsim.emulation.links.ingress import Ingress
+from fedsim.emulation.links.shaping import Grant
 from fedsim.emulation.transport.channels import BEARER, OPTIONS, PROTOCOL, SERVICE, SESSION, TOKEN, version
 from fedsim.emulation.transport.seam import Door, Node, Pace, Refused, Shaping, Traffic
 from fedsim.emulation.transport.session import Session

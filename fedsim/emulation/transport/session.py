@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Final
 
-from fedsim.emulation.ingress import Ingress
-from fedsim.emulation.line import frame_size
-from fedsim.emulation.shaper import Shaper
-from fedsim.emulation.shaping import Connection, Grant
+from fedsim.emulation.links.ingress import Ingress
+from fedsim.emulation.links.line import frame_size
+from fedsim.emulation.links.shaper import Shaper
+from fedsim.emulation.links.shaping import Connection, Grant
 from fedsim.emulation.transport.outbox import Notices, Outbox, Outgoing
 from fedsim.emulation.transport.seam import Node, Pace, Shaping, Traffic
 from fedsim.script import SERVER
@@ -28,8 +28,8 @@ from fedsim.wire.refusals import WireError
 UNSEEN: Final = 64
 """Notices after which the other side is told that they have been seen."""
 
-KEPT: Final = 50_000
-"""Notices that a device may leave unseen: what it makes a server say is bounded."""
+KEPT: Final = 20_000
+"""Notices that the other side may leave unseen: one that does not listen must not fill this side's memory."""
 
 AHEAD: Final = 8192
 """Messages that a device may announce before the first of them is there: its shaper takes fewer."""
@@ -90,10 +90,14 @@ class Session:
         return self._outbox.put(number, header, body, nbytes, queued)
 
     def tell(self, notice: pb.Up | pb.Down) -> None:
-        """Queue a notice; one of a life that is over goes nowhere."""
+        """Queue a notice; one of a life that is over goes nowhere, and one too many ends it."""
         with self._changed:
-            if self._over is None:
-                self._notices.put(notice)
+            if self._over is not None:
+                return
+            self._notices.put(notice)
+            deaf = len(self._notices) > KEPT
+        if deaf:
+            self.refuse(f"it has not seen the last {KEPT} notices")
 
     def shape(self, shaping: Shaping, ingress: Ingress | None) -> None:
         """Keep to the link from now on; nothing has been sent yet."""
@@ -235,16 +239,6 @@ class Session:
                         self._changed.notify_all()
                 if new:
                     self._take_in(notice)
-            self._check_unseen()
-
-    def _check_unseen(self) -> None:
-        """Whether a device takes in what is said to it.
-
-        Raises:
-            WireError: it does not.
-        """
-        if not self._up and len(self._notices) > KEPT:
-            raise WireError(f"it leaves more than {KEPT} notices unseen")
 
     def _runs(self, stream: int) -> bool:
         """Whether a stream of notices is attached still; with the state locked."""
@@ -359,7 +353,6 @@ class Session:
                 room = self._assembly.add(frame)
                 if room is not None:
                     self._arrived(place, room)
-            self._check_unseen()
             del frame, room  # while the next one is awaited, and room made for another message
 
     def _arrived(self, place: int, room: Room) -> None:

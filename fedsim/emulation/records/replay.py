@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from fedsim.emulation.driver import Life, Script
 from fedsim.emulation.exchange import Terms, Values
-from fedsim.emulation.journal import Entry, Past, What, notice, pasts
+from fedsim.emulation.records.journal import Entry, Past, What, notice, pasts
 from fedsim.errors import RunError, ScriptError
 from fedsim.runtime.coroutines import close, foreign, name, place, started
 from fedsim.runtime.envelopes import Form

@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from fedsim.emulation.secrecy import create
+from fedsim.emulation.access.secrecy import create
 from fedsim.errors import UserError, shown
 
 if TYPE_CHECKING:

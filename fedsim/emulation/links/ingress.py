@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable
 
 from fedsim.emulation.clock import Clock
-from fedsim.emulation.shaping import Grant
-from fedsim.emulation.sharing import Sharing
+from fedsim.emulation.links.shaping import Grant
+from fedsim.emulation.links.sharing import Sharing
 
 
 class Ingress:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from fedsim.emulation.shaping import Grant
+from fedsim.emulation.links.shaping import Grant
 from fedsim.network.fluid import FluidNetwork
 from fedsim.script import SERVER
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from fedsim.emulation.clock import Clock
-from fedsim.emulation.shaping import Connection, Frame, Grant
+from fedsim.emulation.links.shaping import Connection, Frame, Grant
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from fedsim.emulation.line import BURST, Line
+from fedsim.emulation.links.line import BURST, Line
 from fedsim.errors import UserError
 from fedsim.network.fluid import SILENCE, FluidNetwork
 from fedsim.network.topology import NetworkOptions

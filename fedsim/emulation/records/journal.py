@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
-from fedsim.emulation.recording import GIVEN
+from fedsim.emulation.records.recording import GIVEN
 from fedsim.errors import RunError, shown
 from fedsim.runtime.coroutines import name
 from fedsim.script import Connected, Disconnected, Message

@@ -17,8 +17,8 @@ from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from fedsim.emulation.certificates import make_certificates
-from fedsim.emulation.secrecy import OTHERS, WORLD, create, read
+from fedsim.emulation.access.certificates import make_certificates
+from fedsim.emulation.access.secrecy import OTHERS, WORLD, create, read
 from fedsim.errors import UserError
 
 if TYPE_CHECKING:

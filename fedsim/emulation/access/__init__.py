@@ -1,0 +1,1 @@
+"""Who may take part in an emulation, and who may read along: tokens, TLS, certificates for a laboratory."""
