@@ -161,7 +161,7 @@ class Server:
             sessions = list(self._by_peer.values())
             ingress = self._ingress
         for session in sessions:
-            session.end("the server is closed", quietly=True)
+            session.refuse("the server is closed", quietly=True)  # whichever of its streams ends first
         self._server.stop(0.2).wait(2.0)
         if ingress is not None:
             ingress.close()

@@ -152,11 +152,11 @@ class Session:
         with self._changed:
             self._changed.notify_all()
 
-    def refuse(self, reason: str) -> None:
-        """Cut the other side off, and tell it why."""
+    def refuse(self, reason: str, *, quietly: bool = False) -> None:
+        """Cut the other side off, and tell it why; `quietly`: the node here is not told."""
         with self._changed:
             self._refusal = reason
-        self.end(reason)
+        self.end(reason, quietly=quietly)
 
     def end(self, reason: str, *, quietly: bool = False) -> None:
         """This life is over, now; the node is told, once, unless quietly."""
