@@ -7,10 +7,11 @@ else to do. Each figure is the median of the repeats, by its error. Must show:
 
 kernel   two network namespaces with a veth pair between them, the server in one, the client in the other: messages of
          1, 4 and 8 MB over links of 20 and 100 Mbit/s, once kept by the kernel (`tc qdisc ... tbf` at both ends) with
-         nothing shaped, once by the transport over the bare pair. The times from the send to the arrival agree within
-         5 %. The kernel counts headers too, 66 of 1,514 bytes of a full packet, so its rate is set to 1514/1448 of the
-         payload's, which is what is given here. Needs root, `ip` and `tc`; skipped, with a word, where these are
-         missing. The namespaces are gone afterwards; those of a run that was killed go with the next one.
+         nothing shaped, once by the transport over the bare pair, in frames of one size. The times from the send to
+         the arrival agree within 5 %. The kernel counts headers too, 66 of 1,514 bytes of a full packet, so its rate
+         is set to 1514/1448 of the payload's, which is what is given here. Needs root, `ip` and `tc`; skipped, with a
+         word, where these are missing. The namespaces are gone afterwards; those of a run that was killed go with the
+         next one.
 rates    5, 20, 100 and 500 Mbit/s over loopback: the time of a message that should take so many seconds, within 2 %.
 sharing  four devices of 10, 20, 100 and 100 Mbit/s send at one moment into 100 Mbit/s, announcements and grants over
          gRPC: each message arrives when max-min sharing says, within 5 %.
@@ -35,10 +36,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from fedsim.emulation.clock import WallClock
+from fedsim.emulation.links.line import frame_size
 from fedsim.emulation.links.shaping import Connection
 from fedsim.emulation.links.sharing import Sharing
 from fedsim.emulation.transport.client import Client
-from fedsim.emulation.transport.seam import Shaping
+from fedsim.emulation.transport.seam import Pace, Shaping
 from fedsim.emulation.transport.server import Server
 from fedsim.hardware.links import Link
 from fedsim.network.fluid import FluidNetwork
@@ -158,7 +160,8 @@ def send(job: Job, address: str) -> None:
     """Be all devices; prints the seconds of each message, as JSON: a list a round."""
     clock = WallClock(job.origin)
     ends = [End() for _ in job.rates]
-    clients = [Client(address, end) for end in ends]
+    paces = [Pace(frame=frame_size(rate)) for rate in job.rates]  # a frame is taken in when it is complete
+    clients = [Client(address, end, pace=pace) for end, pace in zip(ends, paces, strict=True)]
     for device, client in enumerate(clients):
         client.join(pb.JoinRequest(node=device))
         if job.shaped:

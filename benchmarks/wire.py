@@ -44,7 +44,7 @@ import psutil
 import torch
 from google.protobuf.wrappers_pb2 import BytesValue
 
-from fedsim.emulation.transport.channels import OPTIONS
+from fedsim.emulation.transport.channels import LARGEST
 from fedsim.emulation.transport.client import Client
 from fedsim.emulation.transport.server import Server
 from fedsim.payload.coding import Value
@@ -68,6 +68,7 @@ TURN: Final = 256 * MIB
 GIGABYTE: Final = 10**9
 
 UNCHECKED, CHECKED, FRAMES = 0.8, 0.5, 24  # the claims
+OPTIONS: Final = [("grpc.max_receive_message_length", LARGEST), ("grpc.max_send_message_length", LARGEST)]
 REGISTRY: Final = Registry(SplitFed.messages)
 Way = Callable[[int], float]
 """Sends so many batches; answers with seconds."""
@@ -186,8 +187,7 @@ class Sink:
         self.there.release()
 
     def disconnected(self, peer: int, reason: str) -> None:
-        """Only where something is wrong: each end closes its own quietly."""
-        print(f"node {peer} is gone: {reason}", file=sys.stderr)
+        """At the end of a part; before it, what was sent does not arrive, which is an error anyway."""
 
     def told(self, peer: int, notice: pb.Up | pb.Down) -> None:
         """Nobody says anything."""

@@ -129,7 +129,7 @@ def test_ctrl_c_while_imports_and_building_go_on(tmp_path: Path, start: Start, d
     time.sleep(delay)
     status, _, err = interrupted(run)
     if status == -signal.SIGINT or "KeyboardInterrupt" in err:
-        assert delay < 0.5, "only while Python itself starts"
+        assert delay < 1.0, "only while Python itself starts"
         return
     assert status == 130
     assert "Traceback" not in err

@@ -59,9 +59,11 @@ class Session:
         self._pace = pace
         self._ended = ended
         self._up = peer == SERVER
-        self._changed = threading.Condition()  # guards what follows
+        lock = threading.RLock()  # guards what follows
+        self._changed = threading.Condition(lock)  # for whoever sends messages
+        self._spoken = threading.Condition(lock)  # for whoever sends notices
         self._outbox = Outbox(self._changed, pace.inbox)
-        self._notices: Notices = Notices(self._changed)
+        self._notices: Notices = Notices(self._spoken)
         self._assembly: Assembly[Room] = Assembly(lambda header: node.begin(peer, header))
         self.moved = 0
         """Frames that have been sent or have come."""
@@ -122,8 +124,8 @@ class Session:
         """Wait until all notices are known to be there; answers whether they are."""
         with self._changed:
             self._ask = True
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: self._over is not None or not len(self._notices), timeout)
+            self._spoken.notify_all()
+            self._spoken.wait_for(lambda: self._over is not None or not len(self._notices), timeout)
             return not len(self._notices)
 
     @property
@@ -151,6 +153,7 @@ class Session:
         self._heard = time.monotonic()
         with self._changed:
             self._changed.notify_all()
+            self._spoken.notify_all()
 
     def refuse(self, reason: str, *, quietly: bool = False) -> None:
         """Cut the other side off, and tell it why; `quietly`: the node here is not told."""
@@ -168,6 +171,7 @@ class Session:
             self._outbox.close()
             self._line.clear()
             self._changed.notify_all()
+            self._spoken.notify_all()
         if shaper is not None:
             shaper.reset()
             shaper.close()
@@ -180,7 +184,7 @@ class Session:
         """A stream of notices begins, in the place of any other."""
         with self._changed:
             self._control += 1
-            self._changed.notify_all()
+            self._spoken.notify_all()
             return self._control
 
     def notices(self, stream: int) -> Iterator[Any]:
@@ -196,7 +200,7 @@ class Session:
                     left = until - time.monotonic()
                     if left <= 0:
                         break
-                    self._changed.wait(left)
+                    self._spoken.wait(left)
                     notice = self._notices.after(told)
                 if not self._runs(stream):
                     break
@@ -230,13 +234,13 @@ class Session:
                     if notice.WhichOneof("what") == "heartbeat":
                         self._notices.known(notice.heartbeat.seen)
                         self._answer = self._answer or notice.heartbeat.ask
-                        self._changed.notify_all()
+                        self._spoken.notify_all()
                         continue
                     new = notice.WhichOneof("what") == "refusal" or self._notices.comes(notice.sequence)
                     unseen += 1
                     if unseen >= UNSEEN:
                         unseen, self._answer = 0, True
-                        self._changed.notify_all()
+                        self._spoken.notify_all()
                 if new:
                     self._take_in(notice)
 
