@@ -158,6 +158,10 @@ class Proxy:
             far = socket.create_connection(("127.0.0.1", self._target))
             with self._lock:
                 self._open |= {near, far}
+            if self._blocked.is_set():  # it was cut meanwhile
+                near.close()
+                far.close()
+                continue
             count = [0]
             for one, other in ((near, far), (far, near)):
                 threading.Thread(target=self._pass, args=(one, other, count), daemon=True).start()

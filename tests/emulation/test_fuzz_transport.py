@@ -19,6 +19,7 @@ from fedsim.emulation.access.security import channel_credentials, make_certifica
 from fedsim.emulation.transport.client import Client
 from fedsim.emulation.transport.seam import Pace
 from fedsim.emulation.transport.server import Server
+from fedsim.errors import UserError
 from fedsim.wire import protocol_pb2 as pb
 from fedsim.wire.frames import Position, resume, split
 from tests.emulation.transports import MIB, PACE, Ends, FakeDoor, FakeNode, Raw, ends, header, message, until
@@ -205,3 +206,19 @@ def test_with_tls(keys: Path) -> None:
             assert client.send(1, *message(1, 2 * MIB))
             until(lambda: node.of("landed"))
             assert not node.of("disconnected")
+
+
+def test_tls_at_one_end_only(keys: Path) -> None:
+    """Or of another authority: the device is told which, and soon."""
+    trusted, distrusted = (channel_credentials(keys / whose / "authority.pem") for whose in ("ours", "others"))
+    with closing(secured(keys, FakeNode())) as server, ends() as plain:
+        for port, credentials, said in (
+            (server.port, None, "it wants TLS"),
+            (server.port, distrusted, "this authority's TLS"),
+            (plain.server.port, trusted, "this authority's TLS"),
+        ):
+            began = time.monotonic()
+            client = Client(f"127.0.0.1:{port}", FakeNode(), pace=Pace(patience=1.0), credentials=credentials)
+            with pytest.raises(UserError, match=said):
+                client.join(pb.JoinRequest(node=1))
+            assert time.monotonic() - began < 5

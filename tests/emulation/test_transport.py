@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import threading
 import time
@@ -19,13 +20,14 @@ from fedsim.emulation.links.sharing import Sharing
 from fedsim.emulation.transport.client import Client
 from fedsim.emulation.transport.seam import Pace, Shaping
 from fedsim.emulation.transport.server import Server
+from fedsim.emulation.transport.session import Session
 from fedsim.errors import UserError
 from fedsim.network.fluid import FluidNetwork
 from fedsim.network.topology import AccessPoint, DeviceGroup
 from fedsim.script import SERVER
 from fedsim.wire import protocol_pb2 as pb
 from fedsim.wire.frames import Position, resume
-from tests.emulation.transports import MIB, PACE, Ends, FakeDoor, FakeNode, Raw, ends, message, until
+from tests.emulation.transports import MIB, PACE, Ends, FakeDoor, FakeNode, Proxy, Raw, ends, message, until
 from tests.network.networks import link
 
 pytestmark = pytest.mark.slow
@@ -114,6 +116,97 @@ def test_a_wire_that_is_cut_ten_times() -> None:
         assert [one[0].start.origin for one in node.of("told")] == tags
         assert [one[0] for one in both.node.of("landed")] == [one[0] for one in node.of("landed")] == tags
         assert not both.node.of("disconnected") + node.of("disconnected")
+
+
+def _cut_again_and_again(both: Ends, proxy: Proxy, device: Client, node: FakeNode, peer: int, size: int) -> None:
+    """Many messages and notices both ways, on a wire that is cut all the time."""
+    tags = list(range(1, 301))
+
+    def send(put: Callable[..., bool], tell: Callable[[int], None]) -> None:
+        for tag in tags:
+            assert put(tag, *message(tag, size))
+            tell(tag)
+
+    up = threading.Thread(target=send, args=(device.send, lambda tag: device.tell(records(tag))))
+    up.start()
+    down = threading.Thread(
+        target=send, args=(partial(both.server.send, peer), lambda tag: both.server.tell(peer, start(tag)))
+    )
+    down.start()
+    draw = random.Random(3)
+    end = time.monotonic() + 2.0
+    while time.monotonic() < end:
+        time.sleep(draw.uniform(0.02, 0.06))
+        proxy.cut()
+    up.join()
+    down.join()
+    until(lambda: len(both.node.of("landed")) == len(node.of("landed")) == len(tags) or node.of("disconnected"))
+    until(lambda: device.flush(1) and both.server.flush(1))
+    assert not both.node.of("disconnected") + node.of("disconnected")
+    assert (both.node.came, node.came) == ({peer: tags}, {SERVER: tags})
+    assert not both.node.wrong + node.wrong
+    assert [one[0].records.lines[0] for one in both.node.of("told")] == list(map(str, tags))
+    assert [one[0].start.origin for one in node.of("told")] == tags
+    assert [one[0] for one in both.node.of("landed")] == [one[0] for one in node.of("landed")] == tags
+
+
+def test_a_wire_that_is_cut_all_the_time() -> None:
+    """Whatever is under way at whichever moment, of small messages too: nothing is lost, doubled or out of order."""
+    with ends(pace=Pace(heartbeat=0.4, first=0.005)) as both:
+        proxy = both.proxy()
+        device, node = both.device(1, port=proxy.port)
+        _cut_again_and_again(both, proxy, device, node, 1, 30_000)
+
+
+def test_a_shaped_wire_that_is_cut_all_the_time() -> None:
+    """And whatever the shapers are letting go."""
+    with ends(pace=Pace(heartbeat=0.4, first=0.005)) as both:
+        proxy = both.proxy()
+        _, [(device, node)] = shaped(both, fast, 1, port=proxy.port)
+        _cut_again_and_again(both, proxy, device, node, 0, 30_000)
+
+
+class Slow(FakeNode):
+    """Takes its time when a message begins to flow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered, self.leave = threading.Event(), threading.Event()
+
+    def started(self, peer: int, number: int, moment: int) -> None:
+        self.entered.set()
+        self.leave.wait(5)
+
+
+def test_a_frame_that_is_let_go_for_a_stream_that_is_gone() -> None:
+    """Does not go onto the next one, which begins with the header of the message."""
+    node = Slow()
+    session = Session(0, node, PACE, lambda *_: None)
+    session.shape(Shaping(WallClock(), 1.0, lambda _: Connection(fast(), SERVER, 0)), None)
+    assert session.send(1, *message(1, 200_000))
+    streams = []
+    for _ in range(2):
+        stream = session.attach_data()
+        session.hear_frames(stream, iter([resume(Position())]))
+        found: list[bytes] = []
+        streams.append(found)
+        reading = threading.Thread(target=lambda stream=stream, found=found: found.extend(session.frames(stream)))
+        reading.daemon = True
+        reading.start()
+        assert node.entered.wait(5)
+    node.leave.set()
+    until(lambda: len(streams[1]) == 7)
+    session.end("the test is over", quietly=True)
+    assert [(frame[0], int.from_bytes(frame[9:17], "little")) for frame in streams[1]] == [
+        (3, 0),
+        (1, 0),
+        *((2, 40_000 * index) for index in range(5)),
+    ]
+
+
+def fast() -> FluidNetwork:
+    """One device, 8 MB/s each way."""
+    return FluidNetwork([DeviceGroup(1, link(8, 8))], link(1000, 1000))
 
 
 def test_nothing_is_lost_while_a_device_is_away_for_a_while() -> None:

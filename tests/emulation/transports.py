@@ -169,9 +169,14 @@ class Proxy:
             far = socket.create_connection(("127.0.0.1", self._target))
             pair = (near, far)
             with self._lock:
-                self.connections += 1
-                budget = self.budgets.pop(0) if self.budgets else None
-                self._pairs.append(pair)
+                up = self._up
+                if up:
+                    self.connections += 1
+                    budget = self.budgets.pop(0) if self.budgets else None
+                    self._pairs.append(pair)
+            if not up:  # it was cut meanwhile
+                self._close(pair)
+                continue
             for source, sink, left in ((near, far, budget), (far, near, None)):
                 threading.Thread(target=self._pump, args=(pair, source, sink, left), daemon=True).start()
 

@@ -101,7 +101,7 @@ class Shaping:
 
     clock: Clock
     dilation: float
-    connection: Callable[[int], Connection[bytes]]
+    connection: Callable[[int], Connection[Any]]  # of whatever the transport takes for a frame
     """The sender's side of the connection with a peer."""
     sharing: Sharing | None = None
     """The server's: what connections may take of what they share."""

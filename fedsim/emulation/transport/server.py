@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from fedsim.emulation.links.shaping import Grant
 from fedsim.emulation.transport.channels import BEARER, OPTIONS, PROTOCOL, SERVICE, SESSION, TOKEN, version
 from fedsim.emulation.transport.seam import Door, Node, Pace, Refused, Shaping, Traffic
 from fedsim.emulation.transport.session import Session
+from fedsim.emulation.transport.threads import Threads
 from fedsim.errors import UserError
 from fedsim.wire import protocol_pb2 as pb
 from fedsim.wire.refusals import WireError
@@ -68,7 +69,7 @@ class Server:
         self._shaping: Shaping | None = None
         self._ingress: Ingress | None = None
         self._closed = threading.Event()
-        self._pool = ThreadPoolExecutor(4 * devices + _JOINING, thread_name_prefix="grpc")
+        self._pool = Threads("grpc", 4 * devices + _JOINING)
         self._server = grpc.server(self._pool, options=_OPTIONS)
         self._server.add_generic_rpc_handlers((self._handlers(),))
         self.port = self._bound(address, credentials)
@@ -164,7 +165,7 @@ class Server:
         self._server.stop(0.2).wait(2.0)
         if ingress is not None:
             ingress.close()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.end(time.monotonic() + 1.0)
         self._watch.join()
 
     # ------------------------------------------------------------------------------------- lives
@@ -211,8 +212,8 @@ class Server:
         session.device = response.node
         response.protocol, response.version, response.session = PROTOCOL, version(), secrets.token_bytes(16)
         with self._lock:
-            while len(self._sessions) >= _EVER:
-                del self._sessions[next(iter(self._sessions))]
+            if len(self._sessions) >= _EVER:
+                self._sessions.pop(next((token for token, one in self._sessions.items() if one.over), b""), None)
             self._sessions[response.session] = session
             self._by_peer[response.node] = session
             shaping, ingress = self._shaping, self._ingress

@@ -31,6 +31,12 @@ UNSEEN: Final = 64
 KEPT: Final = 20_000
 """Notices that the other side may leave unseen: one that does not listen must not fill this side's memory."""
 
+AHEAD: Final = 8192
+"""Messages that a device may announce before the first of them is there: its shaper takes fewer."""
+
+LATEST: Final = 1 << 60
+"""The last moment (ns) at which something may be ready to flow."""
+
 LINE: Final = 2
 """Frames between a shaper and a stream."""
 
@@ -69,12 +75,15 @@ class Session:
         self._ask = self._answer = False
         self._from: Position | None = None  # what the other side has, of the stream of frames that is attached
         self._line: deque[bytes] = deque()  # frames that a shaper has let go
-        self._shaper: Shaper[bytes] | None = None
-        self._connection: Connection[bytes] | None = None
+        self._shaper: Shaper[tuple[int, bytes]] | None = None  # of frames with their streams
+        self._connection: Connection[Any] | None = None
         self._ingress: Ingress | None = None
         self._numbers: dict[int, int] = {}  # of messages that a shaper knows: in the run, by their place
         self._begun = 0  # the last message that has begun to flow
         self._fed = 0  # the last message that a shaper was given
+        self._announced = 0  # the last message that the other side has announced
+        self._taking = threading.RLock()  # while a frame is looked at; before `_changed`, as is the next one
+        self._hearing = threading.RLock()  # while a notice is: those of two streams must not overtake one another
 
     # ------------------------------------------------------------------------------------- asked for by the node
 
@@ -218,21 +227,22 @@ class Session:
         unseen = 0
         for notice in notices:
             self._heard = time.monotonic()
-            with self._changed:
-                if not self._runs(stream):
-                    return
-                if notice.WhichOneof("what") == "heartbeat":
-                    self._notices.known(notice.heartbeat.seen)
-                    self._answer = self._answer or notice.heartbeat.ask
-                    self._spoken.notify_all()
-                    continue
-                new = notice.WhichOneof("what") == "refusal" or self._notices.comes(notice.sequence)
-                unseen += 1
-                if unseen >= UNSEEN:
-                    unseen, self._answer = 0, True
-                    self._spoken.notify_all()
-            if new:
-                self._take_in(notice)
+            with self._hearing:
+                with self._changed:
+                    if not self._runs(stream):
+                        return
+                    if notice.WhichOneof("what") == "heartbeat":
+                        self._notices.known(notice.heartbeat.seen)
+                        self._answer = self._answer or notice.heartbeat.ask
+                        self._spoken.notify_all()
+                        continue
+                    new = notice.WhichOneof("what") == "refusal" or self._notices.comes(notice.sequence)
+                    unseen += 1
+                    if unseen >= UNSEEN:
+                        unseen, self._answer = 0, True
+                        self._spoken.notify_all()
+                if new:
+                    self._take_in(notice)
 
     def _runs(self, stream: int) -> bool:
         """Whether a stream of notices is attached still; with the state locked."""
@@ -249,8 +259,7 @@ class Session:
                     self._numbers.pop(said.message, None)
                 self._node.landed(self.peer, number, said.arrived)
             case "announcement":
-                if self._ingress is not None:
-                    self._ingress.announce(self.peer, SERVER, notice.announcement.message, notice.announcement.ready)
+                self._take_announcement(notice.announcement.message, notice.announcement.ready)
             case "grant":
                 said = notice.grant
                 self.grant(Grant(self.device, True, said.message, said.rate, said.since))
@@ -262,6 +271,14 @@ class Session:
                 raise WireError("a notice that says nothing")
             case _:
                 self._node.told(self.peer, notice)
+
+    def _take_announcement(self, place: int, ready: int) -> None:
+        due = self._assembly.position.message
+        if place > due + AHEAD:
+            raise WireError(f"message {place} is announced where message {due} is due")
+        if self._ingress is not None and place > self._announced:  # others are announced already
+            self._announced = place
+            self._ingress.announce(self.peer, SERVER, place, min(max(ready, 0), LATEST))
 
     # ------------------------------------------------------------------------------------- frames
 
@@ -281,7 +298,7 @@ class Session:
 
     def frames(self, stream: int) -> Iterator[bytes]:
         """What this end sends on a stream of frames, until that is over."""
-        with self._changed:
+        with self._taking:  # nothing of the stream before is looked at any more
             if not self._flows(stream):
                 return
             position = self._assembly.broken()
@@ -333,12 +350,13 @@ class Session:
         for frame in heard:
             self._heard = time.monotonic()
             self.moved += 1
-            if not self._flows(stream):
-                return
-            place = self._assembly.position.message
-            room = self._assembly.add(frame)
-            if room is not None:
-                self._arrived(place, room)
+            with self._taking:
+                if not self._flows(stream):
+                    return
+                place = self._assembly.position.message
+                room = self._assembly.add(frame)
+                if room is not None:
+                    self._arrived(place, room)
             del frame, room  # while the next one is awaited, and room made for another message
 
     def _arrived(self, place: int, room: Room) -> None:
@@ -385,7 +403,7 @@ class Session:
 
     # ------------------------------------------------------------------------------------- a link that is kept to
 
-    def _feed(self, shaper: Shaper[bytes], epoch: int, stream: int, begin: Position) -> None:
+    def _feed(self, shaper: Shaper[tuple[int, bytes]], epoch: int, stream: int, begin: Position) -> None:
         """Give a shaper what is to be sent, from a position on."""
         opened = 0
         for message, frame, charged, last in self._pieces(stream, begin):
@@ -398,13 +416,13 @@ class Session:
                     again, self._fed = place <= self._fed, max(place, self._fed)
                 if not shaper.open(place, rest, message.queued, again=again, epoch=epoch):
                     return
-            if not shaper.put(frame, charged, last=last, epoch=epoch):
+            if not shaper.put((stream, frame), charged, last=last, epoch=epoch):
                 return
 
-    def _let_go(self, frame: bytes) -> None:
-        """A shaper lets a frame go (its thread)."""
+    def _let_go(self, piece: tuple[int, bytes]) -> None:
+        """A shaper lets a frame go (its thread); one of a stream that is gone is sent again on the next."""
+        stream, frame = piece
         with self._changed:
-            stream = self._data
             self._changed.wait_for(lambda: not self._flows(stream) or len(self._line) < LINE)
             if self._flows(stream):
                 self._line.append(frame)
