@@ -1,26 +1,25 @@
 """A node's end of its connections: its messages go out through a transport, what comes is noted and handed over.
 
-What the server's and a device's side have in common: the exchange as the transport's `Node`, as far as messages go, and
-which of them are under way to whom.
+What the server's and a device's side have in common: which messages are under way to whom, and what a transport tells
+its `Node` about them.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from fedsim.emulation.clock import Clock
 from fedsim.emulation.exchange import Exchange, Receiver, Terms, Values
 from fedsim.emulation.records.recording import Notes
-from fedsim.runtime.envelopes import Parcel
 from fedsim.script import Message
 from fedsim.wire.codec import Encoded, Incoming
+from fedsim.wire.frames import Room
 from fedsim.wire.refusals import WireError
 
 LIVES: Final = 1 << 32
 """Messages that one life of a process may send: numbers of the next one begin behind them."""
-
 
 FAULT: Final = "it leaves, as its scenario says"
 SHORT: Final = "its memory does not suffice"
@@ -40,7 +39,7 @@ class Send(Protocol):
 
 
 class Desk:
-    """The messages of a node.
+    """The messages of a node; its driver posts them to the `exchange`.
 
     Args:
         node: its number.
@@ -75,16 +74,6 @@ class Desk:
         self._receiver: Receiver | None = None
         self._gates: dict[int, threading.Lock] = {}  # of what comes from a peer
         self._flying: dict[int, set[int]] = {}  # messages under way, by peer
-
-    # ------------------------------------------------------------------------------------- the driver's Post
-
-    def number(self) -> int:
-        """A number for the next message, which no other message of the run has."""
-        return self.exchange.number()
-
-    def send(self, number: int, target: int, message: Message, parcel: Parcel, queued: int) -> int:
-        """Queue a message; blocks while too many bytes wait. Answers as `Exchange.send`."""
-        return self.exchange.send(number, target, message, parcel, queued)
 
     # ------------------------------------------------------------------------------------- the exchange's Carrier
 
@@ -125,17 +114,15 @@ class Desk:
         with self._lock:
             self._flying[peer] = set()
 
-    def shut(self, peer: int) -> bool:
-        """A peer is gone, and with it what was under way to it; answers whether it had been there.
-
-        Nothing of it is delivered afterwards.
-        """
+    def shut(self, peer: int) -> None:
+        """A peer is gone, and with it what was under way to it; nothing of it is delivered afterwards."""
         with self._gates.setdefault(peer, threading.Lock()):
             self.exchange.disconnected(peer)
         with self._lock:
-            lost = self._flying.pop(peer, None)
-        self._lose(lost or ())
-        return lost is not None
+            lost = self._flying.pop(peer, set())
+        now = self._clock.now()
+        for number in sorted(lost):
+            self.landed(number, now)
 
     def begin(self, peer: int, header: bytes) -> Incoming:
         """The header of a message has come.
@@ -168,7 +155,37 @@ class Desk:
             self._flying.get(peer, set()).discard(number)
         self.landed(number, arrived)
 
-    def _lose(self, numbers: Iterable[int]) -> None:
-        now = self._clock.now()
-        for number in sorted(numbers):
-            self.landed(number, now)
+
+class Reception:
+    """What a transport tells its node about messages, for the node's desk; none may come before there is one."""
+
+    _desk: Desk | None = None
+
+    def begin(self, peer: int, header: bytes) -> Room:
+        """The header of a message has come.
+
+        Raises:
+            WireError: the peer breaks the rules.
+        """
+        if self._desk is None:
+            raise WireError("a message before the start")
+        return self._desk.begin(peer, header)
+
+    def received(self, peer: int, room: Incoming) -> int:
+        """A message is complete.
+
+        Raises:
+            WireError: as `begin`.
+        """
+        assert self._desk is not None
+        return self._desk.received(peer, room)
+
+    def started(self, peer: int, number: int, moment: int) -> None:
+        """A message to a peer begins to flow."""
+        assert self._desk is not None
+        self._desk.started(number, moment)
+
+    def landed(self, peer: int, number: int, arrived: int) -> None:
+        """A message to a peer is there."""
+        assert self._desk is not None
+        self._desk.acknowledged(peer, number, arrived)

@@ -70,10 +70,6 @@ class Serving(Protocol):
         """A device's process has died."""
         ...
 
-    def fail(self, reason: str) -> None:
-        """The run cannot be finished."""
-        ...
-
     def observed(self) -> list[tuple[str, float, int]]:
         """What has happened since this was last asked: name, value, moment."""
         ...
@@ -119,10 +115,6 @@ class ServerActor:
         """Where it listens."""
         return self._address
 
-    def pid(self) -> int:
-        """Of its process."""
-        return os.getpid()
-
     def gather(self, timeout: float) -> list[int]:
         """Wait for the devices; answers with those that are missing."""
         return [] if self._node.gather(timeout) else self._node.missing()
@@ -142,10 +134,6 @@ class ServerActor:
         """A device's process has died."""
         self._node.gone(device, reason)
 
-    def fail(self, reason: str) -> None:
-        """The run cannot be finished."""
-        self._node.fail(reason)
-
     def observed(self) -> list[tuple[str, float, int]]:
         """What has happened since this was last asked."""
         return self._node.observed()
@@ -159,10 +147,6 @@ class DeviceActor:
         self._plan = plan
         self._node = node
 
-    def pid(self) -> int:
-        """Of its process."""
-        return os.getpid()
-
     def run(self, address: str) -> None:
         """Take part in a run."""
         self._plan.participate(address, self._node)
@@ -174,10 +158,6 @@ class Watch(Protocol):
     @property
     def stopping(self) -> bool:
         """Whether it is to end here."""
-        ...
-
-    def started(self, pids: Mapping[int, int]) -> None:
-        """All nodes have processes: their ids by node."""
         ...
 
     def observed(self, name: str, value: float, moment: int) -> None:
@@ -245,8 +225,6 @@ class _Fleet:
             for device in range(self._plan.devices):
                 self._launch(device)
             self._gather()
-            pids = {SERVER: self._server.pid.remote()} | {k: actor.pid.remote() for k, actor in self._actors.items()}
-            self._watch.started({node: self._asked(pid, "ask a node") for node, pid in pids.items()})
             return self._follow()
         finally:
             for actor in (*self._actors.values(), self._server):

@@ -42,11 +42,6 @@ class Membership:
         self._here: set[int] = set()
         self._closed: str | None = None
 
-    def missing(self) -> list[int]:
-        """The devices that are not here."""
-        with self._lock:
-            return [device for device in range(len(self._profiles)) if device not in self._here]
-
     def close(self, reason: str) -> None:
         """Let nobody in any more."""
         with self._lock:

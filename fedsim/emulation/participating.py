@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from fedsim.emulation.alignment import PROBES, Alignment
 from fedsim.emulation.clock import WallClock
-from fedsim.emulation.desk import DONE, FAULT, SHORT, Desk
+from fedsim.emulation.desk import DONE, FAULT, SHORT, Desk, Reception
 from fedsim.emulation.driver import Driver, Life
 from fedsim.emulation.holdings import Holdings
 from fedsim.emulation.links.shaping import Connection
@@ -33,9 +33,7 @@ from fedsim.errors import RunError, UserError
 from fedsim.runtime.conditions import nanoseconds
 from fedsim.script import SERVER
 from fedsim.wire import protocol_pb2 as pb
-from fedsim.wire.codec import Incoming
 from fedsim.wire.frames import Room
-from fedsim.wire.refusals import WireError
 from fedsim.wire.registry import Registry
 
 SHIPPING: Final = 1.0
@@ -88,7 +86,7 @@ class Shipment(io.StringIO):
         return lines
 
 
-class DeviceNode:
+class DeviceNode(Reception):
     """A device's process of a run.
 
     Args:
@@ -129,7 +127,6 @@ class DeviceNode:
         self._left = False
         self._driver: Driver | None = None
         self._told = pb.Records()
-        self._desk: Desk | None = None
         self._shipment = Shipment()
         self._notes = Notes(file=self._shipment)
         self._fidelity: list[Fidelity] = []
@@ -276,7 +273,7 @@ class DeviceNode:
             price=parts.price,
             lanes=parts.lanes.get(self.node, 1),
             host=self._host,
-            post=self._desk,
+            post=self._desk.exchange,
             memory=memory,
             since=since,
             journal=Journal(self._notes.given, self.node, self._life + 1),
@@ -410,28 +407,7 @@ class DeviceNode:
         """
         with self._changed:  # the server may be ahead of a device that has just been told of the start
             self._changed.wait_for(lambda: self._living or self._left or self._closing.is_set(), HASTE)
-        if self._desk is None:
-            raise WireError("a message before the start")
-        return self._desk.begin(peer, header)
-
-    def received(self, peer: int, room: Incoming) -> int:
-        """A message is complete.
-
-        Raises:
-            WireError: as `begin`.
-        """
-        assert self._desk is not None
-        return self._desk.received(peer, room)
-
-    def started(self, peer: int, number: int, moment: int) -> None:
-        """A message to the server begins to flow."""
-        assert self._desk is not None
-        self._desk.started(number, moment)
-
-    def landed(self, peer: int, number: int, arrived: int) -> None:
-        """A message to the server is there."""
-        assert self._desk is not None
-        self._desk.acknowledged(peer, number, arrived)
+        return super().begin(peer, header)
 
     def disconnected(self, peer: int, reason: str) -> None:
         """The server is gone, or this device was cut off."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from fedsim.emulation.clock import WallClock
 from fedsim.emulation.conducting import Conductor
-from fedsim.emulation.desk import LEAVES, Desk
+from fedsim.emulation.desk import LEAVES, Desk, Reception
 from fedsim.emulation.driver import Driver, Life
 from fedsim.emulation.holdings import Holdings
 from fedsim.emulation.links.shaping import Connection
@@ -32,9 +32,6 @@ from fedsim.errors import RunError
 from fedsim.runtime.conditions import Ending
 from fedsim.script import SERVER, Connected, Disconnected, Payload, Quality
 from fedsim.wire import protocol_pb2 as pb
-from fedsim.wire.codec import Incoming
-from fedsim.wire.frames import Room
-from fedsim.wire.refusals import WireError
 from fedsim.wire.registry import Registry
 
 LEAD: Final = 300_000_000
@@ -46,7 +43,7 @@ FAREWELL: Final = 30.0
 _log = logging.getLogger(__name__)
 
 
-class ServerNode:
+class ServerNode(Reception):
     """The server's process of a run.
 
     Args:
@@ -96,13 +93,12 @@ class ServerNode:
         self._supervisor = Supervisor(dilation, longest)
         self._clock: WallClock | None = None
         self._notes: Notes | None = None
-        self._desk: Desk | None = None
         self._driver: Driver | None = None
         self._conductor: Conductor | None = None
-        self._standstill: Standstill | None = None
         self._publications = Publications(each=parts.limits.every is None)
+        pace = pace or Pace(inbox=parts.inbox)
         self._transport = Server(
-            address, self, self._members, pace=pace or Pace(inbox=parts.inbox), credentials=credentials
+            address, self, self._members, pace=pace, credentials=credentials, devices=parts.devices
         )
 
     @property
@@ -166,7 +162,7 @@ class ServerNode:
             price=parts.price,
             lanes=parts.lanes.get(SERVER, 1),
             host=_Still(self._host, standstill),
-            post=desk,
+            post=desk.exchange,
             memory=memory,
             publish=self._publish,
             journal=Journal(notes.given, SERVER),
@@ -188,7 +184,7 @@ class ServerNode:
             notes.trace.mark(node, 0, "join")
         with self._changed:
             self._clock, self._notes, self._desk, self._driver = clock, notes, desk, driver
-            self._standstill, self._conductor = standstill, conductor
+            self._conductor = conductor
             self._start = pb.Down(start=pb.Start(origin=clock.origin, dilation=self._dilation))
             for device in sorted(self._ready):
                 self._open(device)
@@ -311,35 +307,6 @@ class ServerNode:
 
     def connected(self, peer: int) -> None:
         """A device has joined; it counts once it is ready."""
-
-    def begin(self, peer: int, header: bytes) -> Room:
-        """The header of a message has come.
-
-        Raises:
-            WireError: the device breaks the rules.
-        """
-        if self._desk is None:
-            raise WireError("a message before the start")
-        return self._desk.begin(peer, header)
-
-    def received(self, peer: int, room: Incoming) -> int:
-        """A message is complete.
-
-        Raises:
-            WireError: as `begin`.
-        """
-        assert self._desk is not None
-        return self._desk.received(peer, room)
-
-    def started(self, peer: int, number: int, moment: int) -> None:
-        """A message to a device begins to flow."""
-        assert self._desk is not None
-        self._desk.started(number, moment)
-
-    def landed(self, peer: int, number: int, arrived: int) -> None:
-        """A message to a device is there."""
-        assert self._desk is not None
-        self._desk.acknowledged(peer, number, arrived)
 
     def disconnected(self, peer: int, reason: str) -> None:
         """A device is gone."""

@@ -48,13 +48,7 @@ class Going:
         """Nanoseconds since the start of the run, as far as is known."""
         self.stopping = False
         """Whether it is to end here."""
-        self.pids: Mapping[int, int] = {}
-        """Processes of its nodes, by number."""
         self._watcher = watcher
-
-    def started(self, pids: Mapping[int, int]) -> None:
-        """All nodes have processes."""
-        self.pids = pids
 
     def observed(self, name: str, value: float, moment: int) -> None:
         """A mark of the run."""

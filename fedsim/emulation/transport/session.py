@@ -2,7 +2,7 @@
 
 A stream is attached anew whenever it has broken; what was sent before and has not arrived is sent again, and what has
 arrived is not taken twice. Knows gRPC no more than that streams are iterators: `notices` and `frames` are what this end
-sends, `heard_notices` and `heard_frames` take in what the other does.
+sends, `hear_notices` and `hear_frames` take in what the other does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Final
 from fedsim.emulation.links.ingress import Ingress
 from fedsim.emulation.links.line import frame_size
 from fedsim.emulation.links.shaper import Shaper
-from fedsim.emulation.links.shaping import Connection, Grant
+from fedsim.emulation.links.shaping import Grant
 from fedsim.emulation.transport.outbox import Notices, Outbox, Outgoing
 from fedsim.emulation.transport.seam import Node, Pace, Shaping, Traffic
 from fedsim.script import SERVER
@@ -76,7 +76,6 @@ class Session:
         self._from: Position | None = None  # what the other side has, of the stream of frames that is attached
         self._line: deque[bytes] = deque()  # frames that a shaper has let go
         self._shaper: Shaper[tuple[int, bytes]] | None = None  # of frames with their streams
-        self._connection: Connection[Any] | None = None
         self._ingress: Ingress | None = None
         self._numbers: dict[int, int] = {}  # of messages that a shaper knows: in the run, by their place
         self._begun = 0  # the last message that has begun to flow
@@ -106,7 +105,7 @@ class Session:
         with self._changed:
             if self._over is not None:
                 return
-            connection = self._connection = shaping.connection(self.peer)
+            connection = shaping.connection(self.peer)
             self._ingress = ingress if connection.shared else None
             announce = self._announce if connection.shared else None
             self._shaper = Shaper(

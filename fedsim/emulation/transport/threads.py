@@ -34,12 +34,6 @@ class Threads(ThreadPoolExecutor):
         self._threads: set[threading.Thread] = set()
         self._over = False
 
-    @property
-    def pending(self) -> int:
-        """Calls that run, or wait for a thread."""
-        with self._changed:
-            return len(self._calls) + len(self._threads) - self._free
-
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Let a thread make a call."""
         future: Future[T] = Future()
