@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import Final
 
 from fedsim.emulation.clock import WallClock
-from fedsim.emulation.publications import Measure, Publications, Published
+from fedsim.emulation.publications import Measure, Publications
 from fedsim.emulation.standstill import Standstill
 from fedsim.runtime.conditions import Ending, Limits, nanoseconds
+from fedsim.runtime.published import Published
 
 KEPT: Final = 512 * 2**20
 """Bytes of models that may wait to be measured."""

@@ -57,6 +57,11 @@ class Need:
     reason: str
 
 
+def loads(works: Iterable[Timed]) -> dict[int, float]:
+    """The cores of their host that nodes keep busy in real time, each by its number, when they always compute."""
+    return {node: timed[0].threads * _ratio(timed) for node, timed in _by_node(works).items()}
+
+
 def host_need(works: Iterable[Timed], cores: float, *, what: str = "cores") -> Need:
     """What the nodes of one host need, all computing at once.
 
@@ -65,12 +70,12 @@ def host_need(works: Iterable[Timed], cores: float, *, what: str = "cores") -> N
         cores: how many it has; or how many works a GPU does at once.
         what: what these are called.
     """
-    by_node = _by_node(works)
+    works = list(works)
+    named_by = {timed.node: timed.profile for timed in works}
     load, nodes, profiles = 0.0, dict[str, int](), dict[str, float]()
-    for timed in by_node.values():
-        share = timed[0].threads * _ratio(timed)
+    for node, share in loads(works).items():
         load += share
-        profile = timed[0].profile
+        profile = named_by[node]
         profiles[profile] = profiles.get(profile, 0.0) + share
         nodes[profile] = nodes.get(profile, 0) + 1
     most = sorted(profiles, key=lambda profile: -profiles[profile])[:_NAMED]

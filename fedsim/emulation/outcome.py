@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from fedsim.emulation.pacing import Fidelity, summarised
@@ -11,6 +13,7 @@ from fedsim.emulation.publications import Point
 from fedsim.emulation.records.recording import CLOCK, PACE, TRAFFIC, merged
 from fedsim.emulation.watchdog import DISAGREEMENT
 from fedsim.runtime.conditions import Ending
+from fedsim.runtime.published import told
 from fedsim.script import SERVER
 from fedsim.trace import Node, Trace
 
@@ -52,10 +55,10 @@ def trace_of(
     rows = list(rows)
     trace = merged((row for row in rows if row[0] not in _REPORTS), nodes, scenario, end)
     trace.clock_bound = max((row[3] for row in rows if row[0] == CLOCK), default=0)
-    trained = sorted((span[4], span[7]) for span in trace.spans if span[0] != SERVER and not span[8])
+    steps = sorted((span[4], span[7]) for span in trace.spans if span[0] != SERVER and not span[8])
+    ends, trained = [end for end, _ in steps], [0, *accumulate(samples for _, samples in steps)]
     for moment, version, quality in points:
-        samples = sum(count for at, count in trained if at <= moment)
-        detail = {"loss": quality.loss, "samples": quality.samples, "version": version, "trained": samples}
+        detail = told(quality, version, trained[bisect_right(ends, moment)])
         trace.mark(SERVER, moment, "evaluate", quality.accuracy, detail)
     trace.marks.sort(key=lambda mark: mark[1])
     return trace

@@ -7,27 +7,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from fedsim.runtime.published import Published
 from fedsim.script import Payload, Quality
 
 Measure = Callable[[tuple[Payload, ...]], Quality]
-
-
-@dataclass(slots=True, eq=False)
-class Published:
-    """A global model and, once measured, its quality."""
-
-    version: int
-    model: tuple[Payload, ...]
-    quality: Quality | None = None
-
-    def measured(self, measure: Measure) -> Quality:
-        """Its quality, asked for once."""
-        if self.quality is None:
-            self.quality = measure(self.model)
-        return self.quality
 
 
 class Point(NamedTuple):

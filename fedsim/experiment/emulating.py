@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from fedsim.emulation.dilation import Need, Timed, chosen, host_need, network_need, pace_need, projected
+from fedsim.emulation.dilation import Need, Timed, chosen, host_need, loads, network_need, pace_need, projected
 from fedsim.emulation.outcome import Outcome, fidelity_of, memory_of, trace_of
 from fedsim.emulation.pacing import unfaithful
 from fedsim.emulation.records.recording import read
@@ -248,16 +248,11 @@ def plan(study: Study, dilation: float, works: Sequence[Timed], folder: Path | N
 
     scenario = study.scenario
     notes = _notes(folder)
-    loads: dict[int, float] = {}
-    for node in {one.node for one in works}:
-        own = [one for one in works if one.node == node]
-        share = sum(one.host * one.count for one in own) / sum(one.target * one.count for one in own)
-        loads[node] = own[0].threads * share / dilation
     return Plan(
         serve=partial(serve, dump(scenario), dilation=dilation, notes=notes, longest=_longest(works)),
         participate=partial(participate, threads=scenario.workers.threads),
         devices=study.assembly.fleet.devices,
-        loads=loads,
+        loads={node: load / dilation for node, load in loads(works).items()},
         threads=scenario.workers.threads,
         restarts=scenario.emulation.restarts,
         address=ray,

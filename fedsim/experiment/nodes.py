@@ -99,14 +99,11 @@ def built(text: str, node: int, *, data: Path | None = None, threads: int | None
     Raises:
         UserError: the scenario cannot be built here.
     """
-    from fedsim.learning.threads import use_threads
-
     scenario: dict[str, Any] = yaml.safe_load(text)
     if data is not None:
         scenario["data"]["path"] = str(data.resolve())
     study = build(load_scenario(scenario))
-    use_threads(threads or study.scenario.workers.threads)
-    warm_up(study)
+    warm_up(study, threads)
     machine = study.assembly.fleet.machine(node)
     base = resident()
 
@@ -118,8 +115,13 @@ def built(text: str, node: int, *, data: Path | None = None, threads: int | None
     return Built(parts=parts_of(study, study.host()), labels=labels_digest(study, node), watch=watch)
 
 
-def warm_up(study: Study) -> None:
-    """Do every kind of work, so that none is done for the first time in the run."""
+def warm_up(study: Study, threads: int | None = None) -> None:
+    """Give this process its intra-op threads (None: the scenario's) and do every kind of work, so that none is done
+    for the first time in the run.
+    """
+    from fedsim.learning.threads import use_threads
+
+    use_threads(threads or study.scenario.workers.threads)
     timed(study.assembly, study.host(), enough=_WARM, longest=_WARM_SECONDS)
 
 
@@ -155,12 +157,11 @@ def _absences(assembly: Assembly) -> Callable[[int], Iterator[tuple[float, float
 
 
 def server_node(study: Study, address: str, dilation: float, notes: Path | None, **more: Any) -> ServerNode:
-    """The server's node, which listens."""
+    """The server's node, which listens, in a process that has done every kind of work before."""
     from fedsim.emulation.serving import ServerNode
     from fedsim.learning.threads import use_threads
 
     use_threads(study.scenario.workers.threads)
-    warm_up(study)
     parts = parts_of(study, study.host())
     return ServerNode(parts, address, dilation=dilation, folder=notes, host_id=_host_id(), **more)
 
@@ -168,6 +169,7 @@ def server_node(study: Study, address: str, dilation: float, notes: Path | None,
 def serve(text: str, host: str, *, dilation: float, notes: Path | None, longest: float) -> ServerNode:
     """The server's node of a resolved scenario, listening on any port of a host."""
     study = build(load_scenario(yaml.safe_load(text)))
+    warm_up(study)
     return server_node(study, f"{host}:0", dilation, notes, longest=longest)
 
 

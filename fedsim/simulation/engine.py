@@ -21,6 +21,7 @@ from fedsim.runtime.conditions import LAST, LONGEST, Ending, Fault, Limits, Shor
 from fedsim.runtime.coroutines import ANY, SENDING, SLEEP, close, foreign, name, out_of_memory, place, started
 from fedsim.runtime.envelopes import ENVELOPE_BYTES, roles
 from fedsim.runtime.memory import Ledger
+from fedsim.runtime.published import Published
 from fedsim.runtime.spans import Price, Spans, append, cut, lay
 from fedsim.script import (
     SERVER,
@@ -36,7 +37,7 @@ from fedsim.script import (
     Sleep,
     Timeout,
 )
-from fedsim.simulation.evaluation import Evaluation, Published
+from fedsim.simulation.evaluation import Evaluation
 from fedsim.simulation.scripts import Actor, describe
 from fedsim.simulation.transfers import Flight, Network, Transfers
 from fedsim.simulation.workers import Workers

@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
+from fedsim.runtime.published import Published, told
 from fedsim.script import SERVER, Payload, Quality
 from fedsim.simulation.workers import Workers
-
-
-@dataclass(slots=True, eq=False)
-class Published:
-    """A global model and, once measured, its quality."""
-
-    version: int
-    model: tuple[Payload, ...]
-    quality: Quality | None = None
 
 
 class Evaluation:
@@ -48,15 +38,11 @@ class Evaluation:
         published = published or self.published
         if published is None:
             return False
-        if published.quality is None:
-            published.quality = self._workers.evaluate(published.model, "test")
-        quality = published.quality
+        quality = published.measured(lambda model: self._workers.evaluate(model, "test"))
         if quality is None:
             return False  # nothing is learnt
         self._recorded = published
-        detail: dict[str, Any] = {"loss": quality.loss, "samples": quality.samples}
-        detail |= {"version": published.version, "trained": trained}
-        self._mark(SERVER, "evaluate", quality.accuracy, detail)
+        self._mark(SERVER, "evaluate", quality.accuracy, told(quality, published.version, trained))
         return self._reached is not None and self._reached(quality)
 
     def measure_last(self, trained: int) -> None:

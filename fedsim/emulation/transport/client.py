@@ -123,9 +123,7 @@ class Client:
     @property
     def traffic(self) -> Traffic:
         """What has been sent."""
-        now = Traffic() if self._life is None else self._life.session.traffic
-        spent = self._spent
-        return Traffic(spent.messages + now.messages, spent.frames + now.frames, spent.nbytes + now.nbytes)
+        return self._spent if self._life is None else self._spent + self._life.session.traffic
 
     def shape(self, shaping: Shaping) -> None:
         """Keep to the link from now on; once, before anything is sent."""
@@ -166,9 +164,7 @@ class Client:
             self.tell(pb.Up(leave=pb.Leave(reason=CLOSED)))
             self.flush(0.5)
         life, self._life = self._life, None
-        done = life.session.traffic
-        spent = self._spent
-        self._spent = Traffic(spent.messages + done.messages, spent.frames + done.frames, spent.nbytes + done.nbytes)
+        self._spent += life.session.traffic
         life.close()
 
     def _ended(self, session: Session, reason: str) -> None:

@@ -133,3 +133,7 @@ class Traffic:
     frames: int = 0
     nbytes: int = 0
     """Of the frames, with their heads."""
+
+    def __add__(self, other: Traffic) -> Traffic:
+        """Both together."""
+        return Traffic(self.messages + other.messages, self.frames + other.frames, self.nbytes + other.nbytes)

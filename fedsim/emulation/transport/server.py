@@ -7,7 +7,6 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple
 from typing import Any, Final
 
 import grpc
@@ -108,8 +107,7 @@ class Server:
     def traffic(self) -> Traffic:
         """What has been sent to all devices."""
         with self._lock:
-            all_ = [self._spent, *(session.traffic for session in self._by_peer.values())]
-        return Traffic(*(sum(part) for part in zip(*map(astuple, all_), strict=True)))
+            return sum((session.traffic for session in self._by_peer.values()), self._spent)
 
     @property
     def moved(self) -> int:
@@ -174,7 +172,7 @@ class Server:
         with self._lock:
             if self._by_peer.get(session.peer) is session:
                 del self._by_peer[session.peer]
-            self._spent = Traffic(*(a + b for a, b in zip(astuple(self._spent), astuple(session.traffic), strict=True)))
+            self._spent += session.traffic
             ingress = self._ingress
         if ingress is not None:
             ingress.leave(session.peer)
