@@ -136,16 +136,11 @@ def run_command(
     watcher = Bar(Console(stderr=True)) if looked_at else Interruptible()
     with interrupts(watcher.interrupt):
         done = run_scenario(scenario, output=Output(out), watcher=watcher, ray=ray)
-    show_run(done, as_json=as_json)
-    if done.interrupted:
-        complain(f"interrupted at {human_seconds(done.summary['seconds'])}; {done.folder} holds the run up to there")
-    elif watcher.pressed:
-        complain(f"interrupted after the run had ended; {done.folder} holds all of it")
-    return INTERRUPTED if watcher.pressed else 0
+    return ended(done, watcher, as_json=as_json)
 
 
-def show_run(done: Run, *, as_json: bool) -> None:
-    """Print what came of a run, and what a reader of that should know."""
+def ended(done: Run, watcher: Interruptible, *, as_json: bool) -> int:
+    """Print what came of a run, and what a reader of that should know; returns the exit status."""
     if as_json:
         print(json.dumps(done.summary | {"folder": str(done.folder)}, indent=1))
     else:
@@ -153,3 +148,8 @@ def show_run(done: Run, *, as_json: bool) -> None:
         print(f"\n{done.folder}/report.html")
     for remark in done.remarks():
         print(f"note: {remark}", file=sys.stderr)
+    if done.interrupted:
+        complain(f"interrupted at {human_seconds(done.summary['seconds'])}; {done.folder} holds the run up to there")
+    elif watcher.pressed:
+        complain(f"interrupted after the run had ended; {done.folder} holds all of it")
+    return INTERRUPTED if watcher.pressed else 0

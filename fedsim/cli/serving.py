@@ -7,15 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fedsim.cli import INTERRUPTED
-from fedsim.cli.app import complain
-from fedsim.cli.running import Interruptible, interrupts, show_run
+from fedsim.cli.running import Interruptible, ended, interrupts
 from fedsim.emulation.access.security import Tokens, check_listening, read_tokens, server_credentials, write_tokens
 from fedsim.errors import UserError
 from fedsim.experiment.emulating import serve_scenario
 from fedsim.experiment.loading import load_scenario
 from fedsim.experiment.output import Output
-from fedsim.units import human_seconds
 
 
 def serve_command(
@@ -73,10 +70,7 @@ def serve_command(
             listening=listening,
             waiting=waiting,
         )
-    show_run(done, as_json=as_json)
-    if done.interrupted:
-        complain(f"interrupted at {human_seconds(done.summary['seconds'])}; {done.folder} holds the run up to there")
-    return INTERRUPTED if watcher.pressed else 0
+    return ended(done, watcher, as_json=as_json)
 
 
 def _named(devices: Sequence[int]) -> str:

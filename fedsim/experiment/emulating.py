@@ -17,17 +17,17 @@ from fedsim.emulation.outcome import Outcome, fidelity_of, memory_of, trace_of
 from fedsim.emulation.pacing import unfaithful
 from fedsim.emulation.records.recording import read
 from fedsim.errors import RunError, UserError
-from fedsim.experiment.artifacts import save_model
 from fedsim.experiment.assembly import Assembly
 from fedsim.experiment.building import Study, build
 from fedsim.experiment.nodes import participate, serve, server_node
-from fedsim.experiment.output import Output, writing
-from fedsim.experiment.running import Run, Watcher, refuse_shortage
+from fedsim.experiment.output import Output
+from fedsim.experiment.running import Run, Watcher, concluded, note_failure, refuse_shortage
 from fedsim.experiment.timing import timed
-from fedsim.report import check_emulated, measure, summarise, write_run
+from fedsim.report import check_emulated
 from fedsim.scenario import Scenario, dump
 from fedsim.script import SERVER
 from fedsim.simulation import Ending
+from fedsim.trace import Trace
 
 if TYPE_CHECKING:
     from fedsim.emulation.membership import Owners
@@ -190,7 +190,7 @@ def _emulated(
             watch.end()
         return finished(study, outcome, folder, time.monotonic() - began, targets)
     except BaseException as error:
-        _note_failure(error, study, folder, time.monotonic() - began)
+        note_failure(error, folder, partial(_noted, study, folder), time.monotonic() - began)
         raise
 
 
@@ -283,28 +283,14 @@ def finished(
     )
     fidelity = fidelity_of(outcome) | {"memory_disagreement": memory_of(trace)}
     doubts = check_emulated(trace)
-    measures = measure(trace)
-    interrupted = outcome.ending is Ending.INTERRUPTED
-    summary = summarise(
-        trace,
-        status="stopped" if interrupted else "done",
-        wall_seconds=wall_seconds,
-        measures=measures,
-        targets=targets,
-        fidelity=fidelity,
-    )
     weights = None if outcome.weights is None else dict(outcome.weights)
-    if folder is not None:
-        with writing(folder):
-            if weights is not None:
-                save_model(folder, study, weights)
-            write_run(folder, trace, summary, measures)
+    run = concluded(study, outcome.ending, trace, weights, folder, wall_seconds, targets, fidelity)
     if scenario.strict and (doubts or not fidelity["faithful"]):
         raise RunError(
             f"the emulation is not faithful: {unfaithful(fidelity) or doubts[0]} (strict: on); give a higher "
             "emulation.dilation, a less busy host, or strict: off"
         )
-    return Run(scenario, summary, trace, measures, weights, folder, interrupted)
+    return run
 
 
 def _longest(works: Sequence[Timed]) -> float:
@@ -312,18 +298,13 @@ def _longest(works: Sequence[Timed]) -> float:
     return max((one.target for one in works), default=0.0)
 
 
-def _note_failure(error: BaseException, study: Study, folder: Path | None, wall_seconds: float) -> None:
-    """Leave a folder that says `failed` and holds what the nodes had noted; the run's own error comes first."""
-    if folder is None:
-        return
-    try:
-        rows = [row for path in sorted((folder / NOTES).glob("*.jsonl")) for row in read(path)]
-        end = max((value for row in rows for value in _moments(row)), default=0)
-        assembly = study.assembly
-        trace = trace_of(rows, assembly.fleet.table(assembly.samples), assembly.scenario, end)
-        write_run(folder, trace, summarise(trace, status="failed", wall_seconds=wall_seconds))
-    except Exception as second:
-        error.add_note(f"{folder} could not be written either: {second}")
+def _noted(study: Study, folder: Path | None) -> Trace:
+    """What the nodes of a run had noted before it failed."""
+    assert folder is not None
+    rows = [row for path in sorted((folder / NOTES).glob("*.jsonl")) for row in read(path)]
+    end = max((value for row in rows for value in _moments(row)), default=0)
+    assembly = study.assembly
+    return trace_of(rows, assembly.fleet.table(assembly.samples), assembly.scenario, end)
 
 
 def _moments(row: Sequence[Any]) -> list[int]:

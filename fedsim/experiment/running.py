@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -199,19 +199,42 @@ def run_scenario(
             if host is not None and simulation.published is not None:
                 weights = host.model_tensors(simulation.published.model)
     except Exception as error:  # a script may raise anything
-        _note_failure(error, folder, trace, time.monotonic() - began)
+        note_failure(error, folder, lambda: trace, time.monotonic() - began)
         raise
+    return concluded(study, ending, trace, weights, folder, time.monotonic() - began, targets)
+
+
+def concluded(
+    study: Study,
+    ending: Ending,
+    trace: Trace,
+    weights: dict[str, Tensor] | None,
+    folder: Path | None,
+    wall_seconds: float,
+    targets: Sequence[float] = (),
+    fidelity: Mapping[str, Any] | None = None,
+) -> Run:
+    """What a run has come to, and its folder.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
     interrupted = ending is Ending.INTERRUPTED
     measures = measure(trace)
-    status = "stopped" if interrupted else "done"
-    wall_seconds = time.monotonic() - began
-    summary = summarise(trace, status=status, wall_seconds=wall_seconds, measures=measures, targets=targets)
+    summary = summarise(
+        trace,
+        status="stopped" if interrupted else "done",
+        wall_seconds=wall_seconds,
+        measures=measures,
+        targets=targets,
+        fidelity=fidelity,
+    )
     if folder is not None:
         with writing(folder):
             if weights is not None:
                 save_model(folder, study, weights)
             write_run(folder, trace, summary, measures)
-    return Run(scenario, summary, trace, measures, weights, folder, interrupted)
+    return Run(study.scenario, summary, trace, measures, weights, folder, interrupted)
 
 
 def memory_verdict(study: Study) -> str | None:
@@ -234,11 +257,12 @@ def refuse_shortage(study: Study) -> None:
         raise UserError(f"{verdict} {study.scenario.where('fleet')}")
 
 
-def _note_failure(error: Exception, folder: Path | None, trace: Trace, wall_seconds: float) -> None:
+def note_failure(error: BaseException, folder: Path | None, trace_of: Callable[[], Trace], wall_seconds: float) -> None:
     """Leave a folder that says `failed` and holds the trace up to there; the run's own error comes first."""
     if folder is None:
         return
     try:
+        trace = trace_of()
         write_run(folder, trace, summarise(trace, status="failed", wall_seconds=wall_seconds))
     except Exception as second:
         error.add_note(f"{folder} could not be written either: {second}")

@@ -19,7 +19,6 @@ from fedsim.emulation.pacing import Pacer
 from fedsim.emulation.records.journal import Journal
 from fedsim.emulation.records.recording import Notes, merged
 from fedsim.experiment.assembly import Assembly
-from fedsim.learning.context import Device, Server
 from fedsim.learning.host import Host
 from fedsim.script import SERVER, Connected, Disconnected
 from fedsim.trace import Trace
@@ -160,7 +159,7 @@ def emulate(
     devices = assembly.fleet.devices
     clock = WallClock(time.monotonic_ns() + 50_000_000, dilation)
     wire = Wire(clock, int(delay * 1e9))
-    job = assembly.job()
+    server, device = assembly.scripts()
     bounds = Bounds(body=1 << 30, memory=1 << 30)
     terms = Terms(assembly.scheduler.messages, bounds, assembly.training.channels_last, checksum=True)
     published: list[Any] = []
@@ -169,7 +168,6 @@ def emulate(
     exchanges: dict[int, Exchange] = {}
     notes: dict[int, Notes] = {}
     pacers: dict[int, Pacer] = {}
-    contexts: dict[int, Device] = {}
     lives: Counter[int] = Counter()
     errors: list[BaseException] = []
     threads: dict[int, threading.Thread] = {}
@@ -192,11 +190,6 @@ def emulate(
         )
         drivers[node] = exchanges[node].receiver = driver
         return driver
-
-    def device(port: Any) -> Any:
-        before = contexts.get(port.node)
-        me = contexts[port.node] = Device(port, job) if before is None else before.again(port)
-        return assembly.scheduler.device(me)
 
     def live(node: int) -> None:
         try:
@@ -239,7 +232,7 @@ def emulate(
     with drivers[SERVER]._changed:
         while clock.now() < 0:
             clock.wait(drivers[SERVER]._changed, 0)
-    drivers[SERVER].run(lambda port: assembly.scheduler.server(Server(port, job, devices)), at_once=True)
+    drivers[SERVER].run(server, at_once=True)
     end = clock.now()
     for node in range(devices):
         drivers[node].stop()

@@ -15,7 +15,6 @@ from fedsim.emulation.records.journal import pasts
 from fedsim.emulation.records.replay import Replayed, replay
 from fedsim.errors import RunError
 from fedsim.experiment.assembly import Assembly
-from fedsim.learning.context import Device, Server
 from fedsim.learning.threads import intra_op_threads
 from fedsim.payload.codecs import Codecs, Half, TopK
 from fedsim.schedulers.catalogue import SCHEDULERS
@@ -40,16 +39,8 @@ def emulated(assembly: Assembly, **more: Any) -> Emulated:
 
 def replayed(assembly: Assembly, run: Emulated, rows: Any = None) -> tuple[Replayed, list[dict[str, torch.Tensor]]]:
     """The run's journal, or another one, once more; with the weights of every model."""
-    devices, job = assembly.fleet.devices, assembly.job()
-    contexts: dict[int, Device] = {}
-
-    def device(port: Any) -> Any:
-        before = contexts.get(port.node)
-        me = contexts[port.node] = Device(port, job) if before is None else before.again(port)
-        return assembly.scheduler.device(me)
-
-    scripts: dict[int, Any] = dict.fromkeys(range(devices), device)
-    scripts[SERVER] = lambda port: assembly.scheduler.server(Server(port, job, devices))
+    server, device = assembly.scripts()
+    scripts: dict[int, Any] = dict.fromkeys(range(assembly.fleet.devices), device) | {SERVER: server}
     hosts = {node: toy_host(assembly) for node in scripts}
     models = []
 
