@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
-from fedsim.emulation.alignment import PROBES, Alignment
 from fedsim.emulation.clock import WallClock
 from fedsim.emulation.desk import DONE, FAULT, SHORT, Desk, Reception
 from fedsim.emulation.driver import Driver, Life
@@ -24,6 +23,7 @@ from fedsim.emulation.holdings import Holdings
 from fedsim.emulation.links.shaping import Connection
 from fedsim.emulation.pacing import Fidelity, Pacer, pace_row
 from fedsim.emulation.parts import OneAtATime, Parts
+from fedsim.emulation.probing import Prober
 from fedsim.emulation.records.journal import Journal
 from fedsim.emulation.records.recording import CLOCK, PACE, TRAFFIC, Notes
 from fedsim.emulation.transport.client import Client
@@ -41,9 +41,6 @@ SHIPPING: Final = 1.0
 
 LINES: Final = 1000
 """Notes in one notice."""
-
-PROBING: Final = 30.0
-"""Seconds between two looks at the server's clock."""
 
 PATIENCE: Final = 0.05
 """Seconds for which a device that leaves waits for the work that it is at, to tell of it."""
@@ -121,7 +118,6 @@ class DeviceNode(Reception):
         self._end: pb.End | None = None
         self._lost: str | None = None
         self._ended: Life | BaseException | None = None
-        self._answers: list[tuple[int, int, int, int]] = []
         self._clock: WallClock | None = None
         self._living = False
         self._left = False
@@ -131,8 +127,8 @@ class DeviceNode(Reception):
         self._notes = Notes(file=self._shipment)
         self._fidelity: list[Fidelity] = []
         self._closing = threading.Event()
-        self._alignment = Alignment()
         self._client = Client(address, self, pace=pace or Pace(), credentials=credentials, token=token)
+        self._prober = Prober(self._client.tell, self._closing)
 
     def run(self) -> None:
         """Take part in a run, from joining to its end.
@@ -146,7 +142,8 @@ class DeviceNode(Reception):
             self.node = response.node
             built = self._build(response.scenario.decode(), self.node)
             self._check(response, built)
-            self._align(response.host)
+            shared = bool(self._host_id) and response.host == self._host_id
+            self._alignment = self._prober.begin(shared=shared)
             self._built, self._parts = built, built.parts
             self._host = OneAtATime(built.parts.host)
             self._life = response.life
@@ -181,30 +178,6 @@ class DeviceNode(Reception):
                 f"the data of device {response.node} are not those that the server has dealt; give it a copy of the "
                 "same data set (--data DIR)"
             )
-
-    def _align(self, host: bytes) -> None:
-        """Find out what the server's clock says."""
-        if host and host == self._host_id:
-            self._alignment = Alignment.exact()
-            return
-        self._probe()
-        threading.Thread(target=self._probing, name="clock", daemon=True).start()
-
-    def _probing(self) -> None:
-        while not self._closing.wait(PROBING):
-            self._probe()
-
-    def _probe(self) -> None:
-        with self._changed:
-            self._answers.clear()
-        for _ in range(PROBES):
-            self._client.tell(pb.Up(probe=pb.ClockProbe(asked=time.monotonic_ns())))
-            time.sleep(0.005)
-        with self._changed:
-            self._changed.wait_for(lambda: len(self._answers) >= PROBES, 5.0)
-            answers = list(self._answers)
-        for answer in answers:
-            self._alignment.add(*answer)
 
     # ------------------------------------------------------------------------------------- the run
 
@@ -434,11 +407,7 @@ class DeviceNode(Reception):
                 if self._clock is not None:
                     self._clock.resume(notice.thaw.paused_for)
             case "answer":
-                back = time.monotonic_ns()
-                answer = notice.answer
-                with self._changed:
-                    self._answers.append((answer.asked, answer.received, answer.answered, back))
-                    self._changed.notify_all()
+                self._prober.answered(notice.answer)
             case _:
                 pass
 

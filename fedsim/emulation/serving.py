@@ -22,8 +22,9 @@ from fedsim.emulation.outcome import Outcome
 from fedsim.emulation.pacing import Pacer, pace_row
 from fedsim.emulation.parts import OneAtATime, Parts
 from fedsim.emulation.publications import Publications
+from fedsim.emulation.records.collecting import Collection
 from fedsim.emulation.records.journal import Journal
-from fedsim.emulation.records.recording import PACE, TRAFFIC, Notes, noted
+from fedsim.emulation.records.recording import PACE, TRAFFIC, Notes
 from fedsim.emulation.standstill import Standstill
 from fedsim.emulation.supervising import Supervisor
 from fedsim.emulation.transport.seam import Pace, Shaping
@@ -77,6 +78,7 @@ class ServerNode(Reception):
         self._folder = folder
         self._observed: deque[tuple[str, float, int]] = deque(maxlen=1000)
         self._host = OneAtATime(parts.host)
+        self._collection = Collection(folder)
         self._digest = Registry(parts.terms.messages).digest
         self._members = Membership(parts.profiles, self._welcome, owners)
         self._changed = threading.Condition()  # guards what follows
@@ -88,8 +90,6 @@ class ServerNode(Reception):
         self._over = False
         self._failure: RunError | None = None
         self._interrupted = False
-        self._rows: list[list[Any]] = []
-        self._files: dict[int, Any] = {}
         self._supervisor = Supervisor(dilation, longest)
         self._clock: WallClock | None = None
         self._notes: Notes | None = None
@@ -204,14 +204,17 @@ class ServerNode(Reception):
         for peak in memory.peaks():
             notes.trace.mark(SERVER, min(peak.time, end), "memory.peak", peak.nbytes)
         fidelity, traffic = pacer.fidelity, transport.traffic
-        self._rows.append([PACE, SERVER, *pace_row(fidelity)])
-        self._rows.append([TRAFFIC, SERVER, traffic.messages, traffic.frames, traffic.nbytes])
+        own = [
+            *notes.rows(),
+            [PACE, SERVER, *pace_row(fidelity)],
+            [TRAFFIC, SERVER, traffic.messages, traffic.frames, traffic.nbytes],
+        ]
         current = self._publications.current
         points = self._publications.points(lambda model: self._host.evaluate(model, "test"), end)
         return Outcome(
             ending=ending,
             end=end,
-            rows=[*notes.rows(), *self._rows],
+            rows=[*own, *self._collection.rows],
             points=points,
             weights=None if current is None else self._host.model_tensors(current.model),
             dilation=self._dilation,
@@ -261,9 +264,7 @@ class ServerNode(Reception):
     def close(self) -> None:
         """Let go of everything."""
         self._transport.close()
-        for file in self._files.values():
-            file.close()
-        self._files.clear()
+        self._collection.close()
         if self._notes is not None:
             self._notes.close()
 
@@ -386,20 +387,11 @@ class ServerNode(Reception):
             self._supervisor.at(peer, records)
             return
         try:
-            rows = [noted(line, peer) for line in lines]
+            self._collection.add(peer, lines)
         except ValueError as error:
             self._transport.dismiss(peer, f"it sends {error}")
             return
         self._supervisor.beat(peer)
-        with self._changed:
-            self._rows += rows
-            if self._folder is None:
-                return
-            if peer not in self._files:
-                path = self._folder / f"device-{peer}.jsonl"
-                self._files[peer] = path.open("a", buffering=1, encoding="utf-8")
-            for line in lines:
-                self._files[peer].write(line if line.endswith("\n") else line + "\n")
 
 
 class _Still:

@@ -52,13 +52,15 @@ class Nodes:
     Args:
         assembly: the run.
         dilation: wall seconds a second of the scenario.
+        shared: whether devices know that they have the server's clock; else they ask what it says.
         more: of `assembled`.
     """
 
-    def __init__(self, assembly: Assembly, *, dilation: float = 1.0, **more: Any) -> None:
+    def __init__(self, assembly: Assembly, *, dilation: float = 1.0, shared: bool = True, **more: Any) -> None:
         self.assembly = assembly
         self.errors: list[BaseException] = []
         self._more = more
+        self._host_id = HOST if shared else b""
         self.server = ServerNode(self.parts(), "127.0.0.1:0", dilation=dilation, pace=PACE, host_id=HOST)
         self.devices = {device: self.device(device) for device in range(assembly.fleet.devices)}
         self._threads = [threading.Thread(target=self._live, args=(node,)) for node in self.devices.values()]
@@ -75,7 +77,7 @@ class Nodes:
             lambda text, node: built(replace(parts, scenario=text)),
             node=number,
             pace=PACE,
-            host_id=HOST,
+            host_id=self._host_id,
         )
 
     def _live(self, node: DeviceNode) -> None:

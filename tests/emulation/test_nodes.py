@@ -83,6 +83,17 @@ def bytes_of(trace: Trace) -> Any:
     return summarise(trace, status="done", wall_seconds=1.0)["bytes"]
 
 
+def test_devices_that_ask_for_the_servers_clock() -> None:
+    """As on hosts of their own: it is known to a bound, which the trace has, and the run is the same."""
+    assembly = toy(FedAvg())
+    nodes = Nodes(assembly, shared=False)
+    outcome = nodes.run()
+    assert not nodes.errors
+    assert 0 < fidelity_of(outcome)["clock_bound_s"] < 0.1
+    assert nodes.trace(outcome).clock_bound > 0
+    assert same(dict(outcome.weights or {}), simulate(assembly).weights)
+
+
 def test_a_device_leaves_and_comes_back() -> None:
     """As its scenario says, in both modes: away for the same time, marked by the server, and asked again afterwards."""
     slow = toy(FedAsync(), rounds=25, faults=[Fault(device=1, leave=0.02, back=0.06)])
