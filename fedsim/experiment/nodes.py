@@ -14,6 +14,7 @@ import yaml
 
 from fedsim.emulation.alignment import same_host
 from fedsim.emulation.exchange import Terms
+from fedsim.emulation.links.shaping import check_options
 from fedsim.emulation.participating import Built
 from fedsim.emulation.parts import Host, Parts
 from fedsim.emulation.watchdog import MemoryWatch, resident
@@ -64,7 +65,13 @@ def assembled(
     labels: Callable[[int], bytes] = lambda device: b"",
     scenario: str = "",
 ) -> Parts:
-    """The parts of a run that is made of objects; see `Parts`."""
+    """The parts of a run that is made of objects; see `Parts`.
+
+    Raises:
+        UserError: its links cannot be kept to.
+    """
+    if shaped:
+        check_options(assembly.network)
     server, device = assembly.scripts()
     fleet = assembly.fleet
     return Parts(
