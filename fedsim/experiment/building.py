@@ -64,10 +64,11 @@ class Study:
             copies = assembly.job().places(scheduler.concurrency)
         else:
             copies = assembly.participants
-        buffered = getattr(scheduler, "buffered", None)
+        buffered, blocks = getattr(scheduler, "buffered", None), assembly.blocks()
         return needs(
             assembly.fleet,
-            assembly.blocks(),
+            blocks,
+            assembly.held(blocks),
             assembly.samples,
             assembly.training.batch,
             copies,

@@ -230,12 +230,12 @@ def check(scenario: Scenario) -> Findings:
         for index, unit in enumerate(model.units, start=1)
     )
     *devices, server = study.needs()
-    groups = []
+    groups, held = [], assembly.held(blocks)
     for index, (group, need) in enumerate(zip(fleet.groups, devices, strict=True)):
         members = fleet.numbers(index)
         batch = min(assembly.training.batch, int(assembly.samples[members.start : members.stop].max()))
         efficiency = assembly.network.efficiency
-        step = device_step(group, fleet.server, fleet.server_link, blocks, batch, efficiency)
+        step = device_step(group, fleet.server, fleet.server_link, blocks, batch, efficiency, held[index])
         groups.append(GroupLine(group, step, need))
     chosen: list[Candidate] = []
     if scenario.model.cut == "auto" and assembly.cut is not None:

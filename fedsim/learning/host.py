@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Final
 
 import torch
@@ -41,12 +42,19 @@ class Host:
         data: the samples of its nodes.
         seed: the run's seed; each node's order of batches comes from it.
         head: the auxiliary head with its initial weights, where a plan has one; it is left as it is.
+        variants: the networks of pruned variants, by the names of their plans; they are left as they are.
     """
 
     def __init__(
-        self, model: UnitList, plans: Mapping[str, BlockPlan], data: Samples, seed: int, head: Head | None = None
+        self,
+        model: UnitList,
+        plans: Mapping[str, BlockPlan],
+        data: Samples,
+        seed: int,
+        head: Head | None = None,
+        variants: Mapping[str, UnitList] = MappingProxyType({}),
     ) -> None:
-        self.core = Core(model, plans, data, seed, head)
+        self.core = Core(model, plans, data, seed, head, variants)
 
     def run(self, command: Command) -> None:
         """Run one command; its payload, if it makes one, is there afterwards."""
