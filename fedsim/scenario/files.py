@@ -63,14 +63,21 @@ def _paths(data: dict[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any], str]
     if isinstance(model, dict) and ":" not in str(model.get("name")):  # the user's own may mean something else by it
         yield from _path_in(model, ("model", "path"), "a folder")
     yield from _path_in(data.get("faults"), ("faults", "availability"), "a file")
+    yield from _pruning_in(data.get("pruning"), ("pruning",))
     fleet = data.get("fleet")
     sections = [(("fleet", index), group) for index, group in enumerate(fleet if isinstance(fleet, list) else [])]
     for place, section in [*sections, (("server",), data.get("server"))]:
         yield from _path_in(section, (*place, "availability"), "a file")
         if isinstance(section, dict):
+            yield from _pruning_in(section.get("pruning"), (*place, "pruning"))
             yield from _path_in(section.get("link"), (*place, "link", "trace"), "a file")
             if isinstance(section.get("link"), dict) and isinstance(section["link"].get("trace"), dict):
                 yield from _path_in(section["link"]["trace"], (*place, "link", "trace", "up_path"), "a file")
+
+
+def _pruning_in(section: object, place: KeyPath) -> Iterator[tuple[KeyPath, dict[str, Any], str]]:
+    yield from _path_in(section, (*place, "manifest"), "the folder of a pruned model")
+    yield from _path_in(section, (*place, "calibration"), "a file")
 
 
 def _path_in(section: object, place: KeyPath, what: str) -> Iterator[tuple[KeyPath, dict[str, Any], str]]:
