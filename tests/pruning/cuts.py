@@ -126,6 +126,7 @@ def llama_cut(
     channels: Sequence[Sequence[int]] = (range(16), (1, 4, 23)),
     *,
     prefix: str = "model.layers.{}.",
+    first: int = 0,
     **changed: Any,
 ) -> Pruned:
     """For each block the key and value heads that stay, with their three query heads each, and the MLP channels.
@@ -136,7 +137,7 @@ def llama_cut(
     kept: list[tuple[str, Kind, int, Sequence[int]]] = []
     parameters = sum(p.numel() for p in parent.parameters())
     for block, (stay, mlp) in enumerate(zip(groups, channels, strict=True)):
-        place = prefix.format(block)
+        place = prefix.format(first + block)
         queries = rows_of([3 * group + head for group in stay for head in range(3)])
         lists: dict[str, Any] = {
             "self_attn.q_proj": (queries, None),
