@@ -22,7 +22,7 @@ from fedsim.network.fluid import FluidNetwork
 from fedsim.network.topology import AccessPoint, DeviceGroup, NetworkOptions
 from fedsim.payload.supports import WHOLE, Support
 from fedsim.runtime.spans import Price
-from fedsim.script import Port
+from fedsim.script import SERVER, Port
 from fedsim.simulation import Fault, Limits, Shortage, Simulation, TimingOnly, Workers
 from fedsim.trace import Trace
 
@@ -65,6 +65,10 @@ class Assembly:
     """What the model has of its parent, where it is a pruned one itself; its masks count."""
     variants: tuple[Smaller, ...] = ()
     """Pruned variants of the model; groups that none of them names have all of it."""
+    pruning: Sequence[Mapping[str, Any]] = ()
+    """How variants have come about, for the record."""
+    deployment: Sequence[Mapping[str, Any]] = ()
+    """What installing variants takes before the run, for the record: an entry a group of the fleet."""
     labels: Labels | None = None
     """Who holds which labels, for schedulers that go by them."""
     need: int | None = None
@@ -142,8 +146,10 @@ class Assembly:
         """
         fleet = self.fleet
         server, device = self.scripts(blocks)
+        trace = Trace(fleet.table(self.samples), dict(self.scenario))
+        self.mark_deployment(trace)
         return Simulation(
-            trace=Trace(fleet.table(self.samples), dict(self.scenario)),
+            trace=trace,
             server=server,
             device=device,
             devices=fleet.devices,
@@ -158,6 +164,13 @@ class Assembly:
             shortage=self.shortage,
             observe=observe,
         )
+
+    def mark_deployment(self, trace: Trace) -> None:
+        """Record what was made and installed before the run."""
+        for number, each in enumerate(self.pruning, 1):
+            trace.mark(SERVER, 0, "pruning", number, each)
+        for each in self.deployment:
+            trace.mark(SERVER, 0, "deployment", each.get("bytes", 0), each)
 
     def scripts(self, blocks: dict[str, BlockPlan] | None = None) -> tuple[Script, Script]:
         """What makes the server's coroutine from its port, and any device's from its own."""

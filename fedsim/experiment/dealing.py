@@ -81,6 +81,12 @@ def count_labels(scenario: Scenario, shards: Shards, objects: Mapping[str, Any] 
     return Labels(data.train.labels, shards, data.info.classes)
 
 
+def read_data(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> DataSet:
+    """The data set of a scenario, whether its runs learn or not."""
+    with placed(scenario, "data"):
+        return _load(objects.get(scenario.data.name, scenario.data.name), **_arguments(scenario))
+
+
 def _arguments(scenario: Scenario) -> dict[str, Any]:
     """What a reader is told beside the name."""
     wanted = scenario.data
