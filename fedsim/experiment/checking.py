@@ -93,6 +93,7 @@ class Findings:
                 "message_bytes": {"weights": self.weights_bytes, "activations_each": self.activations_each},
                 "auxiliary": None if self.head is None else _head_document(self.head),
             },
+            "pruning": [dict(variant) for variant in assembly.pruning],
             "data": {
                 "name": study.info.name,
                 "train": study.info.train,

@@ -19,6 +19,7 @@ from fedsim.hardware.pricing import seconds
 from fedsim.learning.optimizers import Training
 from fedsim.learning.plan import DEVICE, MODEL, BlockPlan
 from fedsim.models.measure import ModelMeasure
+from fedsim.payload.supports import WHOLE, Support
 from fedsim.scenario import Calibration, Scenario
 
 if TYPE_CHECKING:
@@ -51,6 +52,12 @@ class Materials:
         scope = "auto" if self.scenario.pruning is None else self.scenario.pruning.scope
         return scope == "device-block" or (scope == "auto" and self.cut is not None)
 
+    @property
+    def pretrained(self) -> bool:
+        """Whether the model starts from trained weights."""
+        model = self.scenario.model
+        return model.weights is not None or getattr(model.options, "path", None) is not None
+
     def of(self, machine: Machine, calibration: Calibration | None = None) -> Material:
         """What a method that prunes for a machine may look at.
 
@@ -74,8 +81,7 @@ class Materials:
             batch=self.batch if self.info.kind != "text" else None,
             windows=partial(self.windows, calibration) if self.info.kind == "text" else None,
             private=calibration is None,
-            pretrained=self.scenario.model.weights is not None
-            or getattr(self.scenario.model.options, "path", None) is not None,
+            pretrained=self.pretrained,
             seconds=partial(seconds, machine),
             memory=partial(self.memory, machine),
             samples=self.training.batch,
@@ -130,15 +136,18 @@ class Materials:
         drawn = rng.choice(len(rows), size=min(given.windows, len(rows)), replace=False)
         return torch.from_numpy(np.array(rows[np.sort(drawn)][:, :length])).long()
 
-    def memory(self, machine: Machine, network: nn.Module) -> int:
-        """Bytes that a machine needs to train what devices hold of a network: model, training state and a step."""
+    def block(self, network: nn.Module, support: Support = WHOLE) -> BlockPlan:
+        """What devices hold of a network: the device block with its head, or all of it."""
         from fedsim.models.units import UnitList
 
         assert isinstance(network, UnitList)
         model = self.measure(network)
         last, head = (len(model.units), None) if self.cut is None else (self.cut, self.head)
-        plan = BlockPlan(MODEL if self.cut is None else DEVICE, model, 0, last, self.training, head)
-        need = device_need(machine, plan, self.training.batch)
+        return BlockPlan(MODEL if self.cut is None else DEVICE, model, 0, last, self.training, head, support)
+
+    def memory(self, machine: Machine, network: nn.Module) -> int:
+        """Bytes that a machine needs to train what devices hold of a network: model, training state and a step."""
+        need = device_need(machine, self.block(network), self.training.batch)
         return need.model + need.step
 
     def measured(self, network: UnitList) -> ModelMeasure:

@@ -14,6 +14,7 @@ from fedsim.experiment.fleet import Fleet, process_bytes
 from fedsim.experiment.materials import Materials
 from fedsim.experiment.placing import placed
 from fedsim.hardware.machines import Machine
+from fedsim.learning.plan import BlockPlan
 from fedsim.payload.supports import WHOLE, Support
 from fedsim.scenario import Pruned as Section
 from fedsim.scenario import Scenario
@@ -273,6 +274,10 @@ def _said(variant: Variant, network: UnitList, materials: Materials) -> dict[str
     plan, section = variant.pruned.plan, variant.request.section
     held = sum(parameter.numel() for parameter in network.parameters())
     counts = materials.counts(variant.pruned)
+    before, after = (
+        materials.block(network),
+        materials.block(variant.pruned.module, Support(masks=variant.support.masks)),
+    )
     return {
         "method": plan.method,
         "groups": sorted(variant.groups),
@@ -282,11 +287,22 @@ def _said(variant: Variant, network: UnitList, materials: Materials) -> dict[str
         "parameters": {"parent": held, "held": counts.parameters, "nonzero": counts.nonzero},
         "macs": counts.macs,
         "bytes": {"wire": counts.wire, "update": counts.update, "resident": counts.resident},
+        "device": {"parent": _of_device(before), "pruned": _of_device(after)},
         "plan": plan.digest,
         "support": variant.support.digest,
         "realised": dict(variant.pruned.realised),
         "checks": variant.checks.data(),
         "privacy": plan.privacy,
+    }
+
+
+def _of_device(plan: BlockPlan) -> dict[str, int]:
+    """What a device holds: parameters and forward MACs of a sample without the auxiliary head, bytes of a message."""
+    units = plan.units[: plan.trunk]
+    return {
+        "parameters": sum(unit.trainable for unit in units),
+        "macs": sum(unit.macs for unit in units),
+        "message_bytes": plan.weights.nbytes,
     }
 
 
