@@ -7,6 +7,7 @@ do stands in `operations`, what they work on in `core`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
@@ -31,6 +32,8 @@ from fedsim.script import SERVER, Command, Payload, Purpose, Quality
 __all__ = ["Host", "Samples"]
 
 _EVALUATION_BATCH: Final = 256
+_EVALUATION_OUTPUTS: Final = 2**24
+"""Values that a model may give for a batch of an evaluation: 256 sequences of a language model would be gigabytes."""
 
 
 class Host:
@@ -126,12 +129,14 @@ class Host:
         modules = [block.bind(instance).eval() for block, instance in used]
         forward = self._chain([block for block, _ in used], modules)
         size = self.core.data.held_out_size(split)
+        each = math.prod(next(iter(self.core.blocks.values())).plan.model.units[-1].output)
+        batch = min(_EVALUATION_BATCH, max(1, _EVALUATION_OUTPUTS // each))
         right = predictions = 0
         loss = 0.0
         try:
             with torch.inference_mode():
-                for first in range(0, size, _EVALUATION_BATCH):
-                    x, y = self.core.data.held_out(split, first, min(first + _EVALUATION_BATCH, size))
+                for first in range(0, size, batch):
+                    x, y = self.core.data.held_out(split, first, min(first + batch, size))
                     x = forward(x)
                     right += int((x.argmax(-1) == y).sum())
                     loss += float(self.core.model.loss(x, y, "sum"))

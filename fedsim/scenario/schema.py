@@ -63,8 +63,8 @@ class Tokens(Section):
 
     length: Whole = Field(ge=1, examples=[256])
     """Tokens in a sequence."""
-    tokenizer: Name = Field(examples=["smollm2"])
-    """The tokenizer's name or folder."""
+    tokenizer: Name = Field(examples=["bytes"])
+    """`bytes`, `chars`, `model` (that of the model's `path`), a path, `package:NAME`, or `module:Class`."""
 
 
 class Data(Section):
