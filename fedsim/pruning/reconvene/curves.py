@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.modules.conv import _ConvTransposeNd
 
 from fedsim.errors import RunError, UserError
 from fedsim.models.building import seeded
@@ -176,6 +177,7 @@ class _Run:
         for parameter in copy.parameters():
             parameter.grad = None
         self.weights = scored(copy)
+        self._axes = {name: output_axis(copy.get_submodule(name)) for name in self.weights}
         self.total = sum(weight.numel() for weight in self.weights.values())
         self._name, self._seed = options.score, batch.seed
         self._score = self.kind(copy, self.weights, batch)
@@ -214,7 +216,7 @@ class _Run:
                 left = self.cut_off(scores, round(self.total * lowest ** (step / iterations)))
                 kept.append([int(np.count_nonzero(values.numpy())) for values in left.values()])
             for name, values in left.items():
-                filters[name].append(_by_filter(values, self.weights[name]))
+                filters[name].append(_by_filter(values, self._axes[name]))
         return kept, filters
 
     def cut_off(self, scores: dict[str, Tensor], count: int) -> dict[str, Tensor]:
@@ -236,9 +238,14 @@ class _Run:
         return {f"{name}.weight": part.view_as(scores[name]) for name, part in zip(scores, parts, strict=True)}
 
 
-def _by_filter(scores: Tensor, weight: Tensor) -> Floats:
+def output_axis(part: nn.Module) -> int:
+    """The axis of a layer's weight along which its outputs lie."""
+    return 1 if isinstance(part, _ConvTransposeNd) and part.groups == 1 else 0
+
+
+def _by_filter(scores: Tensor, axis: int) -> Floats:
     """Summed over all axes but that of the outputs, in float64 at the end."""
-    summed: Floats = scores.view(len(weight), -1).sum(1).double().numpy()
+    summed: Floats = scores.transpose(0, axis).flatten(1).sum(1).double().numpy()
     return summed
 
 
