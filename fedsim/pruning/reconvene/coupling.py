@@ -55,7 +55,7 @@ class Coupling:
         for number, each in enumerate(self.sets):
             for port, places in each.places.items():
                 self._shares[ports[port], number] = places.shape[1]
-        self._axes = {name: tensor for name, tensor in self._tensors(model)}
+        self._axes = dict(self._tensors(model))
         state = model.state_dict()
         one, rows = len(ports), []
         for name, parameter in model.named_parameters():
@@ -63,7 +63,7 @@ class Coupling:
             fixed = parameter.numel() // int(np.prod([self._widths[end] for end in ends], dtype=np.int64))
             layer, _, tensor = name.rpartition(".")
             swept = traced.positions.get(layer, 0) if tensor == "weight" else 0
-            rows.append((fixed, *(ends + [one, one])[:2], swept))
+            rows.append((fixed, *[*ends, one, one][:2], swept))
         self._table = np.array(rows, np.int64).reshape(-1, 4)
         self._shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
 
@@ -113,9 +113,9 @@ class Coupling:
             kept = outputs.get(each.name)
             inside = np.ones(each.units, bool)
             if kept is not None:
-                places = np.isin(each.places[Port(each.name, "out")], np.array(kept, np.int64))
-                inside = places.any(1)
-                if (inside != places.all(1)).any():
+                there: NDArray[np.bool_] = np.isin(each.places[Port(each.name, "out")], np.array(kept, np.int64))
+                inside = there[:, 0]
+                if (there != inside[:, None]).any():
                     raise ValueError(f"{each.name}: outputs that belong together are kept in part")
             found.append(np.flatnonzero(inside))
         return found
@@ -138,7 +138,7 @@ class Coupling:
             if not layers or not all(_inside(port.layer, scope) for port in ports):
                 continue
             first = Port(layers[0], "out")
-            units = sorted(units, key=lambda places: min(index for port, index in places if port == first))
+            units.sort(key=lambda places: min(index for port, index in places if port == first))
             by_port = {
                 port: np.array([[index for p, index in places if p == port] for places in units], np.int64)
                 for port in dict.fromkeys(ports)
@@ -156,7 +156,7 @@ class Coupling:
             layer, _, own = name.rpartition(".")
             part = self._modules.get(layer)
             out, into = Port(layer, "out"), Port(layer, "in")
-            if part is None or out not in self.traced.widths and into not in self.traced.widths or not tensor.dim():
+            if part is None or (out not in self.traced.widths and into not in self.traced.widths) or not tensor.dim():
                 continue
             ports: list[Port | None] = [None] * tensor.dim()
             if own == "weight" and tensor.dim() > 1:

@@ -160,7 +160,7 @@ def masks(
         raise UserError(f"{weights} weights cannot be kept of {run.total}; ask for 1 to {run.total}")
     if run.kind.iterated:
         for step in range(1, iterations):
-            run.keep(run.thresholded(run.scores(), round(run.total * (weights / run.total) ** (step / iterations))))
+            run.cut_off(run.scores(), round(run.total * (weights / run.total) ** (step / iterations)))
     return run.exact(weights)
 
 
@@ -224,7 +224,7 @@ class _Run:
         threshold = _histogram_threshold(list(scores.values()), count)
         with torch.no_grad():
             for name, values in scores.items():
-                torch.nn.functional.threshold_(values, threshold, 0)
+                torch.threshold_(values, threshold, 0)
                 self.weights[name].mul_(values.sign())
         return scores
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from time import process_time
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,6 +14,7 @@ from fedsim.pruning.plans import Plan
 from fedsim.pruning.pruned import Pruned, fingerprint
 from fedsim.pruning.reconvene.coupling import couple
 from fedsim.pruning.reconvene.planning import inputs
+from fedsim.pruning.reconvene.rectifying import touched
 from fedsim.pruning.resizing import sliced
 from fedsim.pruning.verifying import verify
 
@@ -33,14 +36,15 @@ def apply(model: nn.Module, plan: Plan, example: Tensor | None = None) -> tuple[
     options = plan.options
     coupling = couple(model, given, scope=options.get("scope", ()), protected=plan.protected)
     support = coupling.support(coupling.chosen({kept.layer: kept.indices for kept in plan.kept}))
-    made = Pruned(module=sliced(model, support), plan=plan, support=support, realised=_realised(plan))
+    realised = {**_realised(plan), "touched": touched(support, coupling.traced.norms)}
+    made = Pruned(module=sliced(model, support), plan=plan, support=support, realised=realised)
     cut = process_time()
     checks = verify(model, made, given)
     timings = {"cut": cut - start, "verify": process_time() - cut}
-    return Pruned(**{**vars(made), "timings": timings}), checks
+    return replace(made, timings=timings), checks
 
 
-def _realised(plan: Plan) -> dict[str, object]:
+def _realised(plan: Plan) -> dict[str, Any]:
     """What is reported of the cut: the share of the filters that each layer keeps, and layers that had no weight."""
     shares = {kept.layer: len(kept.indices) / kept.of for kept in plan.kept}
-    return {"kept": shares, "repaired": plan.options.get("found", {}).get("collapsed", [])}
+    return {"kept": shares, "repaired": plan.options.get("found", {}).get("repaired", [])}

@@ -5,9 +5,8 @@ The widths of resilient layers follow the densities of the mask; the solver find
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -16,10 +15,11 @@ from torch import Tensor, nn
 
 from fedsim.errors import UserError
 from fedsim.models.units import UnitList
+from fedsim.pruning import counting
 from fedsim.pruning.plans import Kept, Plan
 from fedsim.pruning.pruned import fingerprint
 from fedsim.pruning.reconvene.costing import Costing
-from fedsim.pruning.reconvene.coupling import Coupling, couple
+from fedsim.pruning.reconvene.coupling import couple
 from fedsim.pruning.reconvene.curves import Curve, Floats
 from fedsim.pruning.reconvene.options import Reconvene, limit
 from fedsim.pruning.reconvene.sensitivity import Sensitivity
@@ -106,7 +106,7 @@ class Planner:
             raise UserError("neither a budget nor a density is given; set budget.params to 25 %, or density to 0.1")
         amounts: dict[str, Any] = {
             "params": lambda kept: float(self.coupling.counts(kept)[0]),
-            "macs": lambda kept: float(self.coupling.counts(kept)[1]),
+            "macs": lambda kept: float(self._counts(kept)[1]),
         }
         dear = sorted(given.keys() - amounts.keys())
         if dear:
@@ -116,7 +116,8 @@ class Planner:
             amounts |= {"memory": costing.memory, "latency": costing.latency}
         chosen = {name: amounts[name] for name in (*amounts,) if name in given}
         whole = {name: amount(self.coupling.units) for name, amount in chosen.items()}
-        return Limits(amounts=chosen, most={name: limit(name, given[name], whole[name]) for name in chosen})
+        most = {name: limit(name, given[name], whole[name]) for name in chosen}
+        return Limits(amounts=chosen, most=most, dear=bool(dear))
 
     def made(self, method: str, found: Found) -> Plan:
         """The plan of widths: which units stay is said by the scores where they were found."""
@@ -130,7 +131,7 @@ class Planner:
                 kind: Literal["filters", "features"]
                 kind = "features" if isinstance(self.model.get_submodule(name), nn.Linear) else "filters"
                 kept.append(Kept(layer=name, kind=kind, of=of, indices=tuple(outputs.tolist())))
-        parameters, macs = self.coupling.counts(found.kept)
+        parameters, macs = self._counts(found.kept)
         return Plan(
             method=method,
             parent=self.parent,
@@ -141,7 +142,7 @@ class Planner:
             protected=self.options.protected,
             parameters=parameters,
             macs=macs,
-            privacy=self._privacy(),
+            privacy=privacy(self.options, self.curve.data),
         )
 
     def units(self, kept: Ints, position: float) -> list[Ints]:
@@ -151,6 +152,15 @@ class Planner:
             scores = self.sensitivity.scores(number, position)
             chosen.append(np.sort(np.argsort(-scores, kind="stable")[:count]))
         return chosen
+
+    def _counts(self, kept: Ints) -> tuple[int, int]:
+        """Parameters and MACs after a cut; what is neither a convolution nor a linear layer stays as it is."""
+        parameters, macs = self.coupling.counts(kept)
+        return parameters, macs + self._other_macs
+
+    @cached_property
+    def _other_macs(self) -> int:
+        return counting.macs(self.model, self.example) - self.coupling.counts(self.coupling.units)[1]
 
     def _at(self, density: float) -> Found:
         position = self.curve.step_of(density)
@@ -165,11 +175,12 @@ class Planner:
         return found
 
     @property
-    def positions(self) -> Floats:
+    def positions(self) -> list[float]:
         """Where the solver looks first: at the steps of the curve, and beyond."""
-        return np.arange(0, self.curve.steps * _BEYOND + 0.5, 0.5)
+        return [step / 2 for step in range(int(2 * _BEYOND * self.curve.steps) + 1)]
 
     def _report(self, found: Found) -> dict[str, Any]:
+        collapsed = set(self.curve.collapsed(found.position)) - set(self.sensitivity.blind)
         densities, tau = self.sensitivity.densities(found.position), self.sensitivity.tau(found.position)
         return {
             "step": found.position,
@@ -177,14 +188,9 @@ class Planner:
             "resilient": [each.name for each, cut in zip(self.coupling.sets, found.cut, strict=True) if cut],
             "frozen": found.frozen,
             "densities": {e.name: float(d) for e, d in zip(self.coupling.sets, densities, strict=True)},
-            "collapsed": list(self.curve.collapsed(found.position)),
+            "repaired": [e.name for e in self.coupling.sets if collapsed.issuperset(e.layers)],
             "blind": list(self.sensitivity.blind),
         }
-
-    def _privacy(self) -> Literal["data-free", "public", "device-private"]:
-        if not self.curve.data:
-            return "data-free"
-        return "device-private" if self.options.private else "public"
 
     def _why(self) -> str:
         protected, scope = self.options.protected, self.options.scope
@@ -217,6 +223,13 @@ def inputs(model: nn.Module) -> Tensor:
     if not isinstance(model, UnitList):
         raise UserError(f"a {type(model).__name__} does not say what it takes; give an example of its inputs")
     return torch.zeros((2, *model.input), dtype=torch.int64 if model.tokens else getattr(torch, model.dtype))
+
+
+def privacy(options: Reconvene, data: bool) -> Literal["data-free", "public", "device-private"]:
+    """What plans by a score depend on, which may look at a batch."""
+    if not data:
+        return "data-free"
+    return "device-private" if options.private else "public"
 
 
 def called(model: nn.Module) -> str:

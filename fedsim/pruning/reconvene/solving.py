@@ -7,7 +7,8 @@ asked of functions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,6 +31,8 @@ class Limits:
 
     amounts: Mapping[str, Amount]
     most: Mapping[str, float]
+    dear: bool = False
+    """Whether a question takes long. Then the size is taken to fall along the path, and no single width is tried."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_known", {})
@@ -54,7 +57,7 @@ class Found:
     """Whether the sets that are cut were held fixed, since the size jumps where others join them."""
 
 
-def solve(path: Path, limits: Limits, positions: NDArray[np.float64], parent: Ints, step: int) -> Found | None:
+def solve(path: Path, limits: Limits, positions: Sequence[float], parent: Ints, step: int) -> Found | None:
     """The first model along the path within the limits, refined by single widths; None where there is none.
 
     Args:
@@ -64,45 +67,51 @@ def solve(path: Path, limits: Limits, positions: NDArray[np.float64], parent: In
     """
     crossing = _crossing(lambda x: path(x, None), limits, positions)
     if crossing is None:
-        return _frozen(path, limits, positions[-1], step)
+        return _frozen(path, limits, positions[-1], parent, step)
     below, above = crossing
     before, after = path(below, None), path(above, None)
     if np.array_equal(before[1], after[1]) or below == above:
-        return Found(kept=_refined(after[0], before[0], limits, after[1], step), cut=after[1], position=above, frozen=False)
-    held = _frozen(path, limits, below, step, before[1]) if before[1].any() else None
+        kept = _refined(_refined(after[0], before[0], limits, after[1], step), parent, limits, after[1], step)
+        return Found(kept=kept, cut=after[1], position=above, frozen=False)
+    held = _frozen(path, limits, below, parent, step, before[1]) if before[1].any() else None
     if held is not None:
         return held
     return Found(kept=_refined(after[0], parent, limits, after[1], step), cut=after[1], position=above, frozen=False)
 
 
-def _frozen(path: Path, limits: Limits, start: float, step: int, cut: Mask | None = None) -> Found | None:
+def _frozen(path: Path, limits: Limits, start: float, parent: Ints, step: int, cut: Mask | None = None) -> Found | None:
     """Go on from a position with the same sets cut."""
     held = path(start, None)[1] if cut is None else cut
     further = start + (start + 1) * np.linspace(0, 8, 65) ** 2
-    crossing = _crossing(lambda x: path(x, held), limits, further)
+    crossing = _crossing(lambda x: path(x, held), limits, further.tolist())
     if crossing is None:
         return None
     below, above = crossing
-    kept = _refined(path(above, held)[0], path(below, held)[0], limits, held, step)
+    near = _refined(path(above, held)[0], path(below, held)[0], limits, held, step)
+    kept = _refined(near, parent, limits, held, step)
     return Found(kept=kept, cut=held, position=above, frozen=True)
 
 
 def _crossing(
-    along: Callable[[float], tuple[Ints, Mask]], limits: Limits, positions: NDArray[np.float64]
+    along: Callable[[float], tuple[Ints, Mask]], limits: Limits, positions: Sequence[float]
 ) -> tuple[float, float] | None:
     """Two positions next to each other, of which only the second is within the limits."""
-    below: float | None = None
-    for above in positions.tolist():
-        if limits.fit(along(above)[0]):
-            break
-        below = above
+
+    def fits(position: float) -> bool:
+        return limits.fit(along(position)[0])
+
+    if fits(positions[0]):
+        return positions[0], positions[0]
+    if limits.dear:
+        first = bisect_left(positions, True, key=fits)
     else:
+        first = next((n for n, position in enumerate(positions) if fits(position)), len(positions))
+    if first == len(positions):
         return None
-    if below is None:
-        return above, above
+    below, above = positions[first - 1], positions[first]
     for _ in range(_HALVINGS):
         middle = (below + above) / 2
-        if limits.fit(along(middle)[0]):
+        if fits(middle):
             above = middle
         else:
             below = middle
@@ -112,7 +121,7 @@ def _crossing(
 def _refined(kept: Ints, wider: Ints, limits: Limits, cut: Mask, step: int) -> Ints:
     """Widen one set after the other, by as little as there is, while the limits hold; none beyond `wider`."""
     kept = kept.copy()
-    growing = True
+    growing = not limits.dear
     while growing:
         growing = False
         for number in np.flatnonzero(cut & (kept < wider)):

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
@@ -28,6 +27,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from fedsim.errors import UserError
 from fedsim.models.building import seeded
 from fedsim.models.zoo.resnet import ResidualBlock
+from fedsim.pruning.watching import evaluating
 
 Ints = NDArray[np.int64]
 Side = Literal["out", "in"]
@@ -54,6 +54,8 @@ class Traced:
     """By convolution or linear layer: how often a sample's forward applies its whole weight."""
     order: tuple[str, ...]
     """Layers with channels, as the forward comes to them."""
+    norms: Mapping[str, str]
+    """By convolution or linear layer, the norm that reads its output."""
 
 
 def trace(model: nn.Module, example: Tensor, protected: Sequence[str] = ()) -> Traced:
@@ -71,9 +73,11 @@ def trace(model: nn.Module, example: Tensor, protected: Sequence[str] = ()) -> T
         if name not in named:
             known = ", ".join(n for n, _ in model.named_children())
             raise UserError(f"protected: there is no module {name} in this model; its parts are {known}")
-    with _evaluating(model), torch.enable_grad():
+    with evaluating(model), torch.enable_grad():
         seen = _look(model, example)
-        probed = _Probed(model, example, {name: seen.outputs[name] for name in ("", *protected) if name in seen.outputs})
+        probed = _Probed(
+            model, example, {name: seen.outputs[name] for name in ("", *protected) if name in seen.outputs}
+        )
         graph = _graph(probed, example)
         probed.remove()
     return _components(model, graph, probed, seen)
@@ -159,18 +163,6 @@ class _Probed(nn.Module):
         """Leave the model as it was."""
         for handle in self._handles:
             handle.remove()
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards every part as it was."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
 
 
 def _graph(probed: _Probed, example: Tensor) -> Any:
@@ -321,7 +313,18 @@ def _components(model: nn.Module, graph: Any, probed: _Probed, seen: _Seen) -> T
     labels = links.labels()
     whole = frozenset(labels[np.concatenate([np.empty(0, np.int64), *links.whole])].tolist())
     order = tuple(name for name in seen.order if Port(name, "out") in widths)
-    return Traced(widths, {port: labels[numbers] for port, numbers in channels.items()}, whole, seen.positions, order)
+    component = {port: labels[numbers] for port, numbers in channels.items()}
+    return Traced(widths, component, whole, seen.positions, order, _norms(nodes, layers))
+
+
+def _norms(nodes: Sequence[Any], layers: Mapping[int, str]) -> dict[str, str]:
+    found = {}
+    for node in nodes:
+        if isinstance(node.module, _NormBase | nn.GroupNorm) and id(node.module) in layers:
+            for source in node.inputs:
+                if isinstance(source.module, _ConvNd | nn.Linear) and id(source.module) in layers:
+                    found[layers[id(source.module)]] = layers[id(node.module)]
+    return found
 
 
 def _layers(model: nn.Module, seen: _Seen) -> dict[int, str]:
