@@ -212,6 +212,23 @@ def _held(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers(), *constants]
 
 
+def forward_macs(model: nn.Module, *inputs: Any, **named: Any) -> int:
+    """MACs of one forward of any module on these inputs, as `measure` counts them; in eval mode, left as it was.
+
+    Raises:
+        UserError: an operator with multiplications for which no closed form is known.
+    """
+    modes = [(part, part.training) for part in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad(), _Counter() as counter, sdpa_kernel(SDPBackend.MATH):
+            model(*inputs, **named)
+    finally:
+        for part, training in modes:
+            part.training = training
+    return sum(counted.macs for counted in counter.counted)
+
+
 def _check(model: UnitList) -> None:
     """Refuse what could not be cut or trained as a list of units."""
     owners: dict[int, tuple[str, str]] = {}
