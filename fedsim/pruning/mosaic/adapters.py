@@ -1,4 +1,4 @@
-"""Where a language model's decoder blocks and their seven projections are: the seam `Adapter`, and one for five families.
+"""Where a language model's decoder blocks and their seven projections are: the seam `Adapter`, and one for Llama's kin.
 
 Blocks are found by their type, in whole models of transformers and in unit lists alike; nothing is told by names.
 """
@@ -95,7 +95,7 @@ _LAYERS: Final = {
     ("transformers.models.qwen2.modeling_qwen2", "Qwen2DecoderLayer"),
     ("transformers.models.qwen3.modeling_qwen3", "Qwen3DecoderLayer"),
 }
-"""SmolLM is Llama. Compared with a module's types by name: models of these types have imported them, others need not."""
+"""Compared with a module's types by name: models of these types have imported them already. SmolLM is Llama."""
 
 
 class Decoders:

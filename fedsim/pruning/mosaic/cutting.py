@@ -37,8 +37,8 @@ def apply(model: nn.Module, plan: Plan, windows: Windows) -> tuple[Pruned, Check
     """
     if fingerprint(model) != plan.parent:
         raise UserError(
-            f"the plan was made for another model than this {type(model).__name__} (fingerprint {plan.parent[:12]}...); "
-            "make a plan for this one"
+            f"the plan was made for another model than this {type(model).__name__} (of fingerprint "
+            f"{plan.parent[:12]}...); make a plan for this one"
         )
     tokens = calibrated(windows).tokens
     began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Which rows and columns of the seven projections stay when units go. Grouped-query attention is minded here, only here.
+"""Which rows and columns of the seven projections stay when units go. The one place that minds grouped queries.
 
 Query head h reads the key and value head h // repeats: q rows and o columns go by query heads, k and v rows by groups.
 """
@@ -51,7 +51,8 @@ def chosen(blocks: Sequence[Block], kept: Sequence[Kept]) -> dict[int, Units]:
         sizes = {"kv_groups": block.kv_heads, "query_heads": block.heads, "mlp_channels": block.channels}
         if sizes.get(each.kind) != each.of:
             raise UserError(
-                f"{each.layer}: the plan keeps some of {each.of} {each.kind}, but there are {sizes.get(each.kind, 'no')}"
+                f"{each.layer}: the plan keeps some of {each.of} {each.kind}, but there are "
+                f"{sizes.get(each.kind, 'none')}; make a plan for this model"
             )
         names = {"kv_groups": "groups", "query_heads": "heads", "mlp_channels": "channels"}
         parts.setdefault(number, {})[names[each.kind]] = each.indices

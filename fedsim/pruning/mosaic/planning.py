@@ -1,11 +1,11 @@
-"""From a ranking to a plan: targets, widths, the units that stay, and what is left for zeros. No forward, no tensors out.
+"""From a ranking to a plan: targets, widths, the units that stay, and what is left for zeros. Without a forward.
 
 Structured, unstructured and composite pruning are one: a part `alpha` of the share is cut out, the rest becomes zeros.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -40,8 +40,22 @@ def plan(model: nn.Module, ranking: Ranking, options: Mosaic | None = None) -> P
     return planned(model, blocks, Outlook(ranking, blocks, model, options), units, ranking, options)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """The structured step in numbers."""
+
+    widths: tuple[Width, ...]
+    """By block in scope."""
+    share: float
+    """Of the weights of the blocks in scope, as removed."""
+
+
 class Outlook:
-    """What the policy of some options wants, for any share."""
+    """What some options make of a model: the policy's targets for any share, the cut, and what is left for zeros.
+
+    Raises:
+        UserError: a scope that matches nothing, a policy that is none, a target that cannot be reached.
+    """
 
     def __init__(self, ranking: Ranking, blocks: Sequence[Block], model: nn.Module, options: Mosaic) -> None:
         self.scope = scoped(blocks, options.scope)
@@ -55,17 +69,14 @@ class Outlook:
             strength=options.strength,
             most=options.most,
         )
+        self.cut = _cut([blocks[number] for number in self.scope], self.shares, options)
+        left = (options.sparsity - self.cut.share) / (1 - self.cut.share)
+        self.zeros = max(left, 0.0) if options.alpha < 1 else 0.0
+        """Share of what the cut leaves that has to become zero."""
 
     def shares(self, sparsity: float) -> Shares:
         """Targets by block in scope and projection."""
         return allocated(self._policy, self.profile, sparsity)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Cut:
-    widths: tuple[Width, ...]
-    share: float
-    """Of the weights of the blocks in scope, as removed."""
 
 
 def planned(
@@ -75,10 +86,15 @@ def planned(
     units: Sequence[UnitScores],
     ranking: Ranking,
     options: Mosaic,
+    least: Callable[[tuple[Kept, ...]], Shares] | None = None,
 ) -> Plan:
-    """The plan for units with these scores."""
+    """The plan for units with these scores.
+
+    Args:
+        least: for what is kept, the shares of zeros that are there already, by block in scope and projection.
+    """
     scope = [blocks[number] for number in outlook.scope]
-    cut = _cut(scope, outlook, options)
+    cut = outlook.cut
     kept: list[Kept] = []
     parameters = sum(parameter.numel() for parameter in model.parameters())
     for number, block, width in zip(outlook.scope, scope, cut.widths, strict=True):
@@ -92,37 +108,35 @@ def planned(
         options=asdict(options) | {"scope": list(options.scope)},
         source=ranking.digest,
         kept=tuple(kept),
-        sparsity=_zeros(scope, cut, outlook, options),
+        sparsity=_zeros(scope, outlook, options, least(tuple(kept)) if least else 0.0),
         parameters=parameters,
         privacy=ranking.privacy,
     )
 
 
-def _cut(scope: Sequence[Block], outlook: Outlook, options: Mosaic) -> _Cut:
+def _cut(scope: Sequence[Block], shares: Callable[[float], Shares], options: Mosaic) -> Cut:
     """Widths of the blocks in scope, for the part of the share that is cut out."""
     target = options.alpha * options.sparsity
     last = len(scope) - options.protect_blocks
     free = [options.protect_blocks <= number < last for number in range(len(scope))]
-    rules = Rules(
-        kv_unit=options.kv_unit, round_to=options.round_to, most=options.most, uniform=options.uniform_widths
-    )
-    made = widths(scope, free, outlook.shares(target), target, rules) if target else tuple(whole(b) for b in scope)
+    rules = Rules(kv_unit=options.kv_unit, round_to=options.round_to, most=options.most, uniform=options.uniform_widths)
+    made = widths(scope, free, shares(target), target, rules) if target else tuple(whole(b) for b in scope)
     before = sum(whole(block).total(block) for block in scope)
     after = sum(width.total(block) for width, block in zip(made, scope, strict=True))
-    return _Cut(widths=made, share=1 - after / before)
+    return Cut(widths=made, share=1 - after / before)
 
 
-def _zeros(scope: Sequence[Block], cut: _Cut, outlook: Outlook, options: Mosaic) -> dict[str, float]:
+def _zeros(scope: Sequence[Block], outlook: Outlook, options: Mosaic, least: float | Shares) -> dict[str, float]:
     """By weight: the share of what the cut leaves that becomes zero, so that both steps together remove `sparsity`."""
-    share = (options.sparsity - cut.share) / (1 - cut.share)
-    if options.alpha == 1 or share <= 0:
+    cut, share = outlook.cut, outlook.zeros
+    if not share:
         return {}
     left = np.array(
         [[width.elements(b, p) for p in PROJECTIONS] for width, b in zip(cut.widths, scope, strict=True)], np.int64
     )
     shares = outlook.shares(options.sparsity)
     if options.alpha:
-        shares = exact(1 - (1 - shares) * outlook.profile.elements / left, left, share, options.most)
+        shares = exact(1 - (1 - shares) * outlook.profile.elements / left, left, share, options.most, least)
     return {
         block.weight(projection): float(value)
         for block, row in zip(scope, shares, strict=True)
@@ -173,4 +187,3 @@ def _fewer(model: nn.Module, block: Block, width: Width) -> int:
 def _has_bias(model: nn.Module, block: Block, projection: str) -> bool:
     name = {str(p): module for p, module in block.projections.items()}[projection]
     return getattr(model.get_submodule(name), "bias", None) is not None
-

@@ -55,7 +55,8 @@ def spread(outliers: NDArray[np.float64], strength: float) -> NDArray[np.float64
     """
     low, high = outliers.min(0), outliers.max(0)
     width = np.where(high > low, high - low, 1.0)
-    return 2 * strength * (outliers - low) / width
+    spans: NDArray[np.float64] = 2 * strength * (outliers - low) / width
+    return spans
 
 
 def uniform(profile: Profile, sparsity: float) -> Shares:
@@ -77,7 +78,8 @@ def projection_released(profile: Profile, sparsity: float) -> Shares:
     """
     by_block = spread(profile.all_outliers, profile.strength)[:, None]
     own = spread(profile.outliers, profile.strength).mean(0)
-    return np.maximum(sparsity - by_block + own, _LEAST)
+    shares: Shares = np.maximum(sparsity - by_block + own, _LEAST)
+    return shares
 
 
 def projection(profile: Profile, sparsity: float) -> Shares:
@@ -134,8 +136,10 @@ def _summary(shares: Shares) -> str:
     return f"shape {shares.shape}, from {shares.min():.3g} to {shares.max():.3g}"
 
 
-def exact(shares: Shares, elements: NDArray[np.int64], sparsity: float, most: float) -> Shares:
-    """Shares moved by one constant and kept between 0 and `most`, so that their weighted mean is `sparsity`.
+def exact(
+    shares: Shares, elements: NDArray[np.int64], sparsity: float, most: float, least: float | Shares = 0.0
+) -> Shares:
+    """Shares moved by one constant and kept between `least` and `most`, so that their weighted mean is `sparsity`.
 
     The constant is found by bisection; rounding that is left goes to the shares within the limits.
 
@@ -148,13 +152,13 @@ def exact(shares: Shares, elements: NDArray[np.int64], sparsity: float, most: fl
     low, high = -float(shares.max()), most - float(shares.min())
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        if float((weights * np.clip(shares + middle, 0, most)).sum()) < sparsity:
+        if float((weights * np.clip(shares + middle, least, most)).sum()) < sparsity:
             low = middle
         else:
             high = middle
-    moved = np.clip(shares + high, 0, most)
-    free = (moved > 0) & (moved < most)
+    moved = np.clip(shares + high, least, most)
+    free = (moved > least) & (moved < most)
     if free.any():
         left = sparsity - float((weights * moved).sum())
-        moved = np.where(free, np.clip(moved + left / weights[free].sum(), 0, most), moved)
+        moved = np.where(free, np.clip(moved + left / weights[free].sum(), least, most), moved)
     return moved

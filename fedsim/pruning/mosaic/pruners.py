@@ -25,8 +25,10 @@ Pattern = tuple[int, int]
 class Pruner(Protocol):
     """A rule for zeros."""
 
-    hessian: bool
-    """Whether it needs products of features, not only their norms."""
+    @property
+    def hessian(self) -> bool:
+        """Whether it needs products of features, not only their norms."""
+        ...
 
     def __call__(self, weight: Tensor, inputs: Inputs, sparsity: float, /) -> tuple[Tensor, Tensor]:
         """New weights in float32, `rows columns`, and a mask: true where a weight may be other than zero.
@@ -72,7 +74,7 @@ class SparseGpt:
         return made, mask
 
     def _column_by_column(self, part: Tensor, inner: Tensor, keep: Tensor) -> Tensor:
-        """Set what is not kept to zero, with its error pushed to the right; returns the errors. Changes its arguments."""
+        """Set what is not kept to zero, pushing errors to the right, in place; returns the errors."""
         errors = torch.empty_like(part)
         for column in range(part.shape[1]):
             if self.pattern is not None and column % self.pattern[1] == 0:
@@ -92,7 +94,8 @@ def factor(hessian: Tensor, damping: float) -> Tensor:
     diagonal[diagonal == 0] = 1
     diagonal += damping * diagonal.mean()
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    return torch.linalg.cholesky(inverse, upper=True)
+    upper: Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return upper
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +106,7 @@ class Wanda:
     hessian: bool = False
 
     def __call__(self, weight: Tensor, inputs: Inputs, sparsity: float, /) -> tuple[Tensor, Tensor]:
-        """See `Pruner`. Rows lose the share rounded down; one more those to whom it means least, for the exact count."""
+        """See `Pruner`. Rows lose the share rounded down, and some one more, those to whom it means least."""
         scores = metric(weight, inputs.norms)
         if self.pattern is not None:
             groups = scores.reshape(-1, self.pattern[1])

@@ -10,15 +10,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from torch import Tensor, nn
 
 from fedsim.errors import UserError
 from fedsim.pruning.mosaic.adapters import PROJECTIONS, READERS, Adapter, Block, Projection, adapter, found, matrix
-from fedsim.pruning.mosaic.calibration import Calibration, Privacy, Windows, calibrated
+from fedsim.pruning.mosaic.calibration import Privacy, Windows, calibrated
 from fedsim.pruning.mosaic.options import Mosaic, Score
 from fedsim.pruning.mosaic.outliers import Norms, distribution
 from fedsim.pruning.mosaic.scores import UnitScores, by_fluctuation, by_loss, by_magnitude, by_metric, gathered
@@ -80,7 +80,7 @@ class Ranking:
         if factor == self.outlier_factor:
             return [(ranked.outliers, ranked.all_outliers) for ranked in self.blocks]
         return [
-            distribution(block, lambda p, block=block: matrix(model, block, p), ranked.norms, factor)
+            distribution(block, partial(matrix, model, block), ranked.norms, factor)
             for block, ranked in zip(blocks, self.blocks, strict=True)
         ]
 
@@ -229,7 +229,7 @@ def _ranked(
 ) -> BlockRanking:
     seen = stream.watch(model, number, block, hessian=False, onwards=True)
     norms = {reader: inputs.norms.float().cpu() for reader, inputs in seen.items()}
-    own, together = distribution(block, lambda p: matrix(model, block, p), norms, options.outlier_factor)
+    own, together = distribution(block, partial(matrix, model, block), norms, options.outlier_factor)
     match options.unit_score:
         case "wanda":
             units = by_metric(model, block, norms)
@@ -240,9 +240,7 @@ def _ranked(
         case "taylor":
             assert loss is not None
             units = gathered(block, lambda p: loss[p])
-    return BlockRanking(
-        name=block.name, norms=norms, outliers=own, all_outliers=together, units=_stored(units)
-    )
+    return BlockRanking(name=block.name, norms=norms, outliers=own, all_outliers=together, units=_stored(units))
 
 
 def _stored(units: UnitScores) -> UnitScores:

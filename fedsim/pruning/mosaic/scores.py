@@ -103,7 +103,7 @@ def by_loss(
                 logits = adapter.run(model, given)
                 loss = cross_entropy(logits[:, :-1].flatten(0, 1).float(), given[:, 1:].flatten())
             for total, gradient in zip(totals, torch.autograd.grad(loss, weights), strict=True):
-                total += gradient
+                total.add_(gradient)
     finally:
         restore(model, modes)
         for name, parameter in model.named_parameters():

@@ -8,7 +8,6 @@ from dataclasses import fields, replace
 from typing import Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -58,9 +57,10 @@ def sparsify(pruned: Pruned, plan: Plan, windows: Windows) -> Pruned:
     masks: dict[str, NDArray[np.bool_]] = {}
     with reading(module):
         stream = Stream(module, chosen, blocks, calibrated(windows).tokens)
-        last = max(number for number, block in enumerate(blocks) if block.weight("q") in targets)
+        concerned = [n for n, block in enumerate(blocks) if any(block.weight(p) in targets for p in PROJECTIONS)]
+        last = max(concerned)
         for number, block in enumerate(blocks[: last + 1]):
-            if block.weight("q") in targets:
+            if number in concerned:
                 seen = stream.watch(module, number, block, hessian=rule.hessian)
                 masks |= _pruned(module, block, rule, seen, targets)
             if number < last:
@@ -77,7 +77,7 @@ def sparsify(pruned: Pruned, plan: Plan, windows: Windows) -> Pruned:
 
 
 def _targets(blocks: tuple[Block, ...], plan: Plan) -> dict[str, float]:
-    """Shares of zeros by weight; all seven of a block are named, or none.
+    """Shares of zeros by weight.
 
     Raises:
         UserError: a weight that this model does not have.
@@ -96,6 +96,8 @@ def _pruned(
     masks: dict[str, NDArray[np.bool_]] = {}
     for projection in PROJECTIONS:
         name, inputs = block.weight(projection), seen[READERS[projection]]
+        if name not in targets:
+            continue
         weight = module.get_submodule(block.projections[projection]).get_parameter("weight")
         values, mask = rule(weight.detach().float(), inputs, targets[name])
         if not bool(values.isfinite().all()):

@@ -131,7 +131,7 @@ def _taking(inputs: Inputs) -> Any:
     return hook
 
 
-class _Entered(Exception):  # noqa: N818  # no error: the way out of a forward
+class _Entered(Exception):  # no error: the way out of a forward
     """The first block has been reached."""
 
 
