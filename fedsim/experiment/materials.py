@@ -15,7 +15,6 @@ from fedsim.data import DataInfo, DataSet, TokenOptions
 from fedsim.errors import UserError
 from fedsim.experiment.forecast import device_need
 from fedsim.hardware.machines import Machine
-from fedsim.hardware.pricing import seconds
 from fedsim.learning.optimizers import Training
 from fedsim.learning.plan import DEVICE, MODEL, BlockPlan
 from fedsim.models.measure import ModelMeasure
@@ -82,7 +81,9 @@ class Materials:
             windows=partial(self.windows, calibration) if self.info.kind == "text" else None,
             private=calibration is None,
             pretrained=self.pretrained,
-            seconds=partial(seconds, machine),
+            machine=machine,
+            slots=self.training.optimizer.slots,
+            units=self.cut,
             memory=partial(self.memory, machine),
             samples=self.training.batch,
             seed=self.scenario.seed,

@@ -133,7 +133,7 @@ def _variants(
                 raise UserError("manifests are read by the command only")
             material = materials.of(request.machine, request.section.calibration)
             prunes = method(request.section.options)
-            key = _study_key(request)
+            key = _study_key(request, prunes)
             if key not in studies:
                 studies[key] = prunes.study(network, material)
             if request.section.fit is not None:
@@ -162,13 +162,11 @@ def _variants(
     return tuple(made.values())
 
 
-def _study_key(request: Request) -> str:
-    """Requests for which this is the same can share a study: methods say what of their options it depends on."""
-    options = request.section.options
-    parts = getattr(options, "study_key", None)
+def _study_key(request: Request, prunes: Method) -> str:
+    """Requests for which this is the same can share a study."""
     calibration = request.section.calibration
-    told = repr(options) if parts is None else repr(parts())
-    return f"{type(options).__qualname__} {told} {None if calibration is None else calibration.model_dump_json()}"
+    told = None if calibration is None else calibration.model_dump_json()
+    return f"{type(prunes).__qualname__} {prunes.studied} {told}"
 
 
 def _fitting(prunes: Method, network: UnitList, study: Any, material: Material, request: Request) -> Method | None:

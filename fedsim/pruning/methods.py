@@ -12,11 +12,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from fedsim.errors import UserError
+from fedsim.pruning.mosaic.options import Mosaic
+from fedsim.pruning.reconvene.options import Reconvene
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from fedsim.costs import Cost
+    from fedsim.hardware.machines import Machine
     from fedsim.pruning.checks import Checks
     from fedsim.pruning.plans import Plan
     from fedsim.pruning.pruned import Pruned
@@ -43,8 +45,12 @@ class Material:
     """Whether these are data of the devices, rather than public."""
     pretrained: bool = False
     """Whether the model has been trained already."""
-    seconds: Callable[[Cost], float] | None = None
-    """What a cost takes on the device that the model is for; None: no device is known."""
+    machine: Machine | None = None
+    """The device that the model is for, by which time and memory are priced; None: none is known."""
+    slots: int = 0
+    """Values of optimizer state a parameter."""
+    units: int | None = None
+    """How many of the first units the device has; None: all, and the loss behind them."""
     memory: Callable[[nn.Module], int] | None = None
     """Bytes of model, training state and a step that the device needs to train the model; None: no device is known."""
     samples: int = 1
@@ -83,10 +89,15 @@ class Method(Protocol):
         """The same method, asked to leave this share of the parameters in scope."""
         ...
 
+    @property
+    def studied(self) -> str:
+        """What of the options a study depends on: those for which this is equal can share one."""
+        ...
 
-_FUNCTIONS: Final = ("study", "plan", "apply", "finish", "renew", "sized")
 
-METHODS: Final[Mapping[str, type[Any]]] = MappingProxyType({})
+_FUNCTIONS: Final = ("study", "plan", "apply", "finish", "renew", "sized", "studied")
+
+METHODS: Final[Mapping[str, type[Any]]] = MappingProxyType({"reconvene": Reconvene, "mosaic": Mosaic})
 """The options of our methods, by name."""
 
 
@@ -96,8 +107,19 @@ def method(options: Any) -> Method:
     Raises:
         UserError: they are of nobody's.
     """
-    if isinstance(options, Method):
-        return options
+    match options:
+        case Reconvene():
+            from fedsim.pruning.reconvene.method import ReconveneMethod
+
+            return ReconveneMethod(options)
+        case Mosaic():
+            from fedsim.pruning.mosaic.method import MosaicMethod
+
+            return MosaicMethod(options)
+        case Method():
+            return options
+        case _:
+            pass
     kind = type(options)
     missing = [name for name in _FUNCTIONS if not hasattr(kind, name)]
     raise UserError(

@@ -34,6 +34,11 @@ class Crop:
         if not 1 <= self.keep <= 32:
             raise ValueError(f"keep {self.keep} must be 1 to 32")
 
+    @property
+    def studied(self) -> str:
+        """The order of channels is the same for all options."""
+        return ""
+
     def study(self, model: nn.Module, material: Material) -> list[int]:
         """The channels, largest first."""
         assert "conv1" in material.scope or not material.scope
