@@ -163,9 +163,7 @@ class Host:
         value = self.core.flat(payload)
         for name, block in self.core.blocks.items():
             if value.layout in (block.layout, self.core.layout(name, "block")):
-                instance = block.acquire()
-                instance.load(value if value.layout is block.layout else _filled(block, value))
-                return block, instance
+                return block, block.showing(value if value.layout is block.layout else _filled(block, value))
         raise AssertionError("weights of no block")
 
 
