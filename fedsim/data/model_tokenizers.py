@@ -21,9 +21,7 @@ _CONTROL: Final = 3
 _USER_DEFINED: Final = 4
 """Types of tokens in GGUF files (`tokenizer.ggml.token_type`) that stand for themselves in a text."""
 
-_LLAMA3: Final = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+_LLAMA3: Final = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _QWEN2: Final = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 """How the authors of Llama 3 and of Qwen 2 split a text before byte pairs are joined, from their tokenizer.json."""
 

@@ -91,7 +91,9 @@ def _arguments(scenario: Scenario) -> dict[str, Any]:
         "path": wanted.path,
         "samples": wanted.samples,
         "resize": wanted.resize,
-        "tokens": None if wanted.tokens is None else TokenOptions(length=wanted.tokens.length, tokenizer=_tokenizer(scenario)),
+        "tokens": None
+        if wanted.tokens is None
+        else TokenOptions(length=wanted.tokens.length, tokenizer=_tokenizer(scenario)),
         "seed": scenario.seed,
     }
 
