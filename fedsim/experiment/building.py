@@ -40,6 +40,7 @@ from fedsim.simulation import Fault, Limits, Shortage
 
 if TYPE_CHECKING:
     from fedsim.learning.host import Host
+    from fedsim.learning.samples import TensorSamples
     from fedsim.models.auxiliary import Head
     from fedsim.models.measure import ModelMeasure
     from fedsim.models.units import UnitList
@@ -122,6 +123,17 @@ class Study:
     def host(self) -> Host:
         """Whoever trains, with the network's initial weights; each call gives an independent one."""
         from fedsim.learning.host import Host
+
+        samples = self.samples()
+        network, blocks = self.network(), self.assembly.blocks()
+        cut = self.assembly.cut
+        head = None if self.assembly.head is None or cut is None else _head(self.scenario, network, cut)
+        names = [name for name in blocks if VARIANT in name]
+        variants = () if self.family is None else self.family.networks
+        return Host(network, blocks, samples, self.scenario.seed, head, dict(zip(names, variants, strict=True)))
+
+    def samples(self) -> TensorSamples:
+        """The data as tensors, with what is held out for evaluations."""
         from fedsim.learning.samples import TensorSamples
 
         assert self.data is not None, "learning is off"
@@ -131,7 +143,7 @@ class Study:
         if wanted != "all" and wanted < self.info.test:
             rng = seeds.generator(self.scenario.seed, SERVER, "evaluate")
             test = np.sort(rng.choice(self.info.test, size=wanted, replace=False))
-        samples = TensorSamples(
+        return TensorSamples(
             self.data,
             self.shards,
             dtype=self.scenario.training.dtype,
@@ -139,12 +151,6 @@ class Study:
             validation=self.validation,
             test=test,
         )
-        network, blocks = self.network(), self.assembly.blocks()
-        cut = self.assembly.cut
-        head = None if self.assembly.head is None or cut is None else _head(self.scenario, network, cut)
-        names = [name for name in blocks if VARIANT in name]
-        variants = () if self.family is None else self.family.networks
-        return Host(network, blocks, samples, self.scenario.seed, head, dict(zip(names, variants, strict=True)))
 
 
 def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
