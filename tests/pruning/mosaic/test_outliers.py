@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsim.errors import UserError
-from fedsim.pruning.mosaic.adapters import PROJECTIONS, Block
+from fedsim.pruning.mosaic.adapters import PROJECTIONS, Block, Projection
 from fedsim.pruning.mosaic.outliers import distribution, finite, metric, share_of_outliers
 
+READ: tuple[Projection, ...] = ("q", "o", "gate", "down")
 BLOCK = Block(
     name="b",
     attention="b.self_attn",
@@ -51,10 +52,18 @@ def test_distributions_are_by_projection_and_together() -> None:
     """Each with the norms of its own inputs."""
     rng = torch.Generator().manual_seed(0)
     weights = {p: torch.randn(BLOCK.shape(p), generator=rng) for p in PROJECTIONS}
-    norms = {p: torch.rand(BLOCK.shape(p)[1], generator=rng) for p in ("q", "o", "gate", "down")}
+    norms = {p: torch.rand(BLOCK.shape(p)[1], generator=rng) for p in READ}
     own, together = distribution(BLOCK, lambda p: weights[p], norms, 1.5)
-    inputs = {"q": "q", "k": "q", "v": "q", "o": "o", "gate": "gate", "up": "gate", "down": "down"}
-    values = {p: metric(weights[p], norms[inputs[p]]) for p in PROJECTIONS}  # type: ignore[index]
+    inputs: dict[Projection, Projection] = {
+        "q": "q",
+        "k": "q",
+        "v": "q",
+        "o": "o",
+        "gate": "gate",
+        "up": "gate",
+        "down": "down",
+    }
+    values = {p: metric(weights[p], norms[inputs[p]]) for p in PROJECTIONS}
     assert own == {p: share_of_outliers([values[p]], 1.5) for p in PROJECTIONS}
     assert together == share_of_outliers(list(values.values()), 1.5)
     assert 0 < together < 100
@@ -64,8 +73,8 @@ def test_a_metric_that_is_not_finite_names_its_projection() -> None:
     """NaN in a weight or an input is an error, never a rank."""
     weights = {p: torch.ones(BLOCK.shape(p)) for p in PROJECTIONS}
     weights["up"][0, 1] = torch.nan
-    norms = {p: torch.ones(BLOCK.shape(p)[1]) for p in ("q", "o", "gate", "down")}
-    with pytest.raises(UserError, match="b.up_proj: 1 of 15 weights have a metric that is not finite"):
+    norms = {p: torch.ones(BLOCK.shape(p)[1]) for p in READ}
+    with pytest.raises(UserError, match=r"b.up_proj: 1 of 15 weights have a metric that is not finite"):
         distribution(BLOCK, lambda p: weights[p], norms, 5.0)
     with pytest.raises(UserError, match="here: 1 of 2 weights"):
         finite(torch.tensor([1.0, torch.inf]), "here")

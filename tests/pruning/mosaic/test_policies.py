@@ -82,7 +82,7 @@ def test_nothing_falls_below_its_least(target: float) -> None:
 
 def test_a_budget_above_the_limit_is_refused() -> None:
     """What any projection may lose bounds what all lose."""
-    with pytest.raises(UserError, match="sparsity 0.97 is above most 0.95, what any projection may lose; raise most"):
+    with pytest.raises(UserError, match=r"sparsity 0.97 is above most 0.95, what any projection may lose; raise most"):
         exact(np.zeros((1, 2)), np.ones((1, 2), np.int64), 0.97, 0.95)
 
 

@@ -21,7 +21,8 @@ def drawn(rows: int, columns: int, seed: int = 0, tokens: int = 60) -> tuple[Ten
     rng = torch.Generator().manual_seed(seed)
     inputs = Inputs(columns, hessian=True, device=torch.device("cpu"))
     mixing = torch.eye(columns) + 0.5 * torch.randn(columns, columns, generator=rng) / columns**0.5
-    inputs.add(torch.randn(3, tokens, columns, generator=rng) @ mixing)
+    scales = torch.rand(columns, generator=rng) * 3 + 0.2
+    inputs.add(torch.randn(3, tokens, columns, generator=rng) @ mixing * scales)
     return torch.randn(rows, columns, generator=rng, dtype=torch.float64), inputs
 
 
@@ -34,7 +35,7 @@ def plain_sparsegpt(
     when the block begins.
     """
     made, total = weight.clone(), weight.shape[1]
-    damped = hessian.clone().double()
+    damped = hessian.double().tril() + hessian.double().tril(-1).T  # exactly symmetric, which float32 sums are not
     damped += torch.diag(damping * damped.diagonal().mean().expand(total))
     remaining = damped.inverse()
     errors_cost = torch.empty(total, dtype=torch.float64)
@@ -87,9 +88,7 @@ def test_sparsegpt_errs_less_than_wanda_and_magnitude() -> None:
     assert errors[0] < 0.8 * errors[1] < 0.8 * errors[2]
 
 
-@given(
-    st.integers(1, 9), st.integers(1, 40), st.floats(0, 0.95), st.sampled_from([1, 7, 16, 128]), st.integers(0, 5)
-)
+@given(st.integers(1, 9), st.integers(1, 40), st.floats(0, 0.95), st.sampled_from([1, 7, 16, 128]), st.integers(0, 5))
 def test_counts_are_exact(rows: int, columns: int, sparsity: float, block: int, seed: int) -> None:
     """As many zeros as the share says, to the nearest weight; what is masked is zero, what is not stays or is moved."""
     weight, inputs = drawn(rows, columns, seed)
@@ -137,7 +136,7 @@ def test_patterns_choose_by_what_an_error_costs() -> None:
     weight = torch.tensor([[3.0, 1.0, 2.0, 1.5]])
     for rule in (SparseGpt(pattern=(2, 4), damping=1e-6), Wanda(pattern=(2, 4))):
         made, _ = rule(weight, inputs, 0.5)
-        assert (made == 0).tolist() == [[False, True, True, False]]
+        assert (made == 0).tolist() == [[True, False, True, False]]
 
 
 def test_inputs_that_are_always_zero_lose_their_weights() -> None:

@@ -61,10 +61,10 @@ def test_other_scores_follow_or_are_refused() -> None:
     """Metric and magnitude follow from weights and norms; the loss and variances do not."""
     model = tiny.whole()
     blocks = found(Decoders(), model)
-    wanda, magnitude = (rank(model, tiny.windows(), Mosaic(unit_score=score)) for score in ("wanda", "magnitude"))  # type: ignore[arg-type]
+    wanda, magnitude = (rank(model, tiny.windows(), Mosaic(unit_score=score)) for score in ("wanda", "magnitude"))
     assert torch.allclose(magnitude.units(model, blocks, "wanda")[1].groups.float(), wanda.blocks[1].units.groups)
     assert torch.allclose(wanda.units(model, blocks, "magnitude")[0].heads.float(), magnitude.blocks[0].units.heads)
-    with pytest.raises(UserError, match="unit_score taylor needs a pass of its own .*made for wanda; rank the model"):
+    with pytest.raises(UserError, match=r"unit_score taylor needs a pass of its own .*made for wanda; rank the model"):
         wanda.units(model, blocks, "taylor")
 
 
@@ -109,5 +109,5 @@ def test_models_with_nan_are_refused() -> None:
     model = tiny.filled(tiny.units(), 1)
     with torch.no_grad():
         model.get_parameter("block2.layer.self_attn.v_proj.weight")[0, 0] = torch.nan
-    with pytest.raises(UserError, match="block2.layer.self_attn.v_proj: 1 of 432 weights have a metric"):
+    with pytest.raises(UserError, match=r"block2.layer.self_attn.v_proj: 1 of 432 weights have a metric"):
         rank(model, tiny.windows())

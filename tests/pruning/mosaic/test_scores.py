@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from fedsim.pruning.mosaic.adapters import PROJECTIONS, Decoders, found
+from fedsim.pruning.mosaic.adapters import PROJECTIONS, Decoders, Projection, found
 from fedsim.pruning.mosaic.scores import by_fluctuation, by_loss, by_magnitude, by_metric, gathered
 from tests.pruning.mosaic import tiny
 
+READ: tuple[Projection, ...] = ("q", "o", "gate", "down")
 pytestmark = pytest.mark.slow  # transformers takes seconds to import
 
 
@@ -35,7 +36,7 @@ def test_sums_cover_all_weights() -> None:
     """Groups and channels together have all of a block's metric, or magnitudes."""
     model = tiny.whole("qwen2")
     block = found(Decoders(), model)[1]
-    norms = {p: torch.rand(block.shape(p)[1]) for p in ("q", "o", "gate", "down")}
+    norms = {p: torch.rand(block.shape(p)[1]) for p in READ}
     made = by_magnitude(model, block)
     total = sum(model.get_parameter(block.weight(p)).abs().sum().item() for p in PROJECTIONS)
     assert float(made.groups.sum() + made.channels.sum()) == pytest.approx(total, rel=1e-5)
@@ -48,7 +49,7 @@ def test_fluctuation_by_hand() -> None:
     """Variance of a column's input times the squared norm of the column."""
     model = tiny.whole()
     block = found(Decoders(), model)[0]
-    variances = {p: torch.rand(block.shape(p)[1]) for p in ("q", "o", "gate", "down")}
+    variances = {p: torch.rand(block.shape(p)[1]) for p in READ}
     made = by_fluctuation(model, block, variances)
     down, o = (model.get_parameter(block.weight(p)).detach() for p in ("down", "o"))
     torch.testing.assert_close(made.channels, (down.square().sum(0) * variances["down"]).double())
