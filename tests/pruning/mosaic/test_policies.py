@@ -52,6 +52,7 @@ def profiles() -> st.SearchStrategy[Profile]:
     return st.integers(1, 6).flatmap(made)
 
 
+@pytest.mark.slow
 @given(
     npst.arrays(np.float64, (4, 7), elements=st.floats(-10, 10)),
     npst.arrays(np.int64, (4, 7), elements=st.integers(1, 10**9)),
@@ -86,6 +87,7 @@ def test_a_budget_above_the_limit_is_refused() -> None:
         exact(np.zeros((1, 2)), np.ones((1, 2), np.int64), 0.97, 0.95)
 
 
+@pytest.mark.slow
 @given(profiles(), st.sampled_from([uniform, layer, projection, projection_own]), st.floats(0.01, 0.5))
 def test_policies_keep_to_the_budget(profile: Profile, chosen: Any, sparsity: float) -> None:
     """All but the released one, whatever the outliers; also where all blocks are alike."""

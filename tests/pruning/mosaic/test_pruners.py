@@ -88,6 +88,7 @@ def test_sparsegpt_errs_less_than_wanda_and_magnitude() -> None:
     assert errors[0] < 0.8 * errors[1] < 0.8 * errors[2]
 
 
+@pytest.mark.slow
 @given(st.integers(1, 9), st.integers(1, 40), st.floats(0, 0.95), st.sampled_from([1, 7, 16, 128]), st.integers(0, 5))
 def test_counts_are_exact(rows: int, columns: int, sparsity: float, block: int, seed: int) -> None:
     """As many zeros as the share says, to the nearest weight; what is masked is zero, what is not stays or is moved."""

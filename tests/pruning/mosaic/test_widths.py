@@ -97,6 +97,7 @@ def test_uniform_widths_are_uniform() -> None:
         widths([block(), block(channels=64)], [True] * 2, np.full((2, 7), 0.5), 0.5, rules(uniform=True))
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.floats(0.05, 0.95), min_size=7, max_size=35),
     st.lists(st.sampled_from([40, 100, 128, 520]), min_size=5, max_size=5),

@@ -61,6 +61,11 @@ def windows(count: int = WINDOWS, length: int = LENGTH, seed: int = 1) -> Tensor
     return torch.randint(0, VOCABULARY, (count, length), generator=torch.Generator().manual_seed(seed))
 
 
+def positive(*shape: int, seed: int = 0) -> Tensor:
+    """Numbers between 0 and 1."""
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
 def logits(model: nn.Module, tokens: Tensor) -> Tensor:
     """What a whole model or unit list gives."""
     with torch.no_grad():
