@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -17,16 +18,22 @@ from fedsim.errors import UserError
 from fedsim.experiment.assembly import Assembly
 from fedsim.experiment.coding import codecs
 from fedsim.experiment.cutting import choose_cut
-from fedsim.experiment.dealing import count_labels, data_kept, deal
+from fedsim.experiment.dealing import count_labels, data_kept, deal, read_data
+from fedsim.experiment.fleet import Fleet
 from fedsim.experiment.fleets import build_fleet
 from fedsim.experiment.forecast import Need, needs
+from fedsim.experiment.materials import Materials
 from fedsim.experiment.networks import NOTHING, build_network, is_heavy
 from fedsim.experiment.placing import placed
 from fedsim.experiment.profiling import Profiler
 from fedsim.experiment.selection import asked
+from fedsim.experiment.variants import Family, deployment, requests
+from fedsim.experiment.variants import family as make_family
 from fedsim.learning.optimizers import Training
+from fedsim.learning.plan import VARIANT
 from fedsim.models.head_cost import HeadCost, head_cost
 from fedsim.network.topology import AccessPoint, NetworkOptions
+from fedsim.payload.supports import WHOLE
 from fedsim.scenario import Scenario, resolved
 from fedsim.script import SERVER, Quality
 from fedsim.simulation import Fault, Limits, Shortage
@@ -52,6 +59,14 @@ class Study:
     shards: Shards
     validation: NDArray[np.int64] | None
     objects: Mapping[str, Any]
+    family: Family | None = None
+    """The pruned variants of the model, where the scenario asks for some."""
+
+    def network(self, device: str = "cpu") -> UnitList:
+        """The model that the server holds, with its initial weights; each call may give the same."""
+        if self.family is not None:
+            return self.family.network
+        return _network(self.scenario, self.info, self.objects, device)
 
     def needs(self) -> tuple[Need, ...]:
         """The least memory that each group's devices and the server need."""
@@ -64,10 +79,11 @@ class Study:
             copies = assembly.job().places(scheduler.concurrency)
         else:
             copies = assembly.participants
-        buffered = getattr(scheduler, "buffered", None)
+        buffered, blocks = getattr(scheduler, "buffered", None), assembly.blocks()
         return needs(
             assembly.fleet,
-            assembly.blocks(),
+            blocks,
+            assembly.held(blocks),
             assembly.samples,
             assembly.training.batch,
             copies,
@@ -81,8 +97,8 @@ class Study:
         Raises:
             UserError: there can be no such head there.
         """
-        options, device = self.scenario.auxiliary.options, _counting_device(self.scenario)
-        network = _network(self.scenario, self.info, self.objects, device)
+        options = self.scenario.auxiliary.options
+        network = self.network(_counting_device(self.scenario))
         head = _head(self.scenario, network, cut)
         return head_cost(self.assembly.model, cut, options, head.measure(network.block(0, cut)))
 
@@ -123,10 +139,12 @@ class Study:
             validation=self.validation,
             test=test,
         )
-        network = _network(self.scenario, self.info, self.objects)
+        network, blocks = self.network(), self.assembly.blocks()
         cut = self.assembly.cut
         head = None if self.assembly.head is None or cut is None else _head(self.scenario, network, cut)
-        return Host(network, self.assembly.blocks(), samples, self.scenario.seed, head)
+        names = [name for name in blocks if VARIANT in name]
+        variants = () if self.family is None else self.family.networks
+        return Host(network, blocks, samples, self.scenario.seed, head, dict(zip(names, variants, strict=True)))
 
 
 def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
@@ -163,6 +181,11 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
     if cut is not None and has_local_loss(scenario.scheduler.options):
         with placed(scenario, "auxiliary"):
             head = _head(scenario, network, cut).measure(network.block(0, cut))
+    family = _family(scenario, fleet, info, objects, training, cut, head)
+    if family is not None:
+        model = _remeasured(scenario, info, objects, family.network)
+        if head is not None and cut is not None:
+            head = _head(scenario, family.network, cut).measure(family.network.block(0, cut))
     participants, need, window = asked(scenario.selection, scenario.devices)
     with placed(scenario, "scheduler"):
         assembly = Assembly(
@@ -170,6 +193,10 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
             model=model,
             cut=cut,
             head=head,
+            support=WHOLE if family is None else family.support,
+            variants=() if family is None else family.smaller,
+            pruning=() if family is None else family.report,
+            deployment=() if family is None else deployment(family, fleet, profiler.network.efficiency),
             labels=labels,
             training=training,
             fleet=fleet,
@@ -190,7 +217,45 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
         section = scenario.scheduler.model_copy(update={"options": assembly.scheduler})
         scenario = scenario.model_copy(update={"scheduler": section})
         assembly = replace(assembly, scenario=resolved(scenario))
-    return Study(scenario, assembly, info, data, shards, validation, objects)
+    return Study(scenario, assembly, info, data, shards, validation, objects, family)
+
+
+def _family(
+    scenario: Scenario,
+    fleet: Fleet,
+    info: DataInfo,
+    objects: Mapping[str, Any],
+    training: Training,
+    cut: int | None,
+    head: ModelMeasure | None,
+) -> Family | None:
+    """The pruned variants of a scenario; None where it asks for none, or all devices can have the whole model."""
+    if not requests(scenario, fleet):
+        return None
+    network = _network(scenario, info, objects)
+    materials = Materials(
+        scenario=scenario,
+        network=network,
+        info=info,
+        data=partial(read_data, scenario, objects),
+        training=training,
+        cut=cut,
+        head=head,
+        measure=partial(_remeasured, scenario, info, objects),
+    )
+    made = make_family(scenario, network, fleet, materials)
+    return made if made.made else None
+
+
+def _remeasured(scenario: Scenario, info: DataInfo, objects: Mapping[str, Any], network: UnitList) -> ModelMeasure:
+    """What a pruned network costs; counted like the scenario's model, on the `meta` device where that is cheaper."""
+    from fedsim.pruning.resizing import resize
+
+    if _counting_device(scenario) == "cpu":
+        return _measured(network)
+    shapes = _network(scenario, info, objects, "meta")
+    resize(shapes, {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()})
+    return _measured(shapes)
 
 
 def _counting_device(scenario: Scenario) -> str:

@@ -17,6 +17,7 @@ from torch.optim.sgd import sgd
 
 from fedsim.learning.optimizers import AdamW, Optimizer, Sgd
 from fedsim.learning.plan import BlockPlan
+from fedsim.payload.meta import TensorMeta
 from fedsim.payload.tensors import FlatTensors, Layout
 
 State = dict[int, tuple[Tensor, ...]]
@@ -114,7 +115,7 @@ class Stepper:
 class Instance:
     """One node's weights of a block, in memory of their own, ready to be bound."""
 
-    __slots__ = ("flats", "graphs", "optimizer", "parameters", "tensors")
+    __slots__ = ("_gaps", "flats", "graphs", "optimizer", "parameters", "tensors")
 
     def __init__(self, layout: Layout, parameters: int, optimizer: Optimizer) -> None:
         self.flats = layout.zeros()
@@ -124,6 +125,8 @@ class Instance:
         self.parameters = [nn.Parameter(view) for view in views[:parameters]]
         self.tensors: list[Tensor] = [*self.parameters, *views[parameters:]]
         self.optimizer = Stepper(optimizer, self.parameters)
+        named = zip(layout.slots, self.parameters, strict=False)
+        self._gaps = [(p, layout.gaps[slot.name]) for slot, p in named if slot.name in layout.gaps]
         self.graphs = 0  # autograd graphs that still need these very values
 
     def load(self, source: FlatTensors) -> None:
@@ -147,13 +150,19 @@ class Instance:
             parameter.grad = None
 
     def step(self) -> None:
-        """An optimizer step on the gradients, which are dropped.
+        """An optimizer step on the gradients, which are dropped. What masks leave out stays zero.
 
         Raises:
             AssertionError: an autograd graph still needs the old values.
         """
         assert not self.graphs, "optimizer step between a forward and its backward"
+        for parameter, gaps in self._gaps:
+            if parameter.grad is not None:
+                parameter.grad.masked_fill_(gaps, 0)
         self.optimizer.step()
+        with torch.no_grad():
+            for parameter, gaps in self._gaps:  # momentum would bring what is gone back to life
+                parameter.masked_fill_(gaps, 0)
 
 
 class Block:
@@ -167,11 +176,12 @@ class Block:
         self._parameters = sum(1 for _ in module.parameters())
         assert named.keys() == set(order), "the module is not the one that the plan was made from"
         assert {name for name, _ in module.named_parameters()} == set(order[: self._parameters])
-        self.layout = Layout(plan.weights.shapes, channels_last=plan.training.channels_last)
+        self.layout = layout_of(plan, plan.weights)
         self._slots = _slots(module, {id(named[name]): index for index, name in enumerate(order)})
         self.initial = self.layout.zeros()
         with torch.no_grad():
             self.initial.fill_({name: tensor.detach() for name, tensor in named.items()})
+            self.initial.mask_()
         self._bound: Instance | None = None
         self._pool: list[Instance] = []
 
@@ -196,6 +206,14 @@ class Block:
                 holder[name] = tensors[index]
             self._bound = instance
         return self.module
+
+
+def layout_of(plan: BlockPlan, meta: TensorMeta) -> Layout:
+    """How weights of a plan, or a part of them, lie in memory."""
+    masks = {
+        shape.name: torch.from_numpy(plan.support.masks[shape.name]) for shape in meta.shapes if shape.kept is not None
+    }
+    return Layout(meta.shapes, channels_last=plan.training.channels_last, masks=masks)
 
 
 def _slots(module: nn.Module, index_of: dict[int, int]) -> list[tuple[dict[str, Any], str, int]]:

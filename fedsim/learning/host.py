@@ -7,8 +7,10 @@ do stands in `operations`, what they work on in `core`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Final
 
 import torch
@@ -30,6 +32,8 @@ from fedsim.script import SERVER, Command, Payload, Purpose, Quality
 __all__ = ["Host", "Samples"]
 
 _EVALUATION_BATCH: Final = 256
+_EVALUATION_OUTPUTS: Final = 2**24
+"""Values that a model may give for a batch of an evaluation: 256 sequences of a language model would be gigabytes."""
 
 
 class Host:
@@ -41,12 +45,19 @@ class Host:
         data: the samples of its nodes.
         seed: the run's seed; each node's order of batches comes from it.
         head: the auxiliary head with its initial weights, where a plan has one; it is left as it is.
+        variants: the networks of pruned variants, by the names of their plans; they are left as they are.
     """
 
     def __init__(
-        self, model: UnitList, plans: Mapping[str, BlockPlan], data: Samples, seed: int, head: Head | None = None
+        self,
+        model: UnitList,
+        plans: Mapping[str, BlockPlan],
+        data: Samples,
+        seed: int,
+        head: Head | None = None,
+        variants: Mapping[str, UnitList] = MappingProxyType({}),
     ) -> None:
-        self.core = Core(model, plans, data, seed, head)
+        self.core = Core(model, plans, data, seed, head, variants)
 
     def run(self, command: Command) -> None:
         """Run one command; its payload, if it makes one, is there afterwards."""
@@ -118,12 +129,14 @@ class Host:
         modules = [block.bind(instance).eval() for block, instance in used]
         forward = self._chain([block for block, _ in used], modules)
         size = self.core.data.held_out_size(split)
+        each = math.prod(next(iter(self.core.blocks.values())).plan.model.units[-1].output)
+        batch = min(_EVALUATION_BATCH, max(1, _EVALUATION_OUTPUTS // each))
         right = predictions = 0
         loss = 0.0
         try:
             with torch.inference_mode():
-                for first in range(0, size, _EVALUATION_BATCH):
-                    x, y = self.core.data.held_out(split, first, min(first + _EVALUATION_BATCH, size))
+                for first in range(0, size, batch):
+                    x, y = self.core.data.held_out(split, first, min(first + batch, size))
                     x = forward(x)
                     right += int((x.argmax(-1) == y).sum())
                     loss += float(self.core.model.loss(x, y, "sum"))

@@ -32,7 +32,6 @@ def summarise(
     wall_seconds: float,
     measures: Measures | None = None,
     targets: Sequence[float] = (),
-    pruning: Mapping[str, Any] | None = None,
     fidelity: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The summary of a run.
@@ -42,7 +41,6 @@ def summarise(
         wall_seconds: how long the run took on the host.
         measures: those of this trace, where the caller has them already.
         targets: accuracies whose time is asked for, beside the one that the scenario ends at.
-        pruning: what the pruner reports, for runs that prune.
         fidelity: what the pacers report, for emulations.
     """
     found = measure(trace) if measures is None else measures
@@ -71,8 +69,9 @@ def summarise(
             "bytes_wasted": found.traffic.wasted,
         },
     }
-    if pruning is not None:
-        summary["pruning"] = dict(pruning)
+    variants = [json.loads(mark.detail) for mark in found.columns.named("pruning")]
+    if variants:
+        summary["pruning"] = {"variants": variants}
     if fidelity is not None:
         summary["fidelity"] = dict(fidelity)
     return summary

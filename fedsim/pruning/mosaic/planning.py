@@ -5,7 +5,7 @@ Structured, unstructured and composite pruning are one: a part `alpha` of the sh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -22,8 +22,12 @@ from fedsim.pruning.mosaic.widths import Rules, Width, whole, widths
 from fedsim.pruning.plans import Kept, Plan
 
 
-def plan(model: nn.Module, ranking: Ranking, options: Mosaic | None = None) -> Plan:
+def plan(model: nn.Module, ranking: Ranking, options: Mosaic | None = None, *, within: Plan | None = None) -> Plan:
     """What to remove from the model that a ranking was made of. The same arguments give the same plan, byte for byte.
+
+    Args:
+        within: the plan of a larger variant, which has all heads and channels that are to stay. Where that has fewer of
+            a block than this plan would keep, so has this one, and removes a little more than asked for.
 
     Raises:
         UserError: the ranking is of another model; a scope that matches nothing; a target that cannot be reached;
@@ -37,7 +41,8 @@ def plan(model: nn.Module, ranking: Ranking, options: Mosaic | None = None) -> P
         )
     _, blocks = current(ranking, model, options)
     units = ranking.units(model, blocks, options.unit_score)
-    return planned(model, blocks, Outlook(ranking, blocks, model, options), units, ranking, options)
+    outlook = Outlook(ranking, blocks, model, options, within)
+    return planned(model, blocks, outlook, units, ranking, options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +62,18 @@ class Outlook:
         UserError: a scope that matches nothing, a policy that is none, a target that cannot be reached.
     """
 
-    def __init__(self, ranking: Ranking, blocks: Sequence[Block], model: nn.Module, options: Mosaic) -> None:
+    def __init__(
+        self,
+        ranking: Ranking,
+        blocks: Sequence[Block],
+        model: nn.Module,
+        options: Mosaic,
+        within: Plan | None = None,
+    ) -> None:
+        self.within: Mapping[tuple[str, str], tuple[int, ...]] = (
+            {} if within is None else {(kept.layer, kept.kind): kept.indices for kept in within.kept}
+        )
+        """Units that may stay, by layer and kind; all of those that are not there."""
         self.scope = scoped(blocks, options.scope)
         self._policy = policy(options.policy)
         known = ranking.distribution(model, tuple(blocks), options.outlier_factor)
@@ -69,7 +85,8 @@ class Outlook:
             strength=options.strength,
             most=options.most,
         )
-        self.cut = _cut([blocks[number] for number in self.scope], self.shares, options)
+        scope = [blocks[number] for number in self.scope]
+        self.cut = _capped(scope, _cut(scope, self.shares, options), self.within)
         left = (options.sparsity - self.cut.share) / (1 - self.cut.share)
         self.zeros = max(left, 0.0) if options.alpha < 1 else 0.0
         """Share of what the cut leaves that has to become zero."""
@@ -101,7 +118,7 @@ def planned(
     parameters = sum(parameter.numel() for parameter in model.parameters())
     for number, block, width in zip(outlook.scope, scope, cut.widths, strict=True):
         if width != whole(block):
-            kept += _kept(block, width, units[number], options)
+            kept += _kept(block, width, units[number], outlook.within)
             parameters -= _fewer(model, block, width)
     return Plan(
         method="mosaic",
@@ -157,30 +174,56 @@ def _zeros(scope: Sequence[Block], outlook: Outlook, options: Mosaic, least: flo
     }
 
 
-def _kept(block: Block, width: Width, units: UnitScores, options: Mosaic) -> list[Kept]:
-    """Which units of a block stay: those of the highest scores."""
-    made: list[Kept] = []
-    if width.kv_heads < block.kv_heads:
-        groups = _highest(units.groups, width.kv_heads)
-        made.append(Kept(layer=block.projections["q"], kind="kv_groups", of=block.kv_heads, indices=groups))
-    if width.repeats < block.repeats:
-        by_group = units.heads.reshape(block.kv_heads, block.repeats)
-        heads = tuple(
-            group * block.repeats + head
-            for group in range(block.kv_heads)
-            for head in _highest(by_group[group], width.repeats)
+def _capped(scope: Sequence[Block], cut: Cut, within: Mapping[tuple[str, str], tuple[int, ...]]) -> Cut:
+    """The same widths, but none above those of a larger variant."""
+    if not within:
+        return cut
+    made = []
+    for block, width in zip(scope, cut.widths, strict=True):
+        query, gate = block.projections["q"], block.projections["gate"]
+        groups = len(within.get((query, "kv_groups"), range(block.kv_heads)))
+        heads = len(within.get((query, "query_heads"), range(block.heads)))
+        channels = len(within.get((gate, "mlp_channels"), range(block.channels)))
+        made.append(
+            Width(
+                kv_heads=min(width.kv_heads, groups),
+                repeats=min(width.repeats, heads // block.kv_heads),
+                channels=min(width.channels, channels),
+            )
         )
-        made.append(Kept(layer=block.projections["q"], kind="query_heads", of=block.heads, indices=heads))
+    before = sum(whole(block).total(block) for block in scope)
+    after = sum(width.total(block) for width, block in zip(made, scope, strict=True))
+    return Cut(widths=tuple(made), share=1 - after / before)
+
+
+def _kept(
+    block: Block, width: Width, units: UnitScores, within: Mapping[tuple[str, str], tuple[int, ...]]
+) -> list[Kept]:
+    """Which units of a block stay: those of the highest scores, among those that may."""
+    made: list[Kept] = []
+    query, gate = block.projections["q"], block.projections["gate"]
+    if width.kv_heads < block.kv_heads:
+        groups = _highest(units.groups, width.kv_heads, within.get((query, "kv_groups")))
+        made.append(Kept(layer=query, kind="kv_groups", of=block.kv_heads, indices=groups))
+    if width.repeats < block.repeats:
+        allowed = within.get((query, "query_heads"))
+        heads: list[int] = []
+        for group in range(block.kv_heads):
+            first, end = group * block.repeats, (group + 1) * block.repeats
+            own = None if allowed is None else tuple(head - first for head in allowed if first <= head < end)
+            heads += [first + head for head in _highest(units.heads[first:end], width.repeats, own)]
+        made.append(Kept(layer=query, kind="query_heads", of=block.heads, indices=tuple(heads)))
     if width.channels < block.channels:
-        channels = _highest(units.channels, width.channels)
-        made.append(Kept(layer=block.projections["gate"], kind="mlp_channels", of=block.channels, indices=channels))
+        channels = _highest(units.channels, width.channels, within.get((gate, "mlp_channels")))
+        made.append(Kept(layer=gate, kind="mlp_channels", of=block.channels, indices=channels))
     return made
 
 
-def _highest(scores: Tensor, count: int) -> tuple[int, ...]:
-    """Indices of the highest scores, ascending; of equal ones the first."""
-    order = torch.argsort(scores, descending=True, stable=True)
-    return tuple(sorted(order[:count].tolist()))
+def _highest(scores: Tensor, count: int, allowed: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Indices of the highest scores, of those that are allowed, ascending; of equal ones the first."""
+    among = torch.arange(len(scores)) if allowed is None else torch.tensor(allowed, dtype=torch.int64)
+    order = torch.argsort(scores[among], descending=True, stable=True)
+    return tuple(sorted(among[order[:count]].tolist()))
 
 
 def _fewer(model: nn.Module, block: Block, width: Width) -> int:

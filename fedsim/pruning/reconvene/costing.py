@@ -1,0 +1,96 @@
+"""What a cut model needs in memory and time on a device, by the cost model: counted, priced, never timed.
+
+The parent's skeleton on the `meta` device is given the shapes of the cut and measured as any model is; a forward is
+priced by the machine, training memory is weights, gradients, optimizer state and what a batch leaves for the backward.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from fedsim.errors import UserError
+from fedsim.hardware import pricing
+from fedsim.hardware.machines import Machine
+from fedsim.models.counting import measure
+from fedsim.models.measure import ModelMeasure, forward_cost, retained_bytes
+from fedsim.models.units import UnitList
+from fedsim.payload.meta import ITEM_BYTES
+from fedsim.pruning.reconvene.coupling import Coupling
+from fedsim.pruning.reconvene.tracing import Ints
+from fedsim.pruning.resizing import resize
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costing:
+    """The circumstances that memory and latency are computed for."""
+
+    machine: Machine | None = None
+    """The device, as a fleet has it; without one there is no latency."""
+    batch: int = 16
+    """Samples of a training batch, for memory."""
+    forward_batch: int = 1
+    """Samples of the forward that latency is of."""
+    slots: int = 0
+    """Values of optimizer state a parameter: 1 for SGD with momentum, 2 for AdamW."""
+    units: int | None = None
+    """How many of the first units the device has; None for all, and the loss behind them."""
+
+    def of(self, model: nn.Module, coupling: Coupling) -> Costed:
+        """This for one model.
+
+        Raises:
+            UserError: it is no unit list.
+        """
+        if not isinstance(model, UnitList):
+            raise UserError(f"memory and latency are computed for unit lists, not for a {type(model).__name__}")
+        return Costed(self, model, coupling)
+
+
+class Costed:
+    """Memory and latency by how many units each set keeps; each model is measured once."""
+
+    def __init__(self, costing: Costing, model: UnitList, coupling: Coupling) -> None:
+        self._costing, self._coupling = costing, coupling
+        self._skeleton = deepcopy(model).to("meta")
+        self._shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        self._known: dict[bytes, ModelMeasure] = {}
+
+    def memory(self, kept: Ints) -> float:
+        """Bytes of training on the device."""
+        costing, measured = self._costing, self.measured(kept)
+        units = measured.units[: costing.units]
+        item = ITEM_BYTES[measured.dtype]
+        held = sum(unit.state_bytes for unit in units)
+        warm = sum(unit.trainable for unit in units) * item * (1 + costing.slots)
+        loss = measured.loss_retained if costing.units is None else None
+        batch = measured.input_bytes(costing.batch) + costing.batch * ITEM_BYTES["int64"]
+        return float(held + warm + batch + retained_bytes(units, costing.batch, to_input=False, loss=loss))
+
+    def latency(self, kept: Ints) -> float:
+        """Seconds of a forward on the device.
+
+        Raises:
+            UserError: there is no device, or its profile cannot price a forward.
+        """
+        costing = self._costing
+        if costing.machine is None:
+            raise UserError("budget.latency needs a device profile to be computed with; name one")
+        measured = self.measured(kept)
+        cost = forward_cost(measured.units[: costing.units], costing.forward_batch, measured.name)
+        return pricing.seconds(costing.machine, cost)
+
+    def measured(self, kept: Ints) -> ModelMeasure:
+        """The model whose sets keep so many units, measured."""
+        key = kept.tobytes()
+        if key not in self._known:
+            support = self._coupling.support([np.arange(count) for count in kept.tolist()])
+            smaller = deepcopy(self._skeleton)
+            with torch.device("meta"):
+                resize(smaller, {name: support.shape(name, shape) for name, shape in self._shapes.items()})
+            self._known[key] = measure(smaller)
+        return self._known[key]
