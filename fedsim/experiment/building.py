@@ -40,6 +40,7 @@ from fedsim.simulation import Fault, Limits, Shortage
 
 if TYPE_CHECKING:
     from fedsim.learning.host import Host
+    from fedsim.learning.samples import TensorSamples
     from fedsim.models.auxiliary import Head
     from fedsim.models.measure import ModelMeasure
     from fedsim.models.units import UnitList
@@ -122,6 +123,17 @@ class Study:
     def host(self) -> Host:
         """Whoever trains, with the network's initial weights; each call gives an independent one."""
         from fedsim.learning.host import Host
+
+        samples = self.samples()
+        network, blocks = self.network(), self.assembly.blocks()
+        cut = self.assembly.cut
+        head = None if self.assembly.head is None or cut is None else _head(self.scenario, network, cut)
+        names = [name for name in blocks if VARIANT in name]
+        variants = () if self.family is None else self.family.networks
+        return Host(network, blocks, samples, self.scenario.seed, head, dict(zip(names, variants, strict=True)))
+
+    def samples(self) -> TensorSamples:
+        """The data as tensors, with what is held out for evaluations."""
         from fedsim.learning.samples import TensorSamples
 
         assert self.data is not None, "learning is off"
@@ -131,7 +143,7 @@ class Study:
         if wanted != "all" and wanted < self.info.test:
             rng = seeds.generator(self.scenario.seed, SERVER, "evaluate")
             test = np.sort(rng.choice(self.info.test, size=wanted, replace=False))
-        samples = TensorSamples(
+        return TensorSamples(
             self.data,
             self.shards,
             dtype=self.scenario.training.dtype,
@@ -139,12 +151,6 @@ class Study:
             validation=self.validation,
             test=test,
         )
-        network, blocks = self.network(), self.assembly.blocks()
-        cut = self.assembly.cut
-        head = None if self.assembly.head is None or cut is None else _head(self.scenario, network, cut)
-        names = [name for name in blocks if VARIANT in name]
-        variants = () if self.family is None else self.family.networks
-        return Host(network, blocks, samples, self.scenario.seed, head, dict(zip(names, variants, strict=True)))
 
 
 def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
@@ -181,9 +187,10 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
     if cut is not None and has_local_loss(scenario.scheduler.options):
         with placed(scenario, "auxiliary"):
             head = _head(scenario, network, cut).measure(network.block(0, cut))
-    family = _family(scenario, fleet, info, objects, training, cut, head)
+    counted = _Counted(scenario, info, objects, model)
+    family = _family(scenario, fleet, info, objects, training, cut, head, counted)
     if family is not None:
-        model = _remeasured(scenario, info, objects, family.network)
+        model = counted(family.network)
         if head is not None and cut is not None:
             head = _head(scenario, family.network, cut).measure(family.network.block(0, cut))
     participants, need, window = asked(scenario.selection, scenario.devices)
@@ -228,6 +235,7 @@ def _family(
     training: Training,
     cut: int | None,
     head: ModelMeasure | None,
+    counted: _Counted,
 ) -> Family | None:
     """The pruned variants of a scenario; None where it asks for none, or all devices can have the whole model."""
     if not requests(scenario, fleet):
@@ -241,21 +249,35 @@ def _family(
         training=training,
         cut=cut,
         head=head,
-        measure=partial(_remeasured, scenario, info, objects),
+        measure=counted,
     )
     made = make_family(scenario, network, fleet, materials)
     return made if made.made else None
 
 
-def _remeasured(scenario: Scenario, info: DataInfo, objects: Mapping[str, Any], network: UnitList) -> ModelMeasure:
-    """What a pruned network costs; counted like the scenario's model, on the `meta` device where that is cheaper."""
-    from fedsim.pruning.resizing import resize
+class _Counted:
+    """What networks of one architecture cost, each shape of them counted once.
 
-    if _counting_device(scenario) == "cpu":
-        return _measured(network)
-    shapes = _network(scenario, info, objects, "meta")
-    resize(shapes, {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()})
-    return _measured(shapes)
+    On the `meta` device where that is cheaper, as for the scenario's own model, whose measure is given.
+    """
+
+    def __init__(self, scenario: Scenario, info: DataInfo, objects: Mapping[str, Any], whole: ModelMeasure) -> None:
+        self._scenario, self._info, self._objects = scenario, info, objects
+        shapes = tuple((s.name, s.shape) for unit in whole.units for s in (*unit.parameters, *unit.buffers))
+        self._known = {frozenset(shapes): whole}
+
+    def __call__(self, network: UnitList) -> ModelMeasure:
+        """The costs of a network."""
+        from fedsim.pruning.resizing import resize
+
+        shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+        key = frozenset(shapes.items())
+        if key not in self._known:
+            if _counting_device(self._scenario) == "meta":
+                network = _network(self._scenario, self._info, self._objects, "meta")
+                resize(network, shapes)
+            self._known[key] = _measured(network)
+        return self._known[key]
 
 
 def _counting_device(scenario: Scenario) -> str:

@@ -184,7 +184,7 @@ class Core:
         """A learner's weights as they are now, in memory that nobody writes to."""
         trainee = self.learners.get((node, learner))
         if trainee is not None and trainee.instance is not None:
-            return trainee.instance.flats.clone()
+            return trainee.instance.lend()
         assert trainee is not None and trainee.source is not None, f"learner {learner} of node {node} is closed"
         return trainee.source
 
@@ -200,6 +200,7 @@ class Core:
             if trainee.kept is not None:
                 trainee.instance.optimizer.state = trainee.kept
             trainee.kept = trainee.source = None  # nothing but the instance counts from here on
+        trainee.instance.own()
         return trainee, trainee.instance, block.bind(trainee.instance)
 
     def loss(self, trainee: Trainee, module: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

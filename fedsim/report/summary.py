@@ -69,7 +69,7 @@ def summarise(
             "bytes_wasted": found.traffic.wasted,
         },
     }
-    variants = [json.loads(mark.detail) for mark in found.columns.named("pruning")]
+    variants = _variants(found, summary)
     if variants:
         summary["pruning"] = {"variants": variants}
     if fidelity is not None:
@@ -206,6 +206,17 @@ def _throughput(measures: Measures) -> dict[str, float | None]:
         "server_samples_per_s": server,
         "end_to_end_samples_per_s": min((rate for rate in (device, server) if rate is not None), default=None),
     }
+
+
+def _variants(measures: Measures, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Pruned variants, each with the quality of what it has of the last model; that of the run, where it has all."""
+    variants: list[dict[str, Any]] = [json.loads(mark.detail) for mark in measures.columns.named("pruning")]
+    of_run = {"accuracy": summary["accuracy"]["final"], "loss": measures.curve[-1].loss if measures.curve else None}
+    own = {}
+    for mark in measures.columns.named("evaluate.variant"):
+        detail = json.loads(mark.detail)
+        own[tuple(detail["groups"])] = {"accuracy": mark.value, "loss": detail["loss"]}
+    return [{**variant, "quality": own.get(tuple(variant.get("groups", ())), of_run)} for variant in variants]
 
 
 def _deployment(measures: Measures) -> dict[str, float | None]:

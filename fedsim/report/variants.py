@@ -28,8 +28,16 @@ def variant_line(variant: Mapping[str, Any]) -> str:
         f"{after['parameters']:,} of {before['parameters']:,} parameters{zeros}, "
         f"{human_count(after['macs'], 'MAC')} of {human_count(before['macs'], 'MAC')} a sample, "
         f"{human_count(after['message_bytes'], 'B')} of {human_count(before['message_bytes'], 'B')} a message; "
-        f"{variant['privacy']}"
+        f"{variant['privacy']}{_quality(variant)}"
     )
+
+
+def _quality(variant: Mapping[str, Any]) -> str:
+    """How good it is in the end, where that is known."""
+    found = variant.get("quality") or {}
+    if found.get("accuracy") is None:
+        return ""
+    return f"; in the end {found['accuracy']:.1%} right, loss {found['loss']:.4g}"
 
 
 def notices(variants: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -19,6 +19,7 @@ from fedsim.experiment.building import Study, build
 from fedsim.experiment.loading import load_scenario
 from fedsim.experiment.variants import relative
 from fedsim.payload.supports import Support
+from fedsim.pruning.resizing import sliced
 
 CROP = "tests.experiment.cropping:Crop"
 SCENARIO: dict[str, Any] = {
@@ -188,6 +189,26 @@ def test_the_same_scenario_gives_the_same_run(scheduler: str, tmp_path: Path) ->
     model = load_model(tmp_path / "first")
     assert model.get_parameter("conv1.0.weight").equal(first.weights["conv1.0.weight"])
     assert model(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
+
+
+@pytest.mark.slow
+def test_each_variant_is_measured_at_the_end() -> None:
+    """What it has of the last model, on the test data; who has all of it is as good as the run's model."""
+    sections = (crop(8, masked=0.5), None, crop(20))
+    run = fedsim.run(scenario(*sections))
+    large, small = run.summary["pruning"]["variants"]
+    assert large["quality"]["accuracy"] == run.summary["accuracy"]["final"]
+    made = study(*sections)
+    assert made.family is not None
+    assert run.weights is not None
+    whole, (smaller,) = made.family.network, made.family.smaller
+    whole.load_state_dict(run.weights)
+    part = sliced(whole, smaller.support).eval()
+    x, y = made.samples().held_out("test", 0, 360)
+    with torch.no_grad():
+        right = float((part(x).argmax(-1) == y).float().mean())
+    assert small["quality"]["accuracy"] == pytest.approx(right, abs=1e-6)
+    assert small["quality"]["loss"] != large["quality"]["loss"]
 
 
 # ------------------------------------------------------------------------------------------- what fits

@@ -51,7 +51,7 @@ def test_the_keys_are_those_of_the_interface() -> None:
     trace = fedavg().trace
     trace.mark(SERVER, 0, "pruning", 1, {"method": "crop"})
     more = summarise(trace, status="done", wall_seconds=1, fidelity={"lag_s": 0.0})
-    assert more["pruning"] == {"variants": [{"method": "crop"}]}
+    assert more["pruning"]["variants"][0]["method"] == "crop"
     assert list(more)[-2:] == ["pruning", "fidelity"]
     json.dumps(found, allow_nan=False)
 

@@ -88,17 +88,17 @@ def _compensated(
     for number in range(max(units) + 1):
         block = blocks[number]
         if number in units:
-            seen = stream.watch(module, number, block, hessian=True)
-            values: dict[str, Tensor] = {}
             outputs: tuple[Projection, ...] = ("o", "down")
-            for projection in outputs:
+            fewer = [projection for projection in outputs if block.weight(projection) in kept]
+            seen = stream.watch(module, number, block, hessian=True, only=fewer)
+            values: dict[str, Tensor] = {}
+            for projection in fewer:
                 name = block.weight(projection)
-                if name in kept:
-                    columns = kept[name][1]
-                    assert columns is not None
-                    weight = module.get_submodule(block.projections[projection]).get_parameter("weight")
-                    values[name] = compensated(weight.detach(), seen[projection], columns, damping)
-                    updated.append(name)
+                columns = kept[name][1]
+                assert columns is not None
+                weight = module.get_submodule(block.projections[projection]).get_parameter("weight")
+                values[name] = compensated(weight.detach(), seen[projection], columns, damping)
+            updated += values
             _shrink(module, block, kept, values)
         if number < max(units):
             stream.advance(module, number, block)

@@ -64,8 +64,8 @@ class MosaicMethod:
         """
         if not self.options.alpha:
             raise UserError(
-                "fit: memory, but with alpha 0 weights only become zero, which takes as much memory; set alpha above 0, "
-                "such as 1"
+                "fit: memory, but with alpha 0 weights only become zero, which takes as much memory; set alpha above "
+                "0, such as 1"
             )
         return MosaicMethod(replace(self.options, sparsity=1 - share))
 
@@ -81,8 +81,8 @@ class MosaicMethod:
             scope = tuple(unit for unit in material.scope if any(f"{name}.".startswith(f"{unit}.") for name in names))
             if not scope:
                 raise UserError(
-                    f"none of {', '.join(material.scope)}, which may shrink, is a decoder block; the first is {names[0]}: "
-                    "move the cut behind it, or set scope: model"
+                    f"none of {', '.join(material.scope)}, which may shrink, is a decoder block; the first is "
+                    f"{names[0]}: move the cut behind it, or set scope: model"
                 )
         return replace(self.options, scope=scope, seed=material.seed)
 

@@ -112,6 +112,8 @@ def planned(
     """
     scope = [blocks[number] for number in outlook.scope]
     cut = outlook.cut
+    if options.pattern is not None:
+        _check_pattern(scope, options.pattern, options.zeros_of[1])
     kept: list[Kept] = []
     parameters = sum(parameter.numel() for parameter in model.parameters())
     for number, block, width in zip(outlook.scope, scope, cut.widths, strict=True):
@@ -141,6 +143,17 @@ def _cut(scope: Sequence[Block], shares: Callable[[float], Shares], options: Mos
     before = sum(whole(block).total(block) for block in scope)
     after = sum(width.total(block) for width, block in zip(made, scope, strict=True))
     return Cut(widths=made, share=1 - after / before)
+
+
+def _check_pattern(scope: Sequence[Block], pattern: str, group: int) -> None:
+    for block in scope:
+        for projection in PROJECTIONS:
+            columns = block.shape(projection)[1]
+            if columns % group:
+                raise UserError(
+                    f"pattern {pattern} needs rows of a multiple of {group} weights, but "
+                    f"{block.projections[projection]} has {columns} columns; take another pattern, or none"
+                )
 
 
 def _zeros(scope: Sequence[Block], outlook: Outlook, options: Mosaic, least: float | Shares) -> dict[str, float]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.errors import UserError
-from fedsim.pruning.mosaic.adapters import READERS, Adapter, Block, Projection, evaluate, on_device, restore
+from fedsim.pruning.mosaic.adapters import Adapter, Block, Projection, evaluate, on_device, restore
 
 _CHUNK: Final = 2048
 """Tokens that a block is given at once: enough for full speed on a CPU, and little memory."""
@@ -80,16 +80,24 @@ class Stream:
         self._batch = max(1, _CHUNK // tokens.shape[1])
 
     def watch(
-        self, model: nn.Module, block: int, described: Block, *, hessian: bool, onwards: bool = False
+        self,
+        model: nn.Module,
+        block: int,
+        described: Block,
+        *,
+        hessian: bool,
+        only: Sequence[Projection] = ("q", "o", "gate", "down"),
+        onwards: bool = False,
     ) -> dict[Projection, Inputs]:
-        """Run one block, and gather what its projections see: by `q`, `o`, `gate` and `down`.
+        """Run one block, and gather what its projections see.
 
         Args:
+            only: of these, each of which stands for those with the same inputs.
             onwards: whether the hidden states become those that this run gives.
         """
         seen: dict[Projection, Inputs] = {}
         handles = []
-        for projection in dict.fromkeys(READERS.values()):
+        for projection in only:
             module = model.get_submodule(described.projections[projection])
             weight = module.get_parameter("weight")
             seen[projection] = Inputs(weight.shape[1], hessian=hessian, device=weight.device)

@@ -92,8 +92,8 @@ def widths(
     if removed == 0 or abs(removed - target * total) > (sum(steps) if rules.uniform else max(steps)) / 2 + 1:
         raise UserError(
             f"{target:.2%} of the decoder blocks' parameters cannot be cut out in whole heads and channels; the "
-            f"nearest share that can is {removed / total:.2%}: change sparsity or alpha, take a smaller round_to, or protect "
-            "fewer blocks"
+            f"nearest share that can is {removed / total:.2%}: change sparsity or alpha, take a smaller round_to, or "
+            "protect fewer blocks"
         )
     return tuple(made)
 
