@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -47,6 +49,16 @@ class ImageQuality:
         return asdict(self)
 
 
+def rows(tokens: NDArray[np.int64], count: int, length: int) -> Tensor:
+    """The first windows of a text, one behind another: `count length`."""
+    return torch.from_numpy(np.ascontiguousarray(tokens[: count * length])).view(count, length)
+
+
+def indices(numbers: NDArray[np.int64]) -> Tensor:
+    """Row numbers as a tensor."""
+    return torch.from_numpy(numbers)
+
+
 def logits(model: nn.Module, tokens: Tensor) -> Tensor:
     """What a language model gives for tokens `batch length`: of transformers, or a list of units."""
     made: Any = model(input_ids=tokens, use_cache=False) if hasattr(model, "config") else model(tokens)
@@ -61,8 +73,8 @@ def text_quality(model: nn.Module, windows: Tensor) -> TextQuality:
     """
     loss, right, count = 0.0, 0, 0
     with evaluating(model), torch.inference_mode():
-        for rows in windows.split(_BATCH):
-            guesses, wanted = logits(model, rows)[:, :-1].flatten(0, 1).float(), rows[:, 1:].flatten()
+        for some in windows.split(_BATCH):
+            guesses, wanted = logits(model, some)[:, :-1].flatten(0, 1).float(), some[:, 1:].flatten()
             loss += float(cross_entropy(guesses, wanted, reduction="sum").double())
             right += int((guesses.argmax(-1) == wanted).sum())
             count += len(wanted)

@@ -147,7 +147,9 @@ def _of_catalogue(wanted: Wanted) -> Subject:
         kind=kind,
         example=drawn(network, length=wanted.length, vocabulary=network.classes, seed=wanted.seed),
         vocabulary=network.classes,
-        tokenizer=(wanted.tokenizer or ("bytes" if network.classes == VOCABULARY else None)) if kind == "text" else None,
+        tokenizer=(wanted.tokenizer or ("bytes" if network.classes == VOCABULARY else None))
+        if kind == "text"
+        else None,
         pretrained=wanted.weights is not None,
         seed=wanted.seed,
     )
@@ -237,4 +239,6 @@ def _only_for_catalogue(wanted: Wanted, said: str) -> None:
     }
     for option, there in given.items():
         if there:
-            raise UserError(f"{option} is for models of the catalogue, and {shown(said)} says it by itself; leave it out")
+            raise UserError(
+                f"{option} is for models of the catalogue, and {shown(said)} says it by itself; leave it out"
+            )

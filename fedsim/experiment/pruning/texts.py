@@ -92,7 +92,7 @@ def consecutive(subject: Subject, file: Path, *, windows: int) -> Tensor:
     Raises:
         UserError: it has not one.
     """
-    from fedsim.pruning.mosaic.calibration import consecutive as cut
+    from fedsim.pruning.quality import rows
 
     found = tokens(subject, file)
     count = min(windows, len(found) // subject.length)
@@ -100,7 +100,7 @@ def consecutive(subject: Subject, file: Path, *, windows: int) -> Tensor:
         raise UserError(
             f"{file}: {len(found)} tokens make no window of {subject.length}; take a longer text, or a smaller --length"
         )
-    return torch.from_numpy(found[: count * subject.length]).view(count, subject.length)
+    return rows(found, count, subject.length)
 
 
 def _short(tokenizer: str | None) -> str:
