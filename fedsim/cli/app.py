@@ -279,8 +279,8 @@ def prune(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A name from `fedsim list models`, module:Class, a Hugging Face folder, a .gguf file, package:NAME, or a "
-            "folder that was pruned before.",
+            help="A name from `fedsim list models`, module:Class, a Hugging Face folder, a .gguf file, package:NAME, or "
+            "a folder that was pruned before.",
         ),
     ],
     method: Annotated[
@@ -294,8 +294,8 @@ def prune(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="An option of the method, as in budget.params='25 %', or of the model, as in model.width_ratio=0.25; may "
-            "be repeated.",
+            help="An option of the method, as in budget.params='25 %', or of the model, as in model.width_ratio=0.25; "
+            "may be repeated.",
         ),
     ] = None,
     input_: Annotated[

@@ -138,6 +138,8 @@ def show(made: Mapping[str, Any]) -> None:
     if made["targets"]:
         console.print(grid(("", "asked", "target", "realised"), pruned.targets(made)))
     console.print(grid(("", *names), pruned.sizes(made) + pruned.qualities(made) + pruned.times(made)))
+    if made["baselines"]:
+        console.print(grid(*pruned.baselines(made)))
     head, rows = pruned.layers(made)
     if rows:
         console.print(grid(head, rows))

@@ -28,10 +28,9 @@ def share(value: float | None) -> str:
 
 
 def columns(document: Document) -> list[tuple[str, Mapping[str, Any]]]:
-    """The models that stand side by side: the parent, what was pruned, and baselines."""
+    """The models that stand side by side: the parent, if it is there, and what was pruned."""
     parent = document["parent"]
-    found = [] if parent is None else [("parent", parent)]
-    return [*found, ("pruned", document["pruned"]), *document["baselines"].items()]
+    return [*([] if parent is None else [("parent", parent)]), ("pruned", document["pruned"])]
 
 
 def sizes(document: Document) -> list[Row]:
@@ -69,18 +68,19 @@ def sizes(document: Document) -> list[Row]:
 
 
 def qualities(document: Document) -> list[Row]:
-    """Label, and a cell for each of `columns`: how good they are on what they were evaluated on."""
+    """Label, and a cell for each of `columns`: how good they are on what they were evaluated on; none without that."""
     found = [model["quality"] for _, model in columns(document)]
     if not any(found):
         return []
     first = next(each for each in found if each)
+    evaluated = document["evaluated"].rpartition("/")[2]
     if "perplexity" in first:
-        where = f"{document['evaluated']}, {first['windows']} windows of {first['length']}"
+        where = f"{evaluated}, {first['windows']} windows of {first['length']}"
         return [
             (f"perplexity ({where})", *(_number(each and each["perplexity"]) for each in found)),
             ("next token right", *(share(each and each["top1"]) for each in found)),
         ]
-    where = f"{document['evaluated']}, {first['samples']} samples"
+    where = f"{evaluated}, {first['samples']} samples"
     return [
         (f"accuracy ({where})", *(share(each and each["accuracy"]) for each in found)),
         ("loss", *(_number(each and each["loss"]) for each in found)),
@@ -103,6 +103,28 @@ def times(document: Document) -> list[Row]:
     return rows
 
 
+def baselines(document: Document) -> tuple[Row, list[Row]]:
+    """What was pruned beside what it is compared with: heads, and a row a model."""
+    models = [*columns(document), *document["baselines"].items()]
+    first = models[0][1]
+    calls = list(first["time"])
+    quality = None if first["quality"] is None else "perplexity" if "perplexity" in first["quality"] else "accuracy"
+    head = ["", "held", "other than zero", "MACs", "on the wire", *(f"{call}, p50" for call in calls)]
+    head += [] if document["profile"] is None else [f"forward, {document['profile']}"]
+    head += [] if quality is None else [quality]
+    rows = []
+    for name, model in models:
+        row = [name, f"{model['parameters']:,}", f"{model['nonzero']:,}", human_count(model["macs"], "MAC")]
+        row += [human_count(model["wire"], "B"), *(_seconds(model["time"][call]["p50"]) for call in calls)]
+        row += [] if document["profile"] is None else [_seconds(model["priced"])]
+        if quality is not None:
+            row.append(
+                share(model["quality"][quality]) if quality == "accuracy" else _number(model["quality"][quality])
+            )
+        rows.append(tuple(row))
+    return tuple(head), rows
+
+
 def targets(document: Document) -> list[Row]:
     """What was asked for, the target that it means, and what came of it."""
     return [
@@ -115,17 +137,13 @@ def layers(document: Document) -> tuple[Row, list[Row]]:
     """A compact table of targets against realised: heads and rows. A line a layer, or a line a decoder block."""
     rows = document["layers"]
     if rows and "projection" in rows[0]:
-        head = ("block", *PROJECTIONS, "removed by the cut", "furthest off target")
-        return head, list(_blocks(rows))
-    head = ("layer", "kept", "of", "target", "realised")
-    return head, [
-        (row["layer"], f"{row['kept']:,}", f"{row['of']:,} {row['kind'].replace('_', ' ')}", *_both(row))
-        for row in rows
-    ]
+        return ("block", *PROJECTIONS, "removed by the cut", "furthest off target"), list(_blocks(rows))
+    return ("layer", "kept", "of", "target", "realised"), [_layer(row) for row in rows]
 
 
-def _both(row: Mapping[str, Any]) -> Row:
-    return share(row["target"]), share(row["realised"])
+def _layer(row: Mapping[str, Any]) -> Row:
+    of = f"{row['of']:,} {row['kind'].replace('_', ' ')}"
+    return row["layer"], f"{row['kept']:,}", of, share(row["target"]), share(row["realised"])
 
 
 def _blocks(rows: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
@@ -172,6 +190,8 @@ def render(document: Document) -> str:
     if document["targets"]:
         parts.append(section("Target and realised", _plain(("", "asked", "target", "realised"), targets(document))))
     parts.append(section("Sizes, quality and times", _plain(("", *names), figures)))
+    if document["baselines"]:
+        parts.append(section("Baselines of its size", _plain(*baselines(document))))
     if rows:
         parts.append(section("By layer", _heat_of_layers(document) or _plain(head, rows)))
     if document["outliers"] is not None:

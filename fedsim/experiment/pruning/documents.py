@@ -24,7 +24,7 @@ ROUNDED: Final = (
 def document(outcome: Outcome) -> dict[str, Any]:
     """All of it, as JSON takes it; what is not known is null."""
     found, plan = outcome.subject, outcome.plan
-    stored = found.stored
+    made_by = outcome.pruned if found.stored is None else found.stored.manifest
     made: dict[str, Any] = {
         "schema": SCHEMA,
         "model": {
@@ -47,7 +47,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "outliers": outliers(outcome),
         "checks": None if outcome.checks is None else outcome.checks.data(),
         "checked": [] if outcome.checks is None else [list(row) for row in outcome.checks.rows()],
-        "reinitialised": list(stored.manifest.reinitialised if stored else outcome.pruned.reinitialised),
+        "reinitialised": list(() if made_by is None else made_by.reinitialised),
         "timings": dict(outcome.timings),
         "peak_memory_bytes": peak_memory(),
         "profile": None if outcome.machine is None else outcome.machine.id,

@@ -39,7 +39,8 @@ class Named:
         rng = seeds.generator(self.seed, -1, "pruning batch")
         labels = data.train.labels
         chosen = [rng.permutation(np.flatnonzero(labels == label))[:each] for label in range(data.info.classes)]
-        return samples(data).train(_indices(np.sort(np.concatenate(chosen))))
+        found: tuple[Tensor, Tensor] = samples(data).train(_indices(np.sort(np.concatenate(chosen))))
+        return found
 
 
 def samples(data: DataSet) -> Any:

@@ -136,8 +136,8 @@ def _read(asked: Asked, found: Subject, device: Machine | None, meter: Meter, st
     for option, value in given.items():
         if value:
             raise UserError(
-                f"{found.name} was pruned already, so {option} cannot be for it; prune the model that it is of, or leave "
-                f"{option} out"
+                f"{found.name} was pruned already, so {option} cannot be for it; prune the model that it is of, or "
+                f"leave {option} out"
             )
     assert found.stored is not None
     manifest = found.stored.manifest

@@ -95,7 +95,7 @@ def load(file: Path, options: Any, model: nn.Module) -> Any:
         ):
             if there != asked:
                 raise UserError(
-                    f"--ranking {file} was made with {name} {there}, and now {name} is {asked}; set it as it was, or name "
-                    "a file that does not exist"
+                    f"--ranking {file} was made with {name} {there}, and now {name} is {asked}; set it as it was, or "
+                    "name a file that does not exist"
                 )
     return known

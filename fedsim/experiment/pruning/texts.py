@@ -55,14 +55,14 @@ def tokens(subject: Subject, file: Path) -> NDArray[np.int64]:
     """
     if subject.tokenizer is None:
         raise UserError(
-            f"no tokenizer is known for {subject.name}, whose vocabulary has {subject.vocabulary} tokens; name one with "
-            "--tokenizer: a tokenizer.json, the folder of a model, package:NAME, or bytes"
+            f"no tokenizer is known for {subject.name}, whose vocabulary has {subject.vocabulary} tokens; name one "
+            "with --tokenizer: a tokenizer.json, the folder of a model, package:NAME, or bytes"
         )
     found, size = tokens_of(file, subject.tokenizer)
     if size > subject.vocabulary:
         raise UserError(
-            f"tokenizer {subject.tokenizer} has {size} tokens, but {subject.name} knows {subject.vocabulary}; name its own "
-            "with --tokenizer"
+            f"tokenizer {subject.tokenizer} has {size} tokens, but {subject.name} knows {subject.vocabulary}; name its "
+            "own with --tokenizer"
         )
     return found
 

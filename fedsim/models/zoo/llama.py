@@ -86,6 +86,8 @@ def published(found: Source, length: int) -> Any:
     with torch.device("meta"):  # no use in drawing what will be read
         whole = _whole(auto, config)
     _fill(whole, found, config, load=load)
+    if config.tie_word_embeddings:
+        whole.lm_head.weight = whole.model.embed_tokens.weight
     if load:  # angles are no weights: they follow from the configuration
         whole.model.rotary_emb = type(whole.model.rotary_emb)(config=config)
     return whole
