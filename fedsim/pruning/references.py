@@ -71,6 +71,14 @@ def removed(support: Support, name: str, axis: int, size: int) -> list[int]:
     return [] if kept is None else sorted(set(range(size)) - set(kept.tolist()))
 
 
+def kept_part(tensor: Tensor, support: Support, name: str) -> Tensor:
+    """The values of a parent's tensor at the coordinates that a support keeps; a copy, where it leaves any out."""
+    for axis, kept in enumerate(support.axes.get(name, ())):
+        if kept is not None:
+            tensor = tensor.index_select(axis, torch.from_numpy(kept).to(tensor.device))
+    return tensor
+
+
 def reference(parent: nn.Module, pruned: Pruned) -> dict[str, Tensor]:
     """The parent's tensors that a reference has other values of; all others are the parent's own."""
     made: dict[str, Tensor] = {}

@@ -19,7 +19,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from fedsim.errors import UserError
 from fedsim.models.zoo.resnet import ResidualBlock
 from fedsim.payload.supports import Support
-from fedsim.pruning.references import parts
+from fedsim.pruning.references import kept_part, parts
 
 Shapes = Mapping[str, tuple[int, ...]]
 Attributes = dict[str, dict[str, Any]]
@@ -62,7 +62,7 @@ def sliced(parent: nn.Module, support: Support) -> nn.Module:
         for name, tensor in _named(smaller).items():
             if name not in state:  # a buffer that does not travel
                 continue
-            tensor.copy_(state[name][support.index(name, tuple(state[name].shape))])
+            tensor.copy_(kept_part(state[name], support, name))
             if name in support.masks:
                 tensor.masked_fill_(torch.from_numpy(~support.masks[name]), 0)
     return smaller

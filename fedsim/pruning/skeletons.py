@@ -78,9 +78,9 @@ def _of_catalogue(base: CatalogueBase, device: Device) -> nn.Module:
         raise UserError(f"the pruned model is of {base.name} in {base.dtype}, which this version of fedsim has not")
     options, wrong = build_options(ENTRIES[base.name].options, dict(base.options), ("base", "options"), ())
     if wrong:
-        raise UserError(
-            f"the pruned model's {base.name}: {wrong[0].sentence}; use the version of fedsim that pruned it"
-        )
+        place = ".".join(map(str, wrong[0].path))
+        sentence = f"{place}: {wrong[0].sentence}"
+        raise UserError(f"the pruned model's {base.name}: {sentence}; use the version of fedsim that pruned it")
     settings: dict[str, Any] = {"input": base.input, "classes": base.classes, "kind": base.data, "norm": base.norm}
     return build(base.name, options, **settings, dtype=base.dtype, device=device)
 

@@ -105,7 +105,8 @@ def write(
             weights=_hash(made / WEIGHTS),
         )
         (made / MANIFEST).write_text(manifest.text(), encoding="utf-8")
-        made.chmod(0o755)
+        made.chmod(0o755)  # a temporary folder is its maker's alone, and so is the file of tensors
+        shutil.copymode(made / MANIFEST, made / WEIGHTS)
         made.replace(folder)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder} cannot be written ({error}); make room, or choose another folder") from error

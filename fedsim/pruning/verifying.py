@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fedsim.pruning.checks import Checks
 from fedsim.pruning.pruned import Pruned, PruningError
-from fedsim.pruning.references import parts, probes, reference, writing_axis
+from fedsim.pruning.references import kept_part, parts, probes, reference, writing_axis
 from fedsim.pruning.watching import WHOLE, Example, Watched, call, evaluating, mixing, raised, tensors, watching
 
 
@@ -158,7 +158,7 @@ def _same_values(parent: nn.Module, pruned: Pruned) -> None:
     """What was kept has the parent's values."""
     ours, theirs = parent.state_dict(), pruned.module.state_dict()
     for name, tensor in theirs.items():
-        kept = ours[name][pruned.support.index(name, tuple(ours[name].shape))]
+        kept = kept_part(ours[name], pruned.support, name)
         if name not in pruned.updated and not torch.equal(kept, tensor):
             count = int((kept != tensor).sum())
             raise PruningError(
@@ -261,6 +261,6 @@ def _written(parent: nn.Module, pruned: Pruned, layer: str) -> Tensor | None:
         name = f"{layer}.{tensor}" if layer else tensor
         axes = pruned.support.axes.get(name)
         if axes is not None:
-            kept = axes[writing_axis(module, parent.state_dict()[name])]
+            kept = axes[writing_axis(module, getattr(module, tensor))]
             return None if kept is None else torch.from_numpy(kept)
     return None

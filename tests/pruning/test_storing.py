@@ -423,3 +423,9 @@ def test_a_model_that_this_version_has_not(tmp_path: Path) -> None:
         match=r"the pruned model's lenet5: base.options.width: unknown key.*; use the version of fedsim that pruned",
     ):
         read(tmp_path / "n")
+
+
+def test_both_files_may_be_read_by_whoever_may_read_one(folder: Path) -> None:
+    """The file of tensors is not its maker's alone."""
+    modes = {(folder / name).stat().st_mode for name in ("manifest.json", "model.safetensors")}
+    assert len(modes) == 1
