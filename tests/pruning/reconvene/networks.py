@@ -81,7 +81,9 @@ class Plain(nn.Sequential):
 
     def __init__(self, inputs: int, outputs: int, norm: str) -> None:
         pool = nn.MaxPool2d(2, ceil_mode=True)
-        super().__init__(nn.Conv2d(inputs, outputs, 3, padding=1), normalisation(norm)(outputs), nn.PReLU(outputs), pool)
+        super().__init__(
+            nn.Conv2d(inputs, outputs, 3, padding=1), normalisation(norm)(outputs), nn.PReLU(outputs), pool
+        )
 
 
 class Padded(ResidualBlock):

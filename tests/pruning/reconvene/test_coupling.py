@@ -32,7 +32,9 @@ def cut(model: nn.Module, coupling: Coupling, units: list[Ints]) -> Pruned:
     support = coupling.support(units)
     parameters, macs = coupling.counts(np.array([len(some) for some in units]))
     kept = tuple(
-        Kept(layer=name, kind="filters", of=coupling.width(name), indices=tuple(coupling.outputs(support, name).tolist()))
+        Kept(
+            layer=name, kind="filters", of=coupling.width(name), indices=tuple(coupling.outputs(support, name).tolist())
+        )
         for name in dict.fromkeys(each.name for each in coupling.sets)
     )
     plan = Plan(

@@ -14,7 +14,9 @@ from fedsim.pruning.reconvene.tracing import Port, trace
 from tests.pruning.reconvene.networks import IMAGES, Dense, Depthwise, Projected, Squeeze
 
 
-def sets(model: nn.Module, images: Tensor = IMAGES, **options: tuple[str, ...]) -> dict[str, tuple[int, tuple[str, ...]]]:
+def sets(
+    model: nn.Module, images: Tensor = IMAGES, **options: tuple[str, ...]
+) -> dict[str, tuple[int, tuple[str, ...]]]:
     """By the first layer: how many units, and all layers that make them."""
     return {each.name: (each.units, each.layers) for each in couple(model, images, **options).sets}
 
@@ -62,7 +64,11 @@ def test_concatenated_parts_are_cut_by_themselves() -> None:
     model = nn.Sequential(nn.Conv2d(2, 4, 1), Dense(4, 3, "bn"), Dense(7, 2, "bn"), nn.Conv2d(9, 3, 1))
     coupling = couple(model, IMAGES)
     assert [(each.name, each.units) for each in coupling.sets] == [("0", 4), ("1.conv", 3), ("2.conv", 2)]
-    assert [each.places[Port("3", "in")].ravel().tolist() for each in coupling.sets] == [[0, 1, 2, 3], [4, 5, 6], [7, 8]]
+    assert [each.places[Port("3", "in")].ravel().tolist() for each in coupling.sets] == [
+        [0, 1, 2, 3],
+        [4, 5, 6],
+        [7, 8],
+    ]
 
 
 class Twice(nn.Module):
