@@ -7,6 +7,7 @@ initial values (`rectify`). What is published is the outline; formulas, threshol
 
 from fedsim.pruning.reconvene.baselines import BASELINES, baseline, masked
 from fedsim.pruning.reconvene.costing import Costing
+from fedsim.pruning.reconvene.crosschecking import crosscheck
 from fedsim.pruning.reconvene.curves import Curve, masks, score
 from fedsim.pruning.reconvene.cutting import apply
 from fedsim.pruning.reconvene.options import Budget, Reconvene
@@ -22,6 +23,7 @@ __all__ = [
     "Reconvene",
     "apply",
     "baseline",
+    "crosscheck",
     "masked",
     "masks",
     "plan",

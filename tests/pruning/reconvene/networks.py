@@ -28,7 +28,7 @@ class Depthwise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps `batch inputs h w` to `batch outputs h w`."""
-        out = self.norm2(self.project(self.filter(torch.relu(self.norm1(self.expand(x))))))
+        out: Tensor = self.norm2(self.project(self.filter(torch.relu(self.norm1(self.expand(x))))))
         return x + out if self.adds else out
 
 

@@ -61,7 +61,8 @@ def test_any_choice_of_units_is_a_sound_cut(seed: int, norm: str) -> None:
     assert coupling.sets
     pruned = cut(model, coupling, chosen(coupling, np.random.default_rng(seed)))
     checks = verify(model, pruned, IMAGES, nothing=True)
-    assert checks.difference < 1e-5 and checks.parameters == pruned.plan.parameters
+    assert checks.difference < 1e-5
+    assert checks.parameters == pruned.plan.parameters
     assert counting.macs(pruned.module, IMAGES) == pruned.plan.macs
     given = {kept.layer: kept.indices for kept in pruned.plan.kept}
     assert coupling.support(coupling.chosen(given)) == pruned.support
@@ -88,8 +89,9 @@ def torch_pruned(model: nn.Module, layers: dict[str, list[int]]) -> dict[str, tu
 
     The copy holds coordinates in place of values, so that what is left says where it has come from.
     """
-    import torch_pruning
     from copy import deepcopy
+
+    import torch_pruning
 
     coordinates = deepcopy(model).double()
     shapes = {name: tensor.shape for name, tensor in coordinates.state_dict().items()}
@@ -123,7 +125,8 @@ def test_torch_pruning_cuts_the_same() -> None:
     ours = coupling.support(units)
     theirs = torch_pruned(model, gone)
     said = {name: tuple(None if a is None else a.tolist() for a in axes) for name, axes in ours.axes.items()}
-    assert said == theirs and len(said) > 20
+    assert said == theirs
+    assert len(said) > 20
 
 
 # --------------------------------------------------------------------------------------------- by hand

@@ -39,12 +39,13 @@ def test_weights_that_have_no_score_go_together() -> None:
     """Behind dead units half of the weights score zero: those steps keep all of them, or none."""
     model = wide()
     with torch.no_grad():
-        model[2].bias[:16] = -100
+        model.get_parameter("2.bias")[:16] = -100
     curve = score(model, Reconvene(score="snip", iterations=6, lowest_density=1 / 16), IMAGES, LABELS)
     alive = sum(int(mask.sum()) for mask in masks(model, Reconvene(score="snip"), 3840, IMAGES, LABELS).values())
     assert alive == 3840
     overall = curve.kept.sum(1)
-    assert (np.diff(overall) <= 0).all() and overall[-1] == pytest.approx(7440 / 16, rel=0.02)
+    assert (np.diff(overall) <= 0).all()
+    assert overall[-1] == pytest.approx(7440 / 16, rel=0.02)
     assert 0.4 < overall[1] / 7440 < 0.63
 
 
@@ -91,9 +92,12 @@ def test_densities_between_steps_and_beyond() -> None:
     assert curve.at(0) == {"a": 1.0, "b": 1.0}
     assert curve.at(1.5) == pytest.approx({"a": 0.32, "b": (0.4 * 0.005) ** 0.5})
     assert curve.at(4) == pytest.approx({"a": 0.16**2, "b": 0.005**2})
-    assert curve.step_of(0.5) == pytest.approx(1.0) and curve.step_of(0.25) == pytest.approx(2.0)
-    assert curve.collapsed(1.0) == () and curve.collapsed(1.1) == ("b",)
-    assert curve.ranking("a", 0.5).tolist() == [3, 4, 5] and curve.ranking("a", 7).tolist() == [6, 7, 8]
+    assert curve.step_of(0.5) == pytest.approx(1.0)
+    assert curve.step_of(0.25) == pytest.approx(2.0)
+    assert curve.collapsed(1.0) == ()
+    assert curve.collapsed(1.1) == ("b",)
+    assert curve.ranking("a", 0.5).tolist() == [3, 4, 5]
+    assert curve.ranking("a", 7).tolist() == [6, 7, 8]
 
 
 def test_the_same_curve_has_the_same_digest() -> None:

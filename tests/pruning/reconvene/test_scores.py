@@ -88,7 +88,7 @@ def test_synflow_layers_of_a_chain_have_one_sum() -> None:
 
 def test_synflow_by_hand() -> None:
     """Two linear layers: |w dR/dw| of 4 paths, over R, which is their sum; biases and signs do not matter."""
-    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    model: Any = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([[1.0, -2.0], [3.0, 4.0]]))
         model[1].weight.copy_(torch.tensor([[-5.0, 6.0]]))
@@ -134,7 +134,8 @@ def test_networks_that_do_not_scale_are_scored_in_float64() -> None:
     model = build("mobilenetv3_large", options, input=(3, 32, 32), classes=4, kind="image", device="cpu")
     found = made(SynFlow, model, Batch(example=torch.zeros(1, 3, 32, 32)))
     for name, values in exact(model).items():
-        assert torch.equal(found[name], values) and values.dtype == torch.float64
+        assert torch.equal(found[name], values)
+        assert values.dtype == torch.float64
 
 
 @pytest.mark.parametrize("name", ["random", "magnitude", "snip", "grasp", "synflow"])
@@ -146,7 +147,8 @@ def test_everything_is_left_as_it_was(name: str, norm: str) -> None:
         parameter.grad = torch.ones_like(parameter)
     before, state = fingerprint(model), torch.get_rng_state()
     score(model, Reconvene(score=name, iterations=2), IMAGES, LABELS)
-    assert fingerprint(model) == before and torch.equal(torch.get_rng_state(), state)
+    assert fingerprint(model) == before
+    assert torch.equal(torch.get_rng_state(), state)
     assert all(part.training for part in list(model.children())[:1])
     assert all(
         p.requires_grad and torch.equal(p.grad, torch.ones_like(p)) for p in model.parameters() if p.grad is not None

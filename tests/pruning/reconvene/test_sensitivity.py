@@ -73,8 +73,10 @@ def test_tau_of_the_scope_alone() -> None:
     whole = judged(chain(), DENSITIES, scope=("1", "2"))
     own = judged(chain(), DENSITIES, scope=("1", "2"), tau_scope="scope")
     assert [each.name for each in own.coupling.sets] == ["1"]
-    assert whole.tau(1.0) == pytest.approx(0.5) and own.tau(1.0) == pytest.approx(0.2)
-    assert whole.resilient(1.0).tolist() == [True] and own.resilient(1.0).tolist() == [False]
+    assert whole.tau(1.0) == pytest.approx(0.5)
+    assert own.tau(1.0) == pytest.approx(0.2)
+    assert whole.resilient(1.0).tolist() == [True]
+    assert own.resilient(1.0).tolist() == [False]
 
 
 def test_models_without_convolutions() -> None:

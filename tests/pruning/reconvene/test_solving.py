@@ -45,7 +45,8 @@ POSITIONS = [x / 2 for x in range(21)]
 def test_a_smooth_path(most: int, dear: bool) -> None:
     """To the unit; where questions are dear, to what the path gives."""
     found = solve(smooth, limits(most, dear=dear), POSITIONS, UNITS, 1)
-    assert found is not None and not found.frozen
+    assert found is not None
+    assert not found.frozen
     assert total(found.kept) == most if not dear else most - 2 <= total(found.kept) <= most
 
 
@@ -54,7 +55,8 @@ def test_a_jump_is_filled_with_the_set_held(most: int) -> None:
     """Between 162 units, where the second set joins, and 114 after it, the first set goes on alone."""
     found = solve(jumping, limits(most), POSITIONS, UNITS, 1)
     assert found is not None
-    assert total(found.kept) == most and found.kept.tolist() == [most - 110, 100, 10]
+    assert total(found.kept) == most
+    assert found.kept.tolist() == [most - 110, 100, 10]
     assert found.frozen == (most < 162)
 
 
@@ -66,7 +68,9 @@ def test_beyond_what_the_held_set_can_give() -> None:
         return np.maximum(kept, np.where(chosen, [50, 1, 1], kept)), chosen  # the first set keeps 50
 
     found = solve(path, limits(155), POSITIONS, UNITS, 1)
-    assert found is not None and not found.frozen and total(found.kept) == 155
+    assert found is not None
+    assert not found.frozen
+    assert total(found.kept) == 155
     assert found.cut.tolist() == [True, True, False]
 
 
@@ -74,13 +78,16 @@ def test_what_cannot_be_reached() -> None:
     """Not even far beyond the positions."""
     assert solve(smooth, limits(11), POSITIONS, UNITS, 1) is None
     found = solve(smooth, limits(12), POSITIONS[:4], UNITS, 1)
-    assert found is not None and found.kept.tolist() == [1, 1, 10]
+    assert found is not None
+    assert found.kept.tolist() == [1, 1, 10]
 
 
 def test_a_limit_that_holds_already() -> None:
     """Nothing is cut."""
     found = solve(smooth, limits(210), POSITIONS, UNITS, 1)
-    assert found is not None and found.kept.tolist() == UNITS.tolist() and found.position == 0
+    assert found is not None
+    assert found.kept.tolist() == UNITS.tolist()
+    assert found.position == 0
 
 
 @pytest.mark.parametrize("step", [1, 8])
@@ -92,7 +99,8 @@ def test_widths_are_refined_by_steps(step: int) -> None:
         return np.where(kept < UNITS, -(-kept // step) * step, kept), chosen
 
     found = solve(path, limits(117), POSITIONS, UNITS, step)
-    assert found is not None and 117 - step < total(found.kept) <= 117
+    assert found is not None
+    assert 117 - step < total(found.kept) <= 117
     assert all(kept % step == 0 or kept == of for kept, of in zip(found.kept, UNITS, strict=True))
 
 
@@ -113,4 +121,6 @@ def test_all_limits_hold() -> None:
     """The narrower one decides."""
     both = Limits(amounts={"size": total, "first": lambda kept: float(kept[0])}, most={"size": 150, "first": 20})
     found = solve(smooth, both, POSITIONS, UNITS, 1)
-    assert found is not None and found.kept[0] == 20 and total(found.kept) <= 150
+    assert found is not None
+    assert found.kept[0] == 20
+    assert total(found.kept) <= 150

@@ -81,13 +81,15 @@ class Twice(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Three outputs a place."""
         y = self.narrow(x)
-        return self.out(torch.cat([y, y], 1) + self.wide(x))
+        made: Tensor = self.out(torch.cat([y, y], 1) + self.wide(x))
+        return made
 
 
 def test_what_is_coupled_by_way_of_another_layer() -> None:
     """One unit has two places in the wider layer, which torch-pruning's group of that layer alone does not show."""
     (only,) = couple(Twice(), IMAGES).sets
-    assert only.layers == ("narrow", "wide") and only.units == 3
+    assert only.layers == ("narrow", "wide")
+    assert only.units == 3
     assert only.places[Port("wide", "out")].tolist() == [[0, 3], [1, 4], [2, 5]]
 
 
@@ -95,8 +97,11 @@ def test_a_padded_shortcut_couples_the_first_channels() -> None:
     """The stream of ResNet-20 is three sets: what all stages have, what the second adds, and what the third does."""
     model = build("resnet20", Plain(), input=(3, 8, 8), classes=4, kind="image", device="cpu")
     found = {name: (units, len(layers)) for name, (units, layers) in sets(model, torch.zeros(2, 3, 8, 8)).items()}
-    assert found["stem.0"] == (16, 10) and found["block2_1.conv2"] == (16, 6) and found["block3_1.conv2"] == (32, 3)
-    assert found["block1_1.conv1"] == (16, 1) and len(found) == 12
+    assert found["stem.0"] == (16, 10)
+    assert found["block2_1.conv2"] == (16, 6)
+    assert found["block3_1.conv2"] == (32, 3)
+    assert found["block1_1.conv1"] == (16, 1)
+    assert len(found) == 12
 
 
 class Foreign(nn.Module):
@@ -120,7 +125,10 @@ class Foreign(nn.Module):
                 y = y * y.amax(1, keepdim=True)
             case "turned":
                 y = y.transpose(1, 2).flip(1).transpose(1, 2)
-        return self.last(y)
+            case _:
+                pass
+        made: Tensor = self.last(y)
+        return made
 
 
 @pytest.mark.parametrize("kind", ["shuffle", "padded", "halves", "attention", "turned"])
@@ -172,7 +180,8 @@ def test_networks_of_the_zoo(name: str, options: object, count: int) -> None:
     coupling: Coupling = couple(model, torch.zeros(2, 3, 32, 32))
     makers = {layer for each in coupling.sets for layer in each.layers}
     whole = [n for n, p in model.named_modules() if isinstance(p, nn.Conv2d) and n not in makers and p.groups == 1]
-    assert not whole and len(coupling.sets) == count
+    assert not whole
+    assert len(coupling.sets) == count
 
 
 def test_the_model_is_left_as_it_was() -> None:
@@ -191,7 +200,8 @@ class Untraceable(nn.Sequential):
 
     def forward(self, input: Tensor) -> tuple[Tensor, str]:
         """Three outputs a place."""
-        return super().forward(input), "word"
+        made: Tensor = self[0](input)
+        return made, "word"
 
 
 def test_a_model_that_cannot_be_traced() -> None:
