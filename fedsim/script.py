@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar, overload, runtime_checkable
 
 from fedsim.costs import Cost
@@ -323,12 +325,15 @@ def sleep(seconds: float) -> Effect[None]:
 
 
 async def broadcast(to: Iterable[int], make: Message | Callable[[int], Message]) -> None:
-    """Send a message to every node of `to`: one message for all, or `make(node)` for each."""
+    """Send a message to every node of `to`: one message for all, or `make(node)` for each.
+
+    Neighbours for whom the same message is made get it as one.
+    """
     if isinstance(make, Message):
         await Send(tuple(to), make)
-    else:
-        for node in to:
-            await send(node, make(node))
+        return
+    for message, nodes in groupby(((make(node), node) for node in to), key=itemgetter(0)):
+        await Send(tuple(node for _, node in nodes), message)
 
 
 class Collector(Protocol[M_contra]):

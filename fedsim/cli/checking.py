@@ -18,6 +18,7 @@ from fedsim.experiment.loading import load_scenario
 from fedsim.experiment.running import memory_verdict
 from fedsim.hardware.links import Link
 from fedsim.models.head_cost import HeadCost
+from fedsim.report.variants import notices, variant_line
 from fedsim.scenario import dump
 from fedsim.units import human_count, human_seconds
 
@@ -58,6 +59,10 @@ def _print(findings: Findings, verdict: str | None) -> None:
         part("micro-batches, by the profiler", _pipelines(findings))
     if study.assembly.cut is not None:
         part("auxiliary head, for schedulers that train devices by a local loss", *_head(findings))
+    variants = study.assembly.pruning
+    if variants:
+        lines = [variant_line(variant) for variant in variants]
+        part("pruned variants", *lines, *(f"note: {notice}" for notice in notices(variants)))
     part("fleet", _fleet(findings), *_sharing(findings))
     part("a batch, with nobody else on the links", _steps(findings))
     part("memory, at least", _memory(findings), verdict or "everything fits")

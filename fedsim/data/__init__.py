@@ -8,13 +8,14 @@ from fedsim.data.custom import resolve
 from fedsim.data.dataset import DataSet, Split, from_arrays
 from fedsim.data.holdings import holdings, holdings_table
 from fedsim.data.loading import default_folder, describe, load
-from fedsim.data.partitions import PARTITIONS, ByShards, Dirichlet, Iid, Natural, Partition, Quantity
+from fedsim.data.partitions import PARTITIONS, ByShards, Contiguous, Dirichlet, Iid, Natural, Partition, Quantity
 from fedsim.data.shards import Shards
 from fedsim.data.text import Tokenizer, TokenOptions
 
 __all__ = [
     "PARTITIONS",
     "ByShards",
+    "Contiguous",
     "DataInfo",
     "DataSet",
     "Dirichlet",

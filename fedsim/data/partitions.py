@@ -135,12 +135,33 @@ class Natural:
         return Shards.of(device_of_person[person], devices)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Contiguous:
+    """Each device holds samples that follow one another, such as a piece of a text; who gets which piece is drawn."""
+
+    alpha: float | None = None
+    """Concentration of the Dirichlet distribution that the lengths of the pieces are drawn from; null: all alike."""
+    min_size: int = 1
+    """Samples that every device gets before the rest is shared."""
+
+    def __post_init__(self) -> None:
+        _positive("contiguous", alpha=1.0 if self.alpha is None else self.alpha, min_size=self.min_size)
+
+    def deal(self, labels: Ids, owners: Ids | None, devices: int, rng: np.random.Generator) -> Shards:
+        """See `Partition`."""
+        samples = _enough(labels, devices, self.min_size, "contiguous")
+        shares = np.ones(devices) if self.alpha is None else rng.dirichlet(np.full(devices, self.alpha))
+        sizes = self.min_size + _rounded(shares, samples - self.min_size * devices)
+        return Shards.of(np.repeat(rng.permutation(devices), sizes), devices)
+
+
 PARTITIONS: Final[dict[str, type[Partition]]] = {
     "iid": Iid,
     "dirichlet": Dirichlet,
     "shards": ByShards,
     "quantity": Quantity,
     "natural": Natural,
+    "contiguous": Contiguous,
 }
 """Option classes by `kind` in a scenario."""
 
@@ -216,7 +237,7 @@ def _one_label_each(labels: Ids, kind: str) -> None:
     if labels.ndim != 1:
         raise UserError(
             f"partition {kind} spreads samples by label, but a sample of text has a label for every token; "
-            "choose iid, quantity or natural"
+            "choose iid, quantity or contiguous"
         )
 
 

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedsim.checkpoints import PACKAGE, is_place
 from fedsim.data.catalogue import BYTE_VALUES, CORPORA, DataInfo, divided
 from fedsim.data.custom import call, resolve
 from fedsim.data.dataset import DataSet, Split, assembled, rows_of
+from fedsim.data.model_tokenizers import model_tokenizer
+from fedsim.data.token_cache import kept
 from fedsim.errors import UserError, unknown
 
 TOKENIZERS: Final = ("bytes", "chars")
@@ -45,13 +48,20 @@ class TokenOptions:
     length: int = 64
     """Tokens a sample."""
     tokenizer: str = "bytes"
-    """`bytes` (256 tokens), `chars` (the characters of the text) or `module:Class`."""
+    """`bytes` (256 tokens), `chars` (the characters of the text), the path of a published model or of a tokenizer.json,
+    `package:NAME` or `module:Class`."""
 
     def __post_init__(self) -> None:
         if self.length < 1:
             raise UserError(f"tokens.length: {self.length}; a sample needs at least 1 token")
-        if self.tokenizer not in TOKENIZERS and ":" not in self.tokenizer:
-            raise UserError(unknown("tokenizer", self.tokenizer, [*TOKENIZERS, "module:Class"]))
+        if self.tokenizer not in TOKENIZERS and ":" not in self.tokenizer and not self.published:
+            known = [*TOKENIZERS, "./FOLDER", f"{PACKAGE}NAME", "module:Class"]
+            raise UserError(unknown("tokenizer", self.tokenizer, known))
+
+    @property
+    def published(self) -> bool:
+        """Whether the tokenizer is that of a published model."""
+        return is_place(self.tokenizer)
 
 
 def find_files(path: Path, name: str) -> tuple[Path, Path | None] | None:
@@ -131,6 +141,8 @@ class Text:
     def _tokenized(self) -> tuple[Sequence[NDArray[np.int64]], int]:
         """The tokens of each file, and the size of the vocabulary."""
         contents = [file.read_bytes() for file in (self.train_file, self.test_file) if file is not None]
+        if self.tokens.published:
+            return self._published(contents)
         match self.tokens.tokenizer:
             case "bytes":
                 return [np.frombuffer(content, np.uint8).astype(np.int64) for content in contents], BYTE_VALUES
@@ -138,6 +150,14 @@ class Text:
                 return _characters([self._decoded(content) for content in contents])
             case own:
                 return _encoded(own, [self._decoded(content) for content in contents])
+
+    def _published(self, contents: list[bytes]) -> tuple[list[NDArray[np.int64]], int]:
+        tokenizer = model_tokenizer(self.tokens.tokenizer)
+        name, sequences = tokenizer.fingerprint, []
+        for content in contents:
+            text = self._decoded(content)
+            sequences.append(kept(name, content, partial(tokenizer.encode, text)))
+        return sequences, tokenizer.vocab_size
 
     def _decoded(self, content: bytes) -> str:
         try:

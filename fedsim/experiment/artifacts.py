@@ -47,6 +47,8 @@ def save_model(folder: Path, study: Study, tensors: dict[str, Tensor]) -> None:
         "dtype": scenario["training"]["dtype"],
         "inputs": _inputs(study),
     }
+    if study.family is not None:  # pruned: smaller than the model that the recipe names
+        recipe["shapes"] = {name: list(tensor.shape) for name, tensor in tensors.items()}
     (folder / WEIGHTS).chmod(0o644)  # as the files beside it
     (folder / RECIPE).write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
 
@@ -95,7 +97,7 @@ def _built(recipe: dict[str, Any]) -> UnitList:
     options: Any = Arguments(tuple(given.items()))
     if isinstance(target, type) and is_dataclass(target):
         options = target(**given)
-    return build_network(
+    network = build_network(
         name,
         options,
         input=tuple(recipe["input"]),
@@ -104,3 +106,8 @@ def _built(recipe: dict[str, Any]) -> UnitList:
         norm=recipe["norm"],
         dtype=recipe["dtype"],
     )
+    if "shapes" in recipe:
+        from fedsim.pruning.resizing import resize
+
+        resize(network, {tensor: tuple(shape) for tensor, shape in recipe["shapes"].items()})
+    return network

@@ -16,17 +16,30 @@ from fedsim.hardware.traces.attendance import Attendance
 from fedsim.learning.context import Device, Job, Server
 from fedsim.learning.labelling import Labels
 from fedsim.learning.optimizers import Training
-from fedsim.learning.plan import BlockPlan, plans
+from fedsim.learning.plan import VARIANT, BlockPlan, plans, variant_plan
 from fedsim.models.measure import ModelMeasure
 from fedsim.network.fluid import FluidNetwork
 from fedsim.network.topology import AccessPoint, DeviceGroup, NetworkOptions
+from fedsim.payload.supports import WHOLE, Support
 from fedsim.runtime.spans import Price
-from fedsim.script import Port
+from fedsim.script import SERVER, Port
 from fedsim.simulation import Fault, Limits, Shortage, Simulation, TimingOnly, Workers
 from fedsim.trace import Trace
 
 Script = Callable[[Any], Any]
 """Makes the coroutine of a node from its port."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Smaller:
+    """What some groups of the fleet have in the place of the whole model."""
+
+    model: ModelMeasure
+    """It, measured; behind a cut it is like the whole model."""
+    support: Support
+    """What it has of the whole model."""
+    groups: frozenset[int]
+    """The groups of the fleet whose devices have it, by index."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +61,14 @@ class Assembly:
     limits: Limits
     head: ModelMeasure | None = None
     """The auxiliary head, for schedulers that train devices by a local loss."""
+    support: Support = WHOLE
+    """What the model has of its parent, where it is a pruned one itself; its masks count."""
+    variants: tuple[Smaller, ...] = ()
+    """Pruned variants of the model; groups that none of them names have all of it."""
+    pruning: Sequence[Mapping[str, Any]] = ()
+    """How variants have come about, for the record."""
+    deployment: Sequence[Mapping[str, Any]] = ()
+    """What installing variants takes before the run, for the record: an entry a group of the fleet."""
     labels: Labels | None = None
     """Who holds which labels, for schedulers that go by them."""
     need: int | None = None
@@ -75,14 +96,32 @@ class Assembly:
         )
 
     def blocks(self) -> dict[str, BlockPlan]:
-        """The blocks that the scheduler's learners hold."""
-        return plans(self.model, self.cut if self.scheduler.splits else None, self.training, self.head)
+        """The blocks that the scheduler's learners hold, those of variants behind the whole model's."""
+        cut = self.cut if self.scheduler.splits else None
+        made = plans(self.model, cut, self.training, self.head, self.support)
+        for number, variant in enumerate(self.variants, 1):
+            plan = variant_plan(number, variant.model, cut, self.training, self.head, variant.support)
+            made[plan.name] = plan
+        return made
+
+    def held(self, blocks: Mapping[str, BlockPlan]) -> list[BlockPlan]:
+        """The block that the devices of each group hold, of these."""
+        whole = next(iter(blocks.values()))
+        smaller = [plan for name, plan in blocks.items() if VARIANT in name]
+        found = [whole] * len(self.fleet.groups)
+        for plan, variant in zip(smaller, self.variants, strict=True):
+            for group in variant.groups:
+                found[group] = plan
+        return found
 
     def job(self, blocks: dict[str, BlockPlan] | None = None) -> Job:
         """What scripts may know; `blocks` are those of a host that is there already."""
+        blocks = self.blocks() if blocks is None else blocks
+        names = [plan.name if VARIANT in plan.name else None for plan in self.held(blocks)]
         return Job(
             seed=self.seed,
-            plans=self.blocks() if blocks is None else blocks,
+            plans=blocks,
+            variant=(lambda device: names[self.fleet.group_of(device)]) if self.variants else None,
             samples=self.samples,
             participants=self.participants,
             need=self.need,
@@ -107,8 +146,10 @@ class Assembly:
         """
         fleet = self.fleet
         server, device = self.scripts(blocks)
+        trace = Trace(fleet.table(self.samples), dict(self.scenario))
+        self.mark_deployment(trace)
         return Simulation(
-            trace=Trace(fleet.table(self.samples), dict(self.scenario)),
+            trace=trace,
             server=server,
             device=device,
             devices=fleet.devices,
@@ -123,6 +164,13 @@ class Assembly:
             shortage=self.shortage,
             observe=observe,
         )
+
+    def mark_deployment(self, trace: Trace) -> None:
+        """Record what was made and installed before the run."""
+        for number, each in enumerate(self.pruning, 1):
+            trace.mark(SERVER, 0, "pruning", number, each)
+        for each in self.deployment:
+            trace.mark(SERVER, 0, "deployment", each.get("bytes", 0), each)
 
     def scripts(self, blocks: dict[str, BlockPlan] | None = None) -> tuple[Script, Script]:
         """What makes the server's coroutine from its port, and any device's from its own."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -17,22 +18,29 @@ from fedsim.errors import UserError
 from fedsim.experiment.assembly import Assembly
 from fedsim.experiment.coding import codecs
 from fedsim.experiment.cutting import choose_cut
-from fedsim.experiment.dealing import count_labels, data_kept, deal
+from fedsim.experiment.dealing import count_labels, data_kept, deal, read_data
+from fedsim.experiment.fleet import Fleet
 from fedsim.experiment.fleets import build_fleet
 from fedsim.experiment.forecast import Need, needs
+from fedsim.experiment.materials import Materials
 from fedsim.experiment.networks import NOTHING, build_network, is_heavy
 from fedsim.experiment.placing import placed
 from fedsim.experiment.profiling import Profiler
 from fedsim.experiment.selection import asked
+from fedsim.experiment.variants import Family, deployment, requests
+from fedsim.experiment.variants import family as make_family
 from fedsim.learning.optimizers import Training
+from fedsim.learning.plan import VARIANT
 from fedsim.models.head_cost import HeadCost, head_cost
 from fedsim.network.topology import AccessPoint, NetworkOptions
+from fedsim.payload.supports import WHOLE
 from fedsim.scenario import Scenario, resolved
 from fedsim.script import SERVER, Quality
 from fedsim.simulation import Fault, Limits, Shortage
 
 if TYPE_CHECKING:
     from fedsim.learning.host import Host
+    from fedsim.learning.samples import TensorSamples
     from fedsim.models.auxiliary import Head
     from fedsim.models.measure import ModelMeasure
     from fedsim.models.units import UnitList
@@ -52,6 +60,14 @@ class Study:
     shards: Shards
     validation: NDArray[np.int64] | None
     objects: Mapping[str, Any]
+    family: Family | None = None
+    """The pruned variants of the model, where the scenario asks for some."""
+
+    def network(self, device: str = "cpu") -> UnitList:
+        """The model that the server holds, with its initial weights; each call may give the same."""
+        if self.family is not None:
+            return self.family.network
+        return _network(self.scenario, self.info, self.objects, device)
 
     def needs(self) -> tuple[Need, ...]:
         """The least memory that each group's devices and the server need."""
@@ -64,10 +80,11 @@ class Study:
             copies = assembly.job().places(scheduler.concurrency)
         else:
             copies = assembly.participants
-        buffered = getattr(scheduler, "buffered", None)
+        buffered, blocks = getattr(scheduler, "buffered", None), assembly.blocks()
         return needs(
             assembly.fleet,
-            assembly.blocks(),
+            blocks,
+            assembly.held(blocks),
             assembly.samples,
             assembly.training.batch,
             copies,
@@ -81,8 +98,8 @@ class Study:
         Raises:
             UserError: there can be no such head there.
         """
-        options, device = self.scenario.auxiliary.options, _counting_device(self.scenario)
-        network = _network(self.scenario, self.info, self.objects, device)
+        options = self.scenario.auxiliary.options
+        network = self.network(_counting_device(self.scenario))
         head = _head(self.scenario, network, cut)
         return head_cost(self.assembly.model, cut, options, head.measure(network.block(0, cut)))
 
@@ -106,6 +123,17 @@ class Study:
     def host(self) -> Host:
         """Whoever trains, with the network's initial weights; each call gives an independent one."""
         from fedsim.learning.host import Host
+
+        samples = self.samples()
+        network, blocks = self.network(), self.assembly.blocks()
+        cut = self.assembly.cut
+        head = None if self.assembly.head is None or cut is None else _head(self.scenario, network, cut)
+        names = [name for name in blocks if VARIANT in name]
+        variants = () if self.family is None else self.family.networks
+        return Host(network, blocks, samples, self.scenario.seed, head, dict(zip(names, variants, strict=True)))
+
+    def samples(self) -> TensorSamples:
+        """The data as tensors, with what is held out for evaluations."""
         from fedsim.learning.samples import TensorSamples
 
         assert self.data is not None, "learning is off"
@@ -115,7 +143,7 @@ class Study:
         if wanted != "all" and wanted < self.info.test:
             rng = seeds.generator(self.scenario.seed, SERVER, "evaluate")
             test = np.sort(rng.choice(self.info.test, size=wanted, replace=False))
-        samples = TensorSamples(
+        return TensorSamples(
             self.data,
             self.shards,
             dtype=self.scenario.training.dtype,
@@ -123,10 +151,6 @@ class Study:
             validation=self.validation,
             test=test,
         )
-        network = _network(self.scenario, self.info, self.objects)
-        cut = self.assembly.cut
-        head = None if self.assembly.head is None or cut is None else _head(self.scenario, network, cut)
-        return Host(network, self.assembly.blocks(), samples, self.scenario.seed, head)
 
 
 def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
@@ -163,6 +187,12 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
     if cut is not None and has_local_loss(scenario.scheduler.options):
         with placed(scenario, "auxiliary"):
             head = _head(scenario, network, cut).measure(network.block(0, cut))
+    counted = _Counted(scenario, info, objects, model)
+    family = _family(scenario, fleet, info, objects, training, cut, head, counted)
+    if family is not None:
+        model = counted(family.network)
+        if head is not None and cut is not None:
+            head = _head(scenario, family.network, cut).measure(family.network.block(0, cut))
     participants, need, window = asked(scenario.selection, scenario.devices)
     with placed(scenario, "scheduler"):
         assembly = Assembly(
@@ -170,6 +200,10 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
             model=model,
             cut=cut,
             head=head,
+            support=WHOLE if family is None else family.support,
+            variants=() if family is None else family.smaller,
+            pruning=() if family is None else family.report,
+            deployment=() if family is None else deployment(family, fleet, profiler.network.efficiency),
             labels=labels,
             training=training,
             fleet=fleet,
@@ -190,7 +224,60 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
         section = scenario.scheduler.model_copy(update={"options": assembly.scheduler})
         scenario = scenario.model_copy(update={"scheduler": section})
         assembly = replace(assembly, scenario=resolved(scenario))
-    return Study(scenario, assembly, info, data, shards, validation, objects)
+    return Study(scenario, assembly, info, data, shards, validation, objects, family)
+
+
+def _family(
+    scenario: Scenario,
+    fleet: Fleet,
+    info: DataInfo,
+    objects: Mapping[str, Any],
+    training: Training,
+    cut: int | None,
+    head: ModelMeasure | None,
+    counted: _Counted,
+) -> Family | None:
+    """The pruned variants of a scenario; None where it asks for none, or all devices can have the whole model."""
+    if not requests(scenario, fleet):
+        return None
+    network = _network(scenario, info, objects)
+    materials = Materials(
+        scenario=scenario,
+        network=network,
+        info=info,
+        data=partial(read_data, scenario, objects),
+        training=training,
+        cut=cut,
+        head=head,
+        measure=counted,
+    )
+    made = make_family(scenario, network, fleet, materials)
+    return made if made.made else None
+
+
+class _Counted:
+    """What networks of one architecture cost, each shape of them counted once.
+
+    On the `meta` device where that is cheaper, as for the scenario's own model, whose measure is given.
+    """
+
+    def __init__(self, scenario: Scenario, info: DataInfo, objects: Mapping[str, Any], whole: ModelMeasure) -> None:
+        self._scenario, self._info, self._objects = scenario, info, objects
+        shapes = tuple((s.name, s.shape) for unit in whole.units for s in (*unit.parameters, *unit.buffers))
+        self._known = {frozenset(shapes): whole}
+
+    def __call__(self, network: UnitList) -> ModelMeasure:
+        """The costs of a network."""
+        from fedsim.pruning.resizing import resize
+
+        shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+        key = frozenset(shapes.items())
+        if key not in self._known:
+            if _counting_device(self._scenario) == "meta":
+                network = _network(self._scenario, self._info, self._objects, "meta")
+                resize(network, shapes)
+            self._known[key] = _measured(network)
+        return self._known[key]
 
 
 def _counting_device(scenario: Scenario) -> str:

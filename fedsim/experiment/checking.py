@@ -93,6 +93,7 @@ class Findings:
                 "message_bytes": {"weights": self.weights_bytes, "activations_each": self.activations_each},
                 "auxiliary": None if self.head is None else _head_document(self.head),
             },
+            "pruning": [dict(variant) for variant in assembly.pruning],
             "data": {
                 "name": study.info.name,
                 "train": study.info.train,
@@ -230,12 +231,12 @@ def check(scenario: Scenario) -> Findings:
         for index, unit in enumerate(model.units, start=1)
     )
     *devices, server = study.needs()
-    groups = []
+    groups, held = [], assembly.held(blocks)
     for index, (group, need) in enumerate(zip(fleet.groups, devices, strict=True)):
         members = fleet.numbers(index)
         batch = min(assembly.training.batch, int(assembly.samples[members.start : members.stop].max()))
         efficiency = assembly.network.efficiency
-        step = device_step(group, fleet.server, fleet.server_link, blocks, batch, efficiency)
+        step = device_step(group, fleet.server, fleet.server_link, blocks, batch, efficiency, held[index])
         groups.append(GroupLine(group, step, need))
     chosen: list[Candidate] = []
     if scenario.model.cut == "auto" and assembly.cut is not None:

@@ -23,6 +23,9 @@ from fedsim.script import SERVER
 VALIDATION: Final = 0.1
 """Share of the training samples that is held out for schedulers that validate."""
 
+OF_MODEL: Final = "model"
+"""The tokenizer that comes with the model."""
+
 NEED_LABELS: Final = ("dirichlet", "shards", "natural")
 """Partitions whose shard sizes depend on more than the number of samples."""
 
@@ -81,6 +84,12 @@ def count_labels(scenario: Scenario, shards: Shards, objects: Mapping[str, Any] 
     return Labels(data.train.labels, shards, data.info.classes)
 
 
+def read_data(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> DataSet:
+    """The data set of a scenario, whether its runs learn or not."""
+    with placed(scenario, "data"):
+        return _load(objects.get(scenario.data.name, scenario.data.name), **_arguments(scenario))
+
+
 def _arguments(scenario: Scenario) -> dict[str, Any]:
     """What a reader is told beside the name."""
     wanted = scenario.data
@@ -88,9 +97,26 @@ def _arguments(scenario: Scenario) -> dict[str, Any]:
         "path": wanted.path,
         "samples": wanted.samples,
         "resize": wanted.resize,
-        "tokens": None if wanted.tokens is None else TokenOptions(**wanted.tokens.model_dump()),
+        "tokens": None
+        if wanted.tokens is None
+        else TokenOptions(length=wanted.tokens.length, tokenizer=_tokenizer(scenario)),
         "seed": scenario.seed,
     }
+
+
+def _tokenizer(scenario: Scenario) -> str:
+    """The tokenizer's name or path; `model` stands for the model's own."""
+    assert scenario.data.tokens is not None
+    name = scenario.data.tokens.tokenizer
+    if name != OF_MODEL:
+        return name
+    path = getattr(scenario.model.options, "path", None)
+    if path is None:
+        raise UserError(
+            f"tokens.tokenizer: {OF_MODEL} is the tokenizer of a model with a path, and {scenario.model.name} has none; "
+            f"give model.path, or another tokenizer, such as bytes {scenario.where('data', 'tokens')}"
+        )
+    return str(path)
 
 
 def _deal(scenario: Scenario, name: Any) -> tuple[DataInfo, DataSet | None, Shards, NDArray[np.int64] | None]:

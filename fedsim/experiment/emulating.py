@@ -278,9 +278,7 @@ def finished(
         RunError: it was not faithful, and the scenario is strict about that; or the folder cannot be written.
     """
     assembly, scenario = study.assembly, study.scenario
-    trace = trace_of(
-        outcome.rows, assembly.fleet.table(assembly.samples), assembly.scenario, outcome.end, outcome.points
-    )
+    trace = _recorded(assembly, outcome.rows, outcome.end, outcome.points)
     fidelity = fidelity_of(outcome) | {"memory_disagreement": memory_of(trace)}
     doubts = check_emulated(trace)
     weights = None if outcome.weights is None else dict(outcome.weights)
@@ -303,8 +301,16 @@ def _noted(study: Study, folder: Path | None) -> Trace:
     assert folder is not None
     rows = [row for path in sorted((folder / NOTES).glob("*.jsonl")) for row in read(path)]
     end = max((value for row in rows for value in _moments(row)), default=0)
-    assembly = study.assembly
-    return trace_of(rows, assembly.fleet.table(assembly.samples), assembly.scenario, end)
+    return _recorded(study.assembly, rows, end)
+
+
+def _recorded(assembly: Assembly, rows: Any, end: int, points: Any = ()) -> Trace:
+    """The trace of what nodes have noted, behind what was made and installed before the run."""
+    trace = trace_of(rows, assembly.fleet.table(assembly.samples), assembly.scenario, end, points)
+    noted, trace.marks = trace.marks, []
+    assembly.mark_deployment(trace)
+    trace.marks += noted
+    return trace
 
 
 def _moments(row: Sequence[Any]) -> list[int]:

@@ -21,7 +21,7 @@ from fedsim.hardware.links import Link
 from fedsim.hardware.machines import Machine
 from fedsim.hardware.pricing import seconds
 from fedsim.learning.optimizers import Training
-from fedsim.learning.plan import DEVICE, MODEL, SERVER_BLOCK, BlockPlan, plans
+from fedsim.learning.plan import DEVICE, MODEL, SERVER_BLOCK, VARIANT, BlockPlan, plans
 from fedsim.models.measure import ModelMeasure
 from fedsim.units import human_count
 
@@ -78,7 +78,7 @@ def server_need(machine: Machine, blocks: Mapping[str, BlockPlan], batch: int, c
 
     `buffered` is the number of samples whose activations it holds.
     """
-    held = sum(plan.state_bytes for plan in blocks.values())
+    held = sum(plan.state_bytes for name, plan in blocks.items() if VARIANT not in name)
     step = 0
     if SERVER_BLOCK in blocks:
         block = blocks[SERVER_BLOCK]
@@ -91,17 +91,20 @@ def server_need(machine: Machine, blocks: Mapping[str, BlockPlan], batch: int, c
 def needs(
     fleet: Fleet,
     blocks: Mapping[str, BlockPlan],
+    held: Sequence[BlockPlan],
     samples: NDArray[np.int64],
     batch: int,
     copies: int,
     buffered: int = 0,
     micro_batches: int = 1,
 ) -> tuple[Need, ...]:
-    """The memory of each group's devices, of the one with the largest batch, and of the server, which comes last."""
-    plan = blocks[DEVICE] if DEVICE in blocks else blocks[MODEL]
+    """The memory of each group's devices, of the one with the largest batch, and of the server, which comes last.
+
+    `held` are the blocks that the devices of each group have.
+    """
     part = max(1, batch // micro_batches)
     found = []
-    for index, group in enumerate(fleet.groups):
+    for index, (group, plan) in enumerate(zip(fleet.groups, held, strict=True)):
         numbers = fleet.numbers(index)
         size = min(batch, int(samples[numbers.start : numbers.stop].max()))
         found.append(device_need(group.machine, plan, min(part, size), max(1, size // part)))
@@ -136,10 +139,17 @@ class Step:
 
 
 def device_step(
-    group: Group, server: Machine, server_link: Link, blocks: Mapping[str, BlockPlan], batch: int, efficiency: float
+    group: Group,
+    server: Machine,
+    server_link: Link,
+    blocks: Mapping[str, BlockPlan],
+    batch: int,
+    efficiency: float,
+    held: BlockPlan | None = None,
 ) -> Step:
-    """The phases of a batch on a device of `group`."""
-    plan = blocks[DEVICE] if DEVICE in blocks else blocks[MODEL]
+    """The phases of a batch on a device of `group`, which has the block `held`; by default the whole one."""
+    whole = blocks[DEVICE] if DEVICE in blocks else blocks[MODEL]
+    plan = whole if held is None else held
     link = _Ends(group.link, server_link, efficiency)
     model = link.up(plan.weights.nbytes) + link.down(plan.weights.nbytes)
     if SERVER_BLOCK not in blocks:

@@ -12,6 +12,7 @@ from fedsim.errors import UserError
 from fedsim.learning.optimizers import OPTIMIZERS
 from fedsim.models.catalogue import option_types
 from fedsim.models.options import Auxiliary
+from fedsim.pruning.methods import METHODS
 from fedsim.scenario import Registry
 from fedsim.schedulers.catalogue import SCHEDULERS
 
@@ -46,4 +47,5 @@ def registry() -> Registry:
         optimizers=OPTIMIZERS,
         data=(*names(), *FILES),
         auxiliary=Auxiliary,
+        pruners=_with_plugins(METHODS, "fedsim.pruners"),
     )

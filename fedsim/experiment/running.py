@@ -16,6 +16,7 @@ from fedsim.experiment.building import Study, build
 from fedsim.experiment.forecast import shortage
 from fedsim.experiment.loading import load_scenario, named
 from fedsim.experiment.output import Output, writing
+from fedsim.experiment.qualities import mark_variants
 from fedsim.report import Measures, check_identity, measure, summarise, write_run
 from fedsim.scenario import Scenario
 from fedsim.simulation import Ending, Inline
@@ -220,6 +221,7 @@ def concluded(
         RunError: the folder cannot be written.
     """
     interrupted = ending is Ending.INTERRUPTED
+    mark_variants(study, trace, weights)
     measures = measure(trace)
     summary = summarise(
         trace,

@@ -7,7 +7,7 @@ other nodes use the same module. Instances are pooled: a closed learner's memory
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,11 @@ from torch.optim.sgd import sgd
 
 from fedsim.learning.optimizers import AdamW, Optimizer, Sgd
 from fedsim.learning.plan import BlockPlan
+from fedsim.payload.meta import TensorMeta
 from fedsim.payload.tensors import FlatTensors, Layout
+
+LARGE: Final = 2**24
+"""Bytes from which weights are handed on rather than copied: a small copy takes less time than a new instance."""
 
 State = dict[int, tuple[Tensor, ...]]
 """Optimizer state by number of the parameter: momentum; or first and second moment, and the count of steps."""
@@ -112,18 +116,27 @@ class Stepper:
 
 
 class Instance:
-    """One node's weights of a block, in memory of their own, ready to be bound."""
+    """One node's weights of a block, in memory of their own, ready to be bound.
 
-    __slots__ = ("flats", "graphs", "optimizer", "parameters", "tensors")
+    Large ones are lent out without a copy; whoever is about to change the weights takes fresh memory first (`own`).
 
-    def __init__(self, layout: Layout, parameters: int, optimizer: Optimizer) -> None:
-        self.flats = layout.zeros()
+    Args:
+        flats: the memory, with arbitrary contents or the values to look at.
+    """
+
+    __slots__ = ("_gaps", "flats", "graphs", "lent", "optimizer", "parameters", "tensors")
+
+    def __init__(self, flats: FlatTensors, parameters: int, optimizer: Optimizer) -> None:
+        self.flats = flats
+        self.lent = False
         # `.data` gives each tensor a version counter of its own, as separate tensors have: else a module that
         # changes one of its buffers in a forward would make every graph on the same flat buffer invalid.
         views = [view.data for view in self.flats.views()]
         self.parameters = [nn.Parameter(view) for view in views[:parameters]]
         self.tensors: list[Tensor] = [*self.parameters, *views[parameters:]]
         self.optimizer = Stepper(optimizer, self.parameters)
+        named, gaps = zip(flats.layout.slots, self.parameters, strict=False), flats.layout.gaps
+        self._gaps = [(parameter, gaps[slot.name]) for slot, parameter in named if slot.name in gaps]
         self.graphs = 0  # autograd graphs that still need these very values
 
     def load(self, source: FlatTensors) -> None:
@@ -134,8 +147,27 @@ class Instance:
         """
         assert not self.graphs, "weights overwritten between a forward and its backward"
         self.forget_gradients()  # those of a step that did not come
+        if self.lent:
+            self._move(self.flats.layout.empty())
         self.flats.copy_(source)
         self.optimizer.state = {}
+
+    def lend(self) -> FlatTensors:
+        """The weights as they are now, in memory that nobody writes to any more."""
+        if self.graphs or self.flats.nbytes < LARGE:
+            return self.flats.clone()
+        self.lent = True
+        return self.flats
+
+    def own(self) -> None:
+        """Make sure that the weights can be changed; gradients and the optimizer's state stay."""
+        if self.lent:
+            self._move(self.flats.clone())
+
+    def _move(self, flats: FlatTensors) -> None:
+        self.flats, self.lent = flats, False
+        for tensor, view in zip(self.tensors, flats.views(), strict=True):
+            tensor.data = view.data
 
     def pace(self, round: int) -> None:
         """Take steps at the learning rate of `round` from now on."""
@@ -147,13 +179,20 @@ class Instance:
             parameter.grad = None
 
     def step(self) -> None:
-        """An optimizer step on the gradients, which are dropped.
+        """An optimizer step on the gradients, which are dropped. What masks leave out stays zero.
 
         Raises:
-            AssertionError: an autograd graph still needs the old values.
+            AssertionError: an autograd graph still needs the old values, or somebody else does.
         """
         assert not self.graphs, "optimizer step between a forward and its backward"
+        assert not self.lent, "optimizer step on weights that somebody else has"
+        for parameter, gaps in self._gaps:
+            if parameter.grad is not None:
+                parameter.grad.masked_fill_(gaps, 0)
         self.optimizer.step()
+        with torch.no_grad():
+            for parameter, gaps in self._gaps:  # momentum would bring what is gone back to life
+                parameter.masked_fill_(gaps, 0)
 
 
 class Block:
@@ -167,26 +206,43 @@ class Block:
         self._parameters = sum(1 for _ in module.parameters())
         assert named.keys() == set(order), "the module is not the one that the plan was made from"
         assert {name for name, _ in module.named_parameters()} == set(order[: self._parameters])
-        self.layout = Layout(plan.weights.shapes, channels_last=plan.training.channels_last)
+        self.layout = layout_of(plan, plan.weights)
         self._slots = _slots(module, {id(named[name]): index for index, name in enumerate(order)})
         self.initial = self.layout.zeros()
         with torch.no_grad():
             self.initial.fill_({name: tensor.detach() for name, tensor in named.items()})
+            self.initial.mask_()
         self._bound: Instance | None = None
         self._pool: list[Instance] = []
 
     def acquire(self) -> Instance:
         """An instance with arbitrary contents: the one released last, or a new one."""
-        return self._pool.pop() if self._pool else Instance(self.layout, self._parameters, self.plan.training.optimizer)
+        return self._pool.pop() if self._pool else self._instance(self.layout.zeros())
+
+    def showing(self, weights: FlatTensors) -> Instance:
+        """An instance with these values that nobody will change; on the very same memory, where that is large."""
+        if weights.nbytes >= LARGE:
+            instance = self._instance(weights)
+            instance.lent = True
+        else:
+            instance = self.acquire()
+            instance.load(weights)
+        return instance
+
+    def _instance(self, flats: FlatTensors) -> Instance:
+        return Instance(flats, self._parameters, self.plan.training.optimizer)
 
     def release(self, instance: Instance) -> None:
-        """Give an instance back; nothing may refer to its values any more.
+        """Give an instance back; one whose memory somebody else has is gone.
 
         Raises:
-            AssertionError: an autograd graph still needs them.
+            AssertionError: an autograd graph still needs its values.
         """
         assert not instance.graphs, "weights released between a forward and its backward"
-        self._pool.append(instance)
+        if not instance.lent:
+            self._pool.append(instance)
+        elif self._bound is instance:
+            self.bind(self._instance(self.initial))  # or the module would keep that memory alive
 
     def bind(self, instance: Instance) -> nn.Module:
         """The module, computing with this instance's tensors."""
@@ -196,6 +252,14 @@ class Block:
                 holder[name] = tensors[index]
             self._bound = instance
         return self.module
+
+
+def layout_of(plan: BlockPlan, meta: TensorMeta) -> Layout:
+    """How weights of a plan, or a part of them, lie in memory."""
+    masks = {
+        shape.name: torch.from_numpy(plan.support.masks[shape.name]) for shape in meta.shapes if shape.kept is not None
+    }
+    return Layout(meta.shapes, channels_last=plan.training.channels_last, masks=masks)
 
 
 def _slots(module: nn.Module, index_of: dict[int, int]) -> list[tuple[dict[str, Any], str, int]]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +22,11 @@ from fedsim.learning.generating import Buffer, Covariance
 from fedsim.learning.labelling import Labels
 from fedsim.learning.learners import Batch, Learner, Node, WeightPart
 from fedsim.learning.merging import Merge
-from fedsim.learning.plan import DEVICE, MODEL, SERVER_BLOCK, BlockPlan
+from fedsim.learning.plan import DEVICE, MODEL, SERVER_BLOCK, VARIANT, BlockPlan
 from fedsim.learning.pool import Pool, Store
 from fedsim.learning.rounds import Barrier
-from fedsim.learning.sums import Changes, Combining, Mean
+from fedsim.learning.sums import Changes, Combining, Mean, part_of_plan
+from fedsim.payload.meta import TensorMeta
 from fedsim.script import SERVER, Connected, Disconnected, Message, Payload, Port, Work, recv
 
 M = TypeVar("M", bound=Message)
@@ -49,6 +51,23 @@ class Job:
     window: float | None = None
     drop_last: bool = False
     labels: Labels | None = None
+    variant: Callable[[int], str | None] | None = None
+    """The block of a device's pruned variant, by its name among `plans`; None for those that have the whole one."""
+
+    @property
+    def whole(self) -> BlockPlan:
+        """What devices train, or what their variants are parts of."""
+        return self.plans[DEVICE] if DEVICE in self.plans else self.plans[MODEL]
+
+    @property
+    def variants(self) -> tuple[BlockPlan, ...]:
+        """What devices may have in its place."""
+        return tuple(plan for name, plan in self.plans.items() if VARIANT in name)
+
+    def plan_of(self, device: int) -> BlockPlan:
+        """What a device trains."""
+        name = None if self.variant is None else self.variant(device)
+        return self.whole if name is None else self.plans[name]
 
     def places(self, concurrency: int | None) -> int:
         """How many devices train at the same time in an asynchronous system; by default those of a round."""
@@ -98,7 +117,7 @@ class Device:
         self.samples = int(job.samples[port.node])
         """Number of training samples on this device, at least one."""
         assert self.samples > 0, f"device {port.node} has no samples; partitions give every device some"
-        self.block = Learner(node, job.plans[DEVICE] if DEVICE in job.plans else job.plans[MODEL])
+        self.block = Learner(node, job.plan_of(port.node))
         """The device block or, where the scheduler does not split, the whole model."""
 
     def again(self, port: Port) -> Device:
@@ -173,6 +192,7 @@ class Server:
 
     __slots__ = (
         "_combining",
+        "_fitted",
         "_job",
         "_node",
         "_plan",
@@ -189,7 +209,8 @@ class Server:
         self._port = port
         self._job = job
         self._node = Node(port)
-        self._plan = job.plans[DEVICE] if DEVICE in job.plans else job.plans[MODEL]
+        self._plan = job.whole
+        self._fitted: WeakKeyDictionary[Payload, dict[str, Payload]] = WeakKeyDictionary()
         self.devices = range(devices)
         """Every device of the fleet, whether it is there or not."""
         self._rng = seeds.generator(job.seed, SERVER, "selection")
@@ -313,6 +334,24 @@ class Server:
 
     # -------------------------------------------------------------------------- what is made of models
 
+    def fit(self, weights: Payload, device: int) -> Payload:
+        """What a device's variant has of weights (or of a part of them, such as a control variate); itself, if all.
+
+        Devices of one variant get the same handle, as long as the weights are alive.
+        """
+        if self._job.variant is None:
+            return weights
+        plan, whole = self._job.plan_of(device), self._plan
+        part = part_of_plan(whole, weights)
+        meta: TensorMeta = getattr(plan, part)
+        if meta == weights.meta:
+            return weights
+        fitted = self._fitted.setdefault(weights, {})
+        if plan.name not in fitted:
+            made = fitted[plan.name] = self._node.payload(meta)
+            self._node.queue(0, "fit", weights, plan.name, part, output=made)
+        return fitted[plan.name]
+
     def mean(
         self,
         expected: Sequence[int],
@@ -320,10 +359,19 @@ class Server:
         *,
         of: Literal["devices", "copies"] = "devices",
         part: WeightPart = "weights",
+        base: Payload | None = None,
     ) -> Mean:
-        """A running mean over `expected` of what devices send (`of="devices"`) or of the server block's copies."""
-        plan = self._plan if of == "devices" else self.block.plan
-        return Mean(self._node, plan, expected, weighting, part)
+        """A running mean over `expected` of what devices send (`of="devices"`) or of the server block's copies.
+
+        Where devices hold variants of a model, each coordinate is the mean over those that have it, and that of `base`
+        where nobody has.
+
+        Raises:
+            ScriptError: variants may leave coordinates out, and there is no base.
+        """
+        if of == "copies":
+            return Mean(self._node, self.block.plan, expected, weighting, part)
+        return Mean(self._node, self._plan, expected, weighting, part, variants=self._job.variants, base=base)
 
     def changes(self) -> Changes:
         """A running sum of changes of what devices train."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, Protocol, get_args
 from weakref import WeakKeyDictionary
 
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedsim import seeds
-from fedsim.learning.blocks import Block, Instance, State
+from fedsim.learning.blocks import Block, Instance, State, layout_of
+from fedsim.learning.fitting import Fitting
 from fedsim.learning.learners import Batch, WeightPart
 from fedsim.learning.plan import SERVER_BLOCK, BlockPlan
 from fedsim.models import building
@@ -86,10 +88,17 @@ class Core:
         data: the samples of its nodes.
         seed: the run's seed; each node's order of batches comes from it.
         head: the auxiliary head, where a plan has one.
+        variants: the networks of pruned variants, by the names of their plans.
     """
 
     def __init__(
-        self, model: UnitList, plans: Mapping[str, BlockPlan], data: Samples, seed: int, head: Head | None = None
+        self,
+        model: UnitList,
+        plans: Mapping[str, BlockPlan],
+        data: Samples,
+        seed: int,
+        head: Head | None = None,
+        variants: Mapping[str, UnitList] = MappingProxyType({}),
     ) -> None:
         self.data = data
         self.seed = seed
@@ -106,26 +115,37 @@ class Core:
         self._orders: OrderedDict[int, tuple[int, Tensor]] = OrderedDict()
         self._layouts: dict[tuple[str, str], Layout] = {}
         self._layout_of: dict[TensorMeta, Layout] = {}
+        self._fittings: dict[Layout, Fitting] = {}
         # Blocks re-point the modules' tensors: this host has modules of its own, with the same initial tensors.
-        model, head = _private(model), None if head is None else _private(head)
-        self.model = model
+        self.model = model = _private(model)
         units = next(plan.trunk for name, plan in plans.items() if name != SERVER_BLOCK)
         for name, plan in plans.items():
-            trunk = model.block(units, len(model)) if name == SERVER_BLOCK else model.block(0, units)
+            whole = _private(variants[name]) if name in variants else model
+            trunk = whole.block(units, len(whole)) if name == SERVER_BLOCK else whole.block(0, units)
             module: nn.Sequential = trunk
             if plan.has_head:
                 assert head is not None, "a plan with a head, but no head"
-                self.local[name] = LocalLoss(trunk, head)
-                module = nn.Sequential(OrderedDict((*trunk.named_children(), *head.body.named_children())))
-            block = self.blocks[name] = Block(plan, module)
-            for part in get_args(WeightPart):
-                meta: TensorMeta = getattr(plan, part)
-                if meta is plan.weights:
-                    layout = block.layout
-                else:  # one layout a meta, since weights that have come from another host are known by that alone
-                    layout = self._layout_of.get(meta) or Layout(meta.shapes, channels_last=plan.training.channels_last)
-                self._layouts[name, part] = layout
-                self._layout_of.setdefault(meta, layout)
+                own: Head = _private(head)
+                self.local[name] = LocalLoss(trunk, own)
+                module = nn.Sequential(OrderedDict((*trunk.named_children(), *own.body.named_children())))
+            self._lay_out(name, Block(plan, module), variant=name in variants)
+
+    def _lay_out(self, name: str, block: Block, *, variant: bool) -> None:
+        """Keep a block, and how its weights and the parts of them lie in memory."""
+        self.blocks[name], plan = block, block.plan
+        for part in get_args(WeightPart):
+            meta: TensorMeta = getattr(plan, part)
+            layout = block.layout
+            if meta is not plan.weights:  # one a meta, since weights from another host are known by that alone
+                layout = self._layout_of.get(meta) or layout_of(plan, meta)
+            self._layouts[name, part] = layout
+            self._layout_of.setdefault(meta, layout)
+            if variant:
+                self._fittings.setdefault(layout, Fitting(layout, plan.support))
+
+    def fitting(self, layout: Layout) -> Fitting:
+        """How the weights of a variant lie in those of the whole block; a `KeyError` if it is none of a variant."""
+        return self._fittings[layout]
 
     # ---------------------------------------------------------------------------------------- payloads
 
@@ -164,7 +184,7 @@ class Core:
         """A learner's weights as they are now, in memory that nobody writes to."""
         trainee = self.learners.get((node, learner))
         if trainee is not None and trainee.instance is not None:
-            return trainee.instance.flats.clone()
+            return trainee.instance.lend()
         assert trainee is not None and trainee.source is not None, f"learner {learner} of node {node} is closed"
         return trainee.source
 
@@ -180,6 +200,7 @@ class Core:
             if trainee.kept is not None:
                 trainee.instance.optimizer.state = trainee.kept
             trainee.kept = trainee.source = None  # nothing but the instance counts from here on
+        trainee.instance.own()
         return trainee, trainee.instance, block.bind(trainee.instance)
 
     def loss(self, trainee: Trainee, module: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

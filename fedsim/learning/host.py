@@ -7,9 +7,10 @@ do stands in `operations`, what they work on in `core`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -17,19 +18,17 @@ from torch import Tensor, nn
 from fedsim.learning.blocks import Block, Instance
 from fedsim.learning.core import Core, Samples
 from fedsim.learning.learners import meta_of
+from fedsim.learning.measuring import quality
 from fedsim.learning.operations import OPERATIONS
 from fedsim.learning.plan import BlockPlan
 from fedsim.models.auxiliary import PREFIX, Head
 from fedsim.models.units import UnitList
 from fedsim.payload.coding import Value
-from fedsim.payload.memory import trim
 from fedsim.payload.meta import TensorMeta
 from fedsim.payload.tensors import FlatTensors, Layout
 from fedsim.script import SERVER, Command, Payload, Purpose, Quality
 
 __all__ = ["Host", "Samples"]
-
-_EVALUATION_BATCH: Final = 256
 
 
 class Host:
@@ -41,12 +40,19 @@ class Host:
         data: the samples of its nodes.
         seed: the run's seed; each node's order of batches comes from it.
         head: the auxiliary head with its initial weights, where a plan has one; it is left as it is.
+        variants: the networks of pruned variants, by the names of their plans; they are left as they are.
     """
 
     def __init__(
-        self, model: UnitList, plans: Mapping[str, BlockPlan], data: Samples, seed: int, head: Head | None = None
+        self,
+        model: UnitList,
+        plans: Mapping[str, BlockPlan],
+        data: Samples,
+        seed: int,
+        head: Head | None = None,
+        variants: Mapping[str, UnitList] = MappingProxyType({}),
     ) -> None:
-        self.core = Core(model, plans, data, seed, head)
+        self.core = Core(model, plans, data, seed, head, variants)
 
     def run(self, command: Command) -> None:
         """Run one command; its payload, if it makes one, is there afterwards."""
@@ -117,24 +123,13 @@ class Host:
         used = [self._temporary(payload) for payload in model]
         modules = [block.bind(instance).eval() for block, instance in used]
         forward = self._chain([block for block, _ in used], modules)
-        size = self.core.data.held_out_size(split)
-        right = predictions = 0
-        loss = 0.0
+        outputs = math.prod(next(iter(self.core.blocks.values())).plan.model.units[-1].output)
         try:
-            with torch.inference_mode():
-                for first in range(0, size, _EVALUATION_BATCH):
-                    x, y = self.core.data.held_out(split, first, min(first + _EVALUATION_BATCH, size))
-                    x = forward(x)
-                    right += int((x.argmax(-1) == y).sum())
-                    loss += float(self.core.model.loss(x, y, "sum"))
-                    predictions += y.numel()
+            return quality(forward, self.core.model.loss, self.core.data, split, outputs)
         finally:
             for (block, instance), module in zip(used, modules, strict=True):
                 module.train()
                 block.release(instance)
-        del x, y
-        trim()  # activations of whole evaluation batches are by far the largest temporaries of a run
-        return Quality(right / predictions, loss / predictions, size)
 
     def _chain(self, blocks: Sequence[Block], modules: Sequence[nn.Module]) -> Callable[[Tensor], Tensor]:
         """From inputs to logits through blocks that are bound; heads only where nothing else follows."""
@@ -158,9 +153,7 @@ class Host:
         value = self.core.flat(payload)
         for name, block in self.core.blocks.items():
             if value.layout in (block.layout, self.core.layout(name, "block")):
-                instance = block.acquire()
-                instance.load(value if value.layout is block.layout else _filled(block, value))
-                return block, instance
+                return block, block.showing(value if value.layout is block.layout else _filled(block, value))
         raise AssertionError("weights of no block")
 
 

@@ -24,11 +24,14 @@ from fedsim.models.measure import (
 )
 from fedsim.payload.codecs import PLAIN
 from fedsim.payload.meta import ITEM_BYTES, Shape, TensorMeta
+from fedsim.payload.supports import WHOLE, Support
 from fedsim.script import Part, Purpose
 
 MODEL: Final = "model"
 DEVICE: Final = "device"
 SERVER_BLOCK: Final = "server"
+VARIANT: Final = "#"
+"""Stands between the name of a block and the number of its variant."""
 
 
 HEAD_LOSS: Final = "aux_loss"
@@ -67,6 +70,7 @@ class BlockPlan:
         last: index behind the last unit.
         training: how it is trained.
         head: the auxiliary head that gives it a loss of its own, measured; trained, sent and averaged with it.
+        support: what of its parent's tensors it has, where the model is a pruned one. Shapes are those of `model`.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class BlockPlan:
         last: int,
         training: Training,
         head: ModelMeasure | None = None,
+        support: Support = WHOLE,
     ) -> None:
         trunk, ends = model.units[first:last], () if head is None else head.units
         self.name = name
@@ -88,6 +93,7 @@ class BlockPlan:
         self.has_head = head is not None
         self.has_loss = head is not None or last == len(model.units)
         self.training = training
+        self.support = support
         self._input = model.input if first == 0 else model.units[first - 1].output
         loss = model if head is None else head
         self._loss_forward = loss.loss_forward if head is None else _named(head.loss_forward)
@@ -117,7 +123,12 @@ class BlockPlan:
     def _weights(self, shapes: Iterable[Shape]) -> TensorMeta:
         codecs = self.training.codecs
         codec = PLAIN if self.name == SERVER_BLOCK else codecs.weights  # the server block travels nowhere
-        return TensorMeta(Purpose.WEIGHTS, tuple(shapes), codec)
+        shapes = tuple(shapes)
+        support = self.support.part(shape.name for shape in shapes)
+        if support.whole:
+            return TensorMeta(Purpose.WEIGHTS, shapes, codec)
+        shapes = tuple(replace(shape, kept=support.kept(shape.name)) for shape in shapes)
+        return TensorMeta(Purpose.WEIGHTS, shapes, codec, support.digest)
 
     @property
     def state_bytes(self) -> int:
@@ -255,16 +266,40 @@ class BlockPlan:
 
 
 def plans(
-    model: ModelMeasure, cut: int | None, training: Training, head: ModelMeasure | None = None
+    model: ModelMeasure,
+    cut: int | None,
+    training: Training,
+    head: ModelMeasure | None = None,
+    support: Support = WHOLE,
 ) -> dict[str, BlockPlan]:
     """The blocks that scripts may hold: the whole model or, with a cut, the device and the server block.
 
-    A `head` stands behind the device block.
+    A `head` stands behind the device block. The `support` says what a pruned model has of its parent's.
     """
     count = len(model.units)
     if cut is None:
-        return {MODEL: BlockPlan(MODEL, model, 0, count, training)}
+        return {MODEL: BlockPlan(MODEL, model, 0, count, training, support=support)}
     return {
-        DEVICE: BlockPlan(DEVICE, model, 0, cut, training, head),
-        SERVER_BLOCK: BlockPlan(SERVER_BLOCK, model, cut, count, training),
+        DEVICE: BlockPlan(DEVICE, model, 0, cut, training, head, support),
+        SERVER_BLOCK: BlockPlan(SERVER_BLOCK, model, cut, count, training, support=support),
     }
+
+
+def variant_plan(
+    number: int,
+    model: ModelMeasure,
+    cut: int | None,
+    training: Training,
+    head: ModelMeasure | None = None,
+    support: Support = WHOLE,
+) -> BlockPlan:
+    """What devices of a pruned variant hold: the smaller of `plans`' first block, under a name of its own.
+
+    Args:
+        number: the variant's, from 1.
+        model: the variant, measured; its server block is nobody's.
+        support: what it has of the model that all variants are parts of.
+    """
+    last = len(model.units) if cut is None else cut
+    name = f"{MODEL if cut is None else DEVICE}{VARIANT}{number}"
+    return BlockPlan(name, model, 0, last, training, None if cut is None else head, support)

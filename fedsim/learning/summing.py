@@ -69,7 +69,8 @@ class RunningMean:
         self._layout = layout
         self._runs = [_Run(expected[i : i + RUN]) for i in range(0, len(expected), RUN)]
         self._run_of = {member: self._runs[i // RUN] for i, member in enumerate(expected)}
-        self._weight = 0
+        self.weight = 0
+        """Of all that have come."""
 
     def add(self, member: int, value: FlatTensors, weight: int) -> None:
         """Take in one member's tensors; each member comes at most once."""
@@ -78,10 +79,18 @@ class RunningMean:
         run = self._run_of.pop(member, None)
         assert run is not None, f"member {member} is not expected, or came before"
         run.add(member, value, weight)
-        self._weight += weight
+        self.weight += weight
 
     def result(self) -> FlatTensors:
         """The mean; the members' own tensors are no longer needed."""
+        made = self.total()
+        for buffer in made.buffers:
+            if buffer.is_floating_point():
+                buffer.div_(self.weight)
+        return made
+
+    def total(self) -> FlatTensors:
+        """The sum, before it is divided by the weight."""
         total: tuple[Tensor, ...] | None = None
         for run in self._runs:
             run.finish()
@@ -93,7 +102,4 @@ class RunningMean:
             for mine, theirs in zip(total, run.total, strict=True):
                 _accumulate(mine, theirs, 1)
         assert total is not None, "a mean of nothing"
-        for buffer in total:
-            if buffer.is_floating_point():
-                buffer.div_(self._weight)
         return FlatTensors(self._layout, total)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
-from typing import Literal, Protocol
+from dataclasses import replace
+from typing import Literal, Protocol, get_args
 
-from fedsim.learning.learners import Node, WeightPart
-from fedsim.learning.plan import BlockPlan
+from fedsim.costs import total
+from fedsim.errors import ScriptError
+from fedsim.learning.learners import Node, WeightPart, meta_of
+from fedsim.learning.plan import VARIANT, BlockPlan
 from fedsim.payload.meta import TensorMeta
 from fedsim.script import Part, Payload, Work
 
@@ -36,9 +40,25 @@ class Mean:
     One summation tree, whatever the order of arrival and the number of workers: members by node number in runs of
     eight, left to right inside a run, runs added in order. Real-valued tensors are averaged; integer buffers take
     the largest value.
+
+    Members that hold pruned variants are summed up by variant. Each coordinate is then the mean over the members that
+    have it (HeteroFL, arXiv 2010.01264, with any channels in the place of leading ones); what no member has stays as it
+    is in `base`.
+
+    Args:
+        node: whoever sums up.
+        plan: the block whose weights they are, or are variants of.
+        expected: the members that may come.
+        weighting: what a member counts.
+        part: the weights, or a part of them.
+        variants: what members may have in the place of the whole block.
+        base: see above; may be left out where there are no variants.
+
+    Raises:
+        ScriptError: there are variants, and no base.
     """
 
-    __slots__ = ("_members", "_meta", "_node", "_number", "_plan", "_uniform")
+    __slots__ = ("_came", "_meta", "_node", "_number", "_plans", "_uniform")
 
     def __init__(
         self,
@@ -47,14 +67,25 @@ class Mean:
         expected: Iterable[int],
         weighting: Literal["samples", "uniform"],
         part: WeightPart = "weights",
+        *,
+        variants: Iterable[BlockPlan] = (),
+        base: Payload | None = None,
     ) -> None:
         self._node = node
-        self._plan = plan
         self._meta: TensorMeta = getattr(plan, part)
         self._number = node.learner()
-        self._members = 0
+        self._came: Counter[TensorMeta] = Counter()
         self._uniform = weighting == "uniform"
-        node.queue(self._number, "mean.open", plan.name, part, tuple(sorted(expected)))
+        self._plans = {self._meta: plan}
+        for variant in variants:
+            self._plans.setdefault(getattr(variant, part), variant)
+        if len(self._plans) > 1 and base is None:
+            raise ScriptError(
+                "devices hold pruned variants of the model, and a mean of these needs base=, the weights that stay "
+                "where no variant of a round has a coordinate: me.mean(expected=chosen, base=w)"
+            )
+        names = tuple(each.name for each in self._plans.values())
+        node.queue(self._number, "mean.open", names, part, tuple(sorted(expected)), base)
 
     def add(self, message: Contribution) -> None:
         """Take in a contribution."""
@@ -62,22 +93,27 @@ class Mean:
 
     def put(self, member: int, weights: Payload, samples: int) -> None:
         """Take in the weights of one expected member."""
-        holds = 0 if self._members else self._meta.memory_bytes  # the sum
-        self._members += 1
+        meta = meta_of(weights)
+        assert meta in self._plans, f"weights of another block from member {member}"
+        holds = 0 if meta in self._came else meta.memory_bytes  # the sum
+        self._came[meta] += 1
         self._node.queue(self._number, "mean.add", member, weights, 1 if self._uniform else samples, holds=holds)
 
     @property
     def members(self) -> int:
         """How many have been taken in."""
-        return self._members
+        return self._came.total()
 
     def result(self) -> Work[Payload]:
         """The mean over those that came; there must be at least one."""
-        assert self._members, "a mean of nothing"
+        assert self._came, "a mean of nothing"
         payload = self._node.payload(self._meta)
-        holds = -self._meta.memory_bytes  # it takes the place of the global model
+        # It takes the place of the global model; the sums of all variants are gone.
+        holds = -sum(meta.memory_bytes for meta in self._came)
         command = self._node.command(self._number, "mean.result", output=payload, holds=holds)
-        return Work(command, (averaging(self._plan, self._meta, self._members),), payload)
+        parts = [averaging(self._plans[meta], meta, count) for meta, count in self._came.items()]
+        part = parts[0] if len(parts) == 1 else replace(parts[0], cost=total(each.cost for each in parts))
+        return Work(command, (part,), payload)
 
 
 class Changes:
@@ -86,15 +122,19 @@ class Changes:
     Parameters hold differences, which are added up; real-valued buffers hold values, which are averaged with the same
     weights; integer buffers take the largest value. The sum moves the global model when it is applied, and begins
     anew; a server momentum lives on from one application to the next.
+
+    Where changes are of pruned variants, a coordinate that only some of them have moves as if the others had changed it
+    like these.
     """
 
-    __slots__ = ("_moving", "_node", "_number", "_plan", "members", "total")
+    __slots__ = ("_held", "_moving", "_node", "_number", "_plan", "members", "total")
 
     def __init__(self, node: Node, plan: BlockPlan) -> None:
         self._node = node
         self._plan = plan
         self._number = node.learner()
         self._moving = False
+        self._held: dict[TensorMeta, int] = {}  # bytes of the sum of each variant
         self.members = 0
         """How many changes are in the sum."""
         self.total = 0.0
@@ -103,7 +143,9 @@ class Changes:
 
     def add(self, change: Payload, weight: float) -> None:
         """Take one in."""
-        holds = 0 if self.members else self._plan.state_bytes
+        meta = meta_of(change)
+        holds = 0 if meta in self._held else meta.memory_bytes
+        self._held[meta] = meta.memory_bytes
         self.members += 1
         self.total += weight
         self._node.queue(self._number, "changes.add", change, weight, holds=holds)
@@ -113,12 +155,14 @@ class Changes:
         assert self.members, "a sum of nothing"
         payload = self._node.payload(self._plan.weights)
         args = (model, rate, denominator, momentum)
-        holds = -self._plan.state_bytes
+        holds = -sum(self._held.values())
         if momentum and not self._moving:
-            self._moving, holds = True, 0  # a velocity stays
+            self._moving = True
+            holds += self._plan.state_bytes  # a velocity stays
         command = self._node.command(self._number, "changes.apply", *args, output=payload, holds=holds)
         part = self._plan.average_part(self.members + 1)
         self.members, self.total = 0, 0.0
+        self._held.clear()
         return Work(command, (part,), payload)
 
 
@@ -130,8 +174,20 @@ def averaging(plan: BlockPlan, meta: TensorMeta, members: int) -> Part:
     return plan.average_part(members, sum(shape.elements for shape in meta.shapes if shape.name in trained))
 
 
+def part_of_plan(plan: BlockPlan, weights: Payload) -> WeightPart:
+    """Which part of a block's weights these are."""
+    for part in get_args(WeightPart):
+        if getattr(plan, part) == weights.meta:
+            found: WeightPart = part
+            return found
+    raise AssertionError(f"weights of no part of {plan.name}")
+
+
 class Combining:
-    """Ways to make one model of two. Each is a work of about two MACs a parameter."""
+    """Ways to make one model of two. Each is a work of about two MACs a parameter.
+
+    The other one may be of a pruned variant: what it does not have stays as it is.
+    """
 
     __slots__ = ("_node", "_number", "_plans")
 
@@ -141,11 +197,12 @@ class Combining:
         self._number = node.learner()
 
     def _work(self, method: str, one: Payload, other: Payload, factor: float) -> Work[Payload]:
-        meta = one.meta
-        assert isinstance(meta, TensorMeta) and meta == other.meta, "weights of two blocks"
-        plan = next(p for p in self._plans if meta in (p.weights, p.block, p.head, p.parameters))
-        made = self._node.payload(meta)
+        made = self._node.payload(meta_of(one))
         command = self._node.command(self._number, method, one, other, factor, output=made)
+        meta = meta_of(other)
+        plan = next(p for p in self._plans if meta in (p.weights, p.block, p.head, p.parameters))
+        whole = next(p for p in self._plans if p.name == plan.name.partition(VARIANT)[0])
+        assert getattr(whole, part_of_plan(plan, other)) == one.meta, "weights of two blocks"
         return Work(command, (averaging(plan, meta, 2),), made)
 
     def mix(self, one: Payload, other: Payload, weight: float) -> Work[Payload]:

@@ -200,8 +200,11 @@ class Arrivals:
 def _each(meta: TensorMeta, value: FlatTensors) -> FlatTensors:
     """Weights, tensor by tensor."""
     made = value.clone()
-    named = made.named()
+    named, masks = made.named(), made.layout.masks
     for shape in meta.shapes:
-        view = named[shape.name]
-        view.copy_(through(shape.coded(meta.codec), view))
+        view, mask = named[shape.name], masks.get(shape.name)
+        if mask is None:
+            view.copy_(through(shape.coded(meta.codec), view))
+        else:  # what is left out does not travel
+            view[mask] = through(shape.coded(meta.codec), view[mask])
     return made

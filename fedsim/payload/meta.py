@@ -22,6 +22,8 @@ class Shape:
     name: str
     shape: tuple[int, ...]
     dtype: str = "float32"
+    kept: int | None = None
+    """How many of its elements travel, where a mask says that the others are zero."""
 
     @property
     def elements(self) -> int:
@@ -29,8 +31,13 @@ class Shape:
         return math.prod(self.shape)
 
     @property
+    def travelling(self) -> int:
+        """Number of elements that travel."""
+        return self.elements if self.kept is None else self.kept
+
+    @property
     def nbytes(self) -> int:
-        """Bytes of the elements, without any header."""
+        """Bytes of the elements in memory."""
         return self.elements * ITEM_BYTES[self.dtype]
 
     def coded(self, codec: Codec) -> Codec:
@@ -39,7 +46,7 @@ class Shape:
 
     def coded_bytes(self, codec: Codec) -> int:
         """Bytes on the link, where `codec` is that of its payload."""
-        return self.coded(codec).nbytes(self.elements, ITEM_BYTES[self.dtype])
+        return self.coded(codec).nbytes(self.travelling, ITEM_BYTES[self.dtype])
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,15 @@ class TensorMeta:
     purpose: Purpose
     shapes: tuple[Shape, ...]
     codec: Codec = PLAIN
+    support: str = ""
+    """Of weights that are a part of their parent's: the digest of that support. Empty for whole tensors."""
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.purpose, self.shapes, self.codec, self.support))
+
+    def __hash__(self) -> int:  # asked for with every message, of hundreds of shapes
+        return self._hash
 
     @cached_property
     def nbytes(self) -> int:

@@ -8,7 +8,7 @@ together again.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -66,6 +66,12 @@ class Support:
             return parent
         assert len(axes) == len(parent), f"{name}: {len(axes)} index lists for {len(parent)} axes"
         return tuple(size if kept is None else len(kept) for size, kept in zip(parent, axes, strict=True))
+
+    def part(self, names: Iterable[str]) -> Support:
+        """What it says of these tensors."""
+        wanted = set(names)
+        axes = {name: axes for name, axes in self.axes.items() if name in wanted}
+        return Support(axes, {name: mask for name, mask in self.masks.items() if name in wanted})
 
     def kept(self, name: str) -> int | None:
         """How many values of a tensor may be other than zero; None where no mask says."""

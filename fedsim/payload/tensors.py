@@ -50,9 +50,12 @@ class Layout:
     Args:
         shapes: names, shapes and dtypes, in the order of the block's parameters, then buffers.
         channels_last: lay four-dimensional tensors out with the channels innermost.
+        masks: by name, true where a tensor may be other than zero; tensors that are not named are whole.
     """
 
-    def __init__(self, shapes: Iterable[Shape], *, channels_last: bool = False) -> None:
+    def __init__(
+        self, shapes: Iterable[Shape], *, channels_last: bool = False, masks: Mapping[str, Tensor] | None = None
+    ) -> None:
         shapes = tuple(shapes)
         self.channels_last = channels_last
         self.nbytes = sum(shape.nbytes for shape in shapes)
@@ -65,6 +68,17 @@ class Layout:
             unit = max(1, _ALIGNMENT // DTYPES[shape.dtype].itemsize)
             sizes[shape.dtype] = offset + -(-shape.elements // unit) * unit
         self.slots = tuple(slots)
+        self.masks: dict[str, Tensor] = {}
+        """Of those of its tensors that have one."""
+        self.gaps: dict[str, Tensor] = {}
+        """Their opposites: true where a tensor is zero."""
+        for shape in shapes:
+            mask = None if masks is None else masks.get(shape.name)
+            assert (mask is None) is (shape.kept is None), f"{shape.name}: a mask, or a number of values kept, alone"
+            if mask is not None:
+                assert tuple(mask.shape) == shape.shape and int(mask.sum()) == shape.kept, f"the mask of {shape.name}"
+                self.masks[shape.name] = self.arranged(mask)
+                self.gaps[shape.name] = self.masks[shape.name].logical_not()
         self.dtypes = tuple(DTYPES[name] for name in sizes)
         self.sizes = tuple(sizes.values())
         self._memory = Recycler()
@@ -126,6 +140,13 @@ class FlatTensors:
         """Overwrite every tensor with the one of the same name."""
         for name, view in self.named().items():
             view.copy_(values[name])
+
+    def mask_(self) -> None:
+        """Set to zero what the layout's masks leave out."""
+        if self.layout.gaps:
+            named = self.named()
+            for name, gaps in self.layout.gaps.items():
+                named[name].masked_fill_(gaps, 0)
 
     @property
     def nbytes(self) -> int:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fedsim.report.variants import notices, variant_line
 from fedsim.units import human_count, human_seconds
 
 MISSING: Final = "–"
@@ -199,6 +200,12 @@ def _one(summary: Summary, head: str, chosen: Sequence[Figure]) -> Table:
         grid.add_row(Text(figure.label), Text(figure.text(summary)))
     for who in ("server", "devices"):
         grid.add_row(Text(f"{who} idle by cause"), Text(_causes(summary[who]["idle_by_cause"])))
+    for number, variant in enumerate(_variants(summary), 1):
+        grid.add_row(Text(f"pruned variant {number}"), Text(variant_line(variant)))
+    if summary["deployment"]["bytes"] is not None:
+        installed = summary["deployment"]
+        words = f"{_bytes(installed['bytes'])}, {human_seconds(installed['seconds'])} for the slowest device"
+        grid.add_row(Text("installing these"), Text(words))
     if summary.get("status") != "done":
         grid.add_row(Text("status"), Text(str(summary.get("status")), "bold red"))
     return grid
@@ -210,6 +217,13 @@ def show(summaries: Sequence[Summary], names: Sequence[str] | None = None, conso
     screen.print(table(summaries, names))
     for label in dict.fromkeys(summary["energy_label"] for summary in summaries):
         screen.print(Text(f"energy: {label}", "dim"))
+    for notice in notices([variant for summary in summaries for variant in _variants(summary)]):
+        screen.print(Text(f"pruning: {notice}", "dim"))
+
+
+def _variants(summary: Summary) -> Sequence[Mapping[str, Any]]:
+    found: Sequence[Mapping[str, Any]] = (summary.get("pruning") or {}).get("variants", ())
+    return found
 
 
 def _bytes(value: float) -> str:

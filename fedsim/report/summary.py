@@ -32,7 +32,6 @@ def summarise(
     wall_seconds: float,
     measures: Measures | None = None,
     targets: Sequence[float] = (),
-    pruning: Mapping[str, Any] | None = None,
     fidelity: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The summary of a run.
@@ -42,7 +41,6 @@ def summarise(
         wall_seconds: how long the run took on the host.
         measures: those of this trace, where the caller has them already.
         targets: accuracies whose time is asked for, beside the one that the scenario ends at.
-        pruning: what the pruner reports, for runs that prune.
         fidelity: what the pacers report, for emulations.
     """
     found = measure(trace) if measures is None else measures
@@ -71,8 +69,9 @@ def summarise(
             "bytes_wasted": found.traffic.wasted,
         },
     }
-    if pruning is not None:
-        summary["pruning"] = dict(pruning)
+    variants = _variants(found, summary)
+    if variants:
+        summary["pruning"] = {"variants": variants}
     if fidelity is not None:
         summary["fidelity"] = dict(fidelity)
     return summary
@@ -207,6 +206,17 @@ def _throughput(measures: Measures) -> dict[str, float | None]:
         "server_samples_per_s": server,
         "end_to_end_samples_per_s": min((rate for rate in (device, server) if rate is not None), default=None),
     }
+
+
+def _variants(measures: Measures, summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Pruned variants, each with the quality of what it has of the last model; that of the run, where it has all."""
+    variants: list[dict[str, Any]] = [json.loads(mark.detail) for mark in measures.columns.named("pruning")]
+    of_run = {"accuracy": summary["accuracy"]["final"], "loss": measures.curve[-1].loss if measures.curve else None}
+    own = {}
+    for mark in measures.columns.named("evaluate.variant"):
+        detail = json.loads(mark.detail)
+        own[tuple(detail["groups"])] = {"accuracy": mark.value, "loss": detail["loss"]}
+    return [{**variant, "quality": own.get(tuple(variant.get("groups", ())), of_run)} for variant in variants]
 
 
 def _deployment(measures: Measures) -> dict[str, float | None]:

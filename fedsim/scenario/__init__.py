@@ -5,6 +5,7 @@ from fedsim.scenario.dump import dump, resolved
 from fedsim.scenario.errors import ScenarioError
 from fedsim.scenario.load import load
 from fedsim.scenario.network import AccessPoint, InlineLink, Network
+from fedsim.scenario.pruning import Calibration, Pruned, Pruning
 from fedsim.scenario.registry import Arguments, Registry, import_object
 from fedsim.scenario.schema import (
     Churn,
@@ -30,6 +31,7 @@ from fedsim.scenario.section import File, Section
 __all__ = [
     "AccessPoint",
     "Arguments",
+    "Calibration",
     "Churn",
     "Codec",
     "Data",
@@ -43,6 +45,8 @@ __all__ = [
     "Network",
     "Optimizer",
     "Partition",
+    "Pruned",
+    "Pruning",
     "Registry",
     "Scenario",
     "ScenarioError",

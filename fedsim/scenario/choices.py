@@ -6,15 +6,16 @@ Knows which sections these are; the entries themselves come with the registry.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from fedsim.documents.checking import keys_of, model_at
-from fedsim.documents.problems import Problem
-from fedsim.documents.translate import does_not_fit, missing
+from fedsim.documents.problems import KeyPath, Problem
+from fedsim.documents.translate import does_not_fit, missing, unknown_key
 from fedsim.errors import UserError, shown, unknown
 from fedsim.scenario.options import build, plain
+from fedsim.scenario.pruning import Pruned, Pruning
 from fedsim.scenario.registry import Registry
 from fedsim.scenario.schema import Scenario
 
@@ -43,6 +44,9 @@ CHOICES: Final = (
 )
 
 
+PRUNER: Final = Choice(("pruning",), "method", "pruning method", lambda registry: registry.pruners)
+"""How a method is named, in the scenario's section and in those of groups."""
+
 HEAD: Final = ("auxiliary", "kind")
 """A section that names nothing: its options are those of one type. Its short form is one of them."""
 
@@ -56,6 +60,21 @@ def lengthen(data: dict[str, Any]) -> None:
             section[choice.path[-1]] = {choice.key: value}
     if isinstance(data.get(HEAD[0]), str):
         data[HEAD[0]] = {HEAD[1]: data[HEAD[0]]}
+    for holder, _ in _pruned(data):
+        value = holder["pruning"]
+        if value is False or value == "off":
+            holder["pruning"] = {}
+        elif isinstance(value, str) or dataclasses.is_dataclass(value):
+            holder["pruning"] = {"method": value}
+
+
+def _pruned(data: dict[str, Any]) -> Iterator[tuple[dict[str, Any], KeyPath]]:
+    """What may hold a section `pruning`, and does: the scenario, and groups of the fleet."""
+    fleet = data.get("fleet")
+    groups = [(group, ("fleet", index)) for index, group in enumerate(fleet if isinstance(fleet, list) else [])]
+    for holder, path in ((data, ()), *groups):
+        if isinstance(holder, dict) and holder.get("pruning") is not None:
+            yield holder, (*path, "pruning")
 
 
 def choose(data: dict[str, Any], registry: Registry) -> list[Problem]:
@@ -75,7 +94,32 @@ def choose(data: dict[str, Any], registry: Registry) -> list[Problem]:
             example = choice.default or "NAME"
             found.append(Problem(choice.path, does_not_fit(raw, ["a name", f"a mapping {{{choice.key}: {example}}}"])))
             del parent[choice.path[-1]]
+    for holder, path in _pruned(data):
+        found += _choose_pruning(holder, path, registry)
     return found + _choose_head(data, registry)
+
+
+def _choose_pruning(holder: dict[str, Any], path: KeyPath, registry: Registry) -> list[Problem]:
+    """The options of a pruning method, under `options` beside the keys that every method has."""
+    raw = holder["pruning"]
+    if not isinstance(raw, dict):
+        return []  # `off`, or what the schema refuses
+    own = tuple(keys_of(Pruning if len(path) == 1 else Pruned))
+    kept = {key: value for key, value in raw.items() if key in own}
+    holder["pruning"] = kept
+    rest = {key: value for key, value in raw.items() if key not in own}
+    named = kept.get("method")
+    if named is None:
+        return [Problem((*path, key), f"{unknown_key(key, own)}; options of a method need method") for key in rest]
+    try:
+        kept["method"], target = _target(PRUNER, registry.pruners, named, registry)
+        if not isinstance(target, type):
+            rest, target = plain(target) | rest, type(target)
+    except UserError as error:
+        kept["method"] = "?"
+        return [Problem((*path, "method"), str(error))]
+    kept["options"], found = build(target, rest, path, own)
+    return found
 
 
 def _choose_head(data: dict[str, Any], registry: Registry) -> list[Problem]:

@@ -14,7 +14,15 @@ from fedsim.scenario.schema import Scenario
 def resolved(scenario: Scenario) -> dict[str, Any]:
     """The scenario as plain data: mappings, lists, text, numbers, switches."""
     data = scenario.model_dump(mode="json", by_alias=True)
+    pruned = [] if scenario.pruning is None else [(data["pruning"], scenario.pruning.options)]
+    for index, group in enumerate(scenario.fleet):
+        if group.pruning is not None:
+            if group.pruning.prunes:
+                pruned.append((data["fleet"][index]["pruning"], group.pruning.options))
+            else:
+                data["fleet"][index]["pruning"] = "off"
     for section, options in (
+        *((section, options) for section, options in pruned if options is not None),
         (data["model"], scenario.model.options),
         (data["data"]["partition"], scenario.data.partition.options),
         (data["scheduler"], scenario.scheduler.options),

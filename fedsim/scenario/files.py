@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim import catalogue
+from fedsim.checkpoints import PACKAGE, is_place
 from fedsim.documents.files import copied, load
 from fedsim.documents.problems import KeyPath, Places, Problem
 from fedsim.errors import UserError
@@ -61,16 +62,26 @@ def _paths(data: dict[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any], str]
     model = data.get("model")
     yield from _path_in(model, ("model", "weights"), "a run folder or a file")
     if isinstance(model, dict) and ":" not in str(model.get("name")):  # the user's own may mean something else by it
-        yield from _path_in(model, ("model", "path"), "a folder")
+        yield from _path_in(model, ("model", "path"), "a folder or a file")
+    tokens = data["data"].get("tokens") if isinstance(data.get("data"), dict) else None
+    if isinstance(tokens, dict) and is_place(str(tokens.get("tokenizer"))):
+        yield from _path_in(tokens, ("data", "tokens", "tokenizer"), "a folder or a file")
     yield from _path_in(data.get("faults"), ("faults", "availability"), "a file")
+    yield from _pruning_in(data.get("pruning"), ("pruning",))
     fleet = data.get("fleet")
     sections = [(("fleet", index), group) for index, group in enumerate(fleet if isinstance(fleet, list) else [])]
     for place, section in [*sections, (("server",), data.get("server"))]:
         yield from _path_in(section, (*place, "availability"), "a file")
         if isinstance(section, dict):
+            yield from _pruning_in(section.get("pruning"), (*place, "pruning"))
             yield from _path_in(section.get("link"), (*place, "link", "trace"), "a file")
             if isinstance(section.get("link"), dict) and isinstance(section["link"].get("trace"), dict):
                 yield from _path_in(section["link"]["trace"], (*place, "link", "trace", "up_path"), "a file")
+
+
+def _pruning_in(section: object, place: KeyPath) -> Iterator[tuple[KeyPath, dict[str, Any], str]]:
+    yield from _path_in(section, (*place, "manifest"), "the folder of a pruned model")
+    yield from _path_in(section, (*place, "calibration"), "a file")
 
 
 def _path_in(section: object, place: KeyPath, what: str) -> Iterator[tuple[KeyPath, dict[str, Any], str]]:
@@ -79,7 +90,8 @@ def _path_in(section: object, place: KeyPath, what: str) -> Iterator[tuple[KeyPa
     if isinstance(section, dict) and isinstance(section.get(key), dict):
         section, key, place = section[key], "path", (*place, "path")
     if isinstance(section, dict) and isinstance(section.get(key), str) and section[key]:
-        yield place, section, what
+        if not section[key].startswith(PACKAGE):  # the same everywhere
+            yield place, section, what
 
 
 def _absolute(path: KeyPath, section: dict[str, Any], places: Places, what: str) -> Iterator[Problem]:

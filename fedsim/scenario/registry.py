@@ -58,6 +58,8 @@ class Registry:
     """Data sets take no options."""
     auxiliary: type | None = None
     """The dataclass of an auxiliary head's options, each with a default; None: heads have none."""
+    pruners: Mapping[str, type] = field(default_factory=dict)
+    """The dataclass of a pruning method's options."""
     resolve: Callable[[str], object] = field(default=import_object)
     """The object of a `module:Class` name; raises `UserError`."""
 

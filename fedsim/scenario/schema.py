@@ -17,6 +17,7 @@ from fedsim.quantities import Duration, Fraction, Frequency, Size
 from fedsim.scenario.codec import Codec
 from fedsim.scenario.errors import SCENARIO
 from fedsim.scenario.network import AccessPoint, Link, Network
+from fedsim.scenario.pruning import Pruned, Pruning
 from fedsim.scenario.section import Identifier, Name, Number, Options, Recorded, Section, Switch, Whole
 
 
@@ -62,8 +63,8 @@ class Tokens(Section):
 
     length: Whole = Field(ge=1, examples=[256])
     """Tokens in a sequence."""
-    tokenizer: Name = Field(examples=["smollm2"])
-    """The tokenizer's name or folder."""
+    tokenizer: Name = Field(examples=["bytes"])
+    """`bytes`, `chars`, `model` (that of the model's `path`), a path, `package:NAME`, or `module:Class`."""
 
 
 class Data(Section):
@@ -102,6 +103,8 @@ class Group(Section):
     """Whether each device draws its own rates from the link's population."""
     availability: Recorded | None = None
     """A recording of when devices are there; each starts at its own moment of it."""
+    pruning: Pruned | None = None
+    """How their model is made smaller; null: as the scenario says, off: not at all."""
 
 
 class Server(Section):
@@ -310,6 +313,8 @@ class Scenario(Section):
     """How a step of training is done."""
     auxiliary: Auxiliary = Auxiliary()
     """The head of schedulers that train devices by a local loss."""
+    pruning: Pruning | None = None
+    """How the devices' model is made smaller before it is deployed; null: not at all, unless groups say so."""
     norm: Literal["bn", "gn", "frozen_bn"] = "bn"
     """Batch or group normalisation, or batch normalisation by fixed statistics, in models that normalise."""
     selection: Selection = Selection()

@@ -11,11 +11,9 @@ from typing import Any, Final
 from fedsim.documents.problems import KeyPath, Problem
 
 _KEYS: Final[tuple[KeyPath, ...]] = (
-    ("pruning",),
     ("checkpoint",),
     ("workers", "count"),
     ("workers", "processor"),
-    ("fleet", "*", "pruning"),
 )
 _VALUES: Final[dict[tuple[KeyPath, str], str]] = {
     (("workers", "kind"), "ray"): "Ray workers are not in this version; use kind: inline",

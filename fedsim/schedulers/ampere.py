@@ -143,8 +143,8 @@ class Ampere:
         for t in counted(self.device_rounds or me.rounds):
             chosen = await me.sample()
             with me.round(t, chosen) as barrier:
-                await broadcast(chosen, Train(da, t))
-                total = me.mean(expected=chosen, weighting=self.weighting, part=self.part)
+                await broadcast(chosen, lambda k: Train(me.fit(da, k), t))
+                total = me.mean(expected=chosen, weighting=self.weighting, part=self.part, base=da)
                 if await barrier.gather(Trained, into=total):
                     da = await compute(total.result())
             me.publish(da, s)
@@ -158,7 +158,10 @@ class Ampere:
 
         Who leaves is not waited for: its whole batches stay. Who comes, or is back and had sent none, is asked as well.
         """
-        order = Export(d)
+
+        def order(k: int) -> Export:
+            return Export(me.fit(d, k))
+
         while not (exporting := set(me.present())):
             await recv(Connected)
         await broadcast(sorted(exporting), order)
@@ -184,7 +187,7 @@ class Ampere:
                     exporting.discard(k)
                 case Connected(device=k) if k not in gave:
                     exporting.add(k)
-                    await send(k, order)
+                    await send(k, order(k))
         me.mark("coverage", len(pool) / samples)
         return pool, done, over
 

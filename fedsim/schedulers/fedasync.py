@@ -90,9 +90,9 @@ class FedAsync:
         crew = me.crew(self.concurrency)
 
         def current(k: int) -> Model:
-            return Model(w, t, t // devices, crew.lives[k])
+            return Model(me.fit(w, k), t, t // devices, crew.lives[k])
 
-        await broadcast(crew.active, Model(w, 0, 0, 0))
+        await broadcast(crew.active, current)
         while me.updates is None or t < me.updates:
             match await recv(Trained, Disconnected, Connected):
                 case Trained(sender=k, weights=w_k, version=born, life=life):

@@ -66,8 +66,8 @@ class FedAvg:
         for t in count() if me.rounds is None else range(me.rounds):
             chosen = await me.sample()
             with me.round(t, chosen) as barrier:
-                await broadcast(chosen, Train(w, t))
-                total = me.mean(expected=chosen, weighting=self.weighting)
+                await broadcast(chosen, lambda k: Train(me.fit(w, k), t))
+                total = me.mean(expected=chosen, weighting=self.weighting, base=w)
                 if await barrier.gather(Trained, into=total):
                     w = await compute(total.result())  # Σ n_k/n · w_k
             me.publish(w)

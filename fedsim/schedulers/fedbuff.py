@@ -93,9 +93,9 @@ class FedBuff:
         crew, buffered = me.crew(self.concurrency), me.changes()
 
         def current(k: int) -> Model:
-            return Model(w, t, came // devices, crew.lives[k])
+            return Model(me.fit(w, k), t, came // devices, crew.lives[k])
 
-        await broadcast(crew.active, Model(w, 0, 0, 0))
+        await broadcast(crew.active, current)
         while me.updates is None or came < me.updates:
             match await recv(Change, Disconnected, Connected):
                 case Change(sender=k, change=delta, version=born, life=life):

@@ -158,13 +158,13 @@ class FedOptima:
         lives = Counter[int]()
 
         def current(k: int) -> Block:
-            return Block(d, t, t // devices, lives[k])
+            return Block(me.fit(d, k), t, t // devices, lives[k])
 
         present = me.present()
         me.publish(d, me.block.weights())
         for k in present:
             places.join(k)
-        await broadcast(present, Block(d, t, 0, 0))
+        await broadcast(present, current)
         while me.updates is None or t < me.updates:
             await self.attend(me, places, lives, current)
             await self.permit(places)

@@ -134,9 +134,9 @@ class FslSage:
         for t in counted(me.rounds):
             chosen = await me.sample()
             me.block.pace(t)
-            devices = me.mean(chosen, self.weighting, part="block")
+            devices = me.mean(chosen, self.weighting, part="block", base=d)
             with me.round(t, chosen) as barrier:
-                await broadcast(chosen, Train(d, t))
+                await broadcast(chosen, lambda k: Train(me.fit(d, k), t))
                 await self.serve(me, barrier, heads, d, devices)
                 if devices.members:
                     d = await compute(devices.result())

@@ -150,10 +150,10 @@ class Gas:
         at_once = me.job.places(self.concurrency)
         crew, turns = me.crew(self.concurrency), Turns()
         buffer, blocks = me.buffer(self.covariance, draws=self.generate), self.blocks or at_once
-        mean = me.mean(range(blocks), "uniform")  # by order of arrival: a device may be in it twice
+        mean = me.mean(range(blocks), "uniform", base=d)  # by order of arrival: a device may be in it twice
         me.publish(d, me.block.weights())
         for k in crew.active:
-            await send(k, Block(d, 0, turns.begin(k)))
+            await send(k, Block(me.fit(d, k), 0, turns.begin(k)))
         while me.updates is None or came < me.updates:
             match await recv(Activations, Trained, Disconnected, Connected):
                 case Activations(sender=k, values=z, labels=y) as batch:
@@ -169,7 +169,8 @@ class Gas:
                     mean.put(mean.members, d_k, 1)
                     came += 1
                     if mean.members == blocks:
-                        d, mean = await compute(mean.result()), me.mean(range(blocks), "uniform")
+                        d = await compute(mean.result())
+                        mean = me.mean(range(blocks), "uniform", base=d)
                         turns.aggregated()
                         me.publish(d, me.block.weights())
                     me.block.pace(came // devices)
@@ -180,7 +181,7 @@ class Gas:
                 case _:
                     continue  # of a device that has left meanwhile
             if next_one is not None:
-                await send(next_one, Block(d, came // devices, turns.begin(next_one)))
+                await send(next_one, Block(me.fit(d, next_one), came // devices, turns.begin(next_one)))
         if mean.members:
             me.publish(d, me.block.weights())  # blocks that are too few change nothing, but s has gone on
 

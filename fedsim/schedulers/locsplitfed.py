@@ -100,10 +100,10 @@ class LocSplitFed:
             me.block.pace(t)
             copies = {} if self.shared else {k: me.block.clone() for k in chosen}
             part: Literal["weights", "block"] = "weights" if self.aggregate_aux else "block"
-            devices = me.mean(expected=chosen, weighting=self.weighting, part=part)
+            devices = me.mean(expected=chosen, weighting=self.weighting, part=part, base=d)
             servers = me.mean(expected=chosen, weighting=self.weighting, of="copies")
             with me.round(t, chosen) as barrier:
-                await broadcast(chosen, Train(d, t))
+                await broadcast(chosen, lambda k: Train(me.fit(d, k), t))
                 await self.serve(me, barrier, copies, devices, servers)
                 for copy in copies.values():
                     copy.close()  # of those that were too late

@@ -117,10 +117,11 @@ class MergeSFL:
             sizes = self.sizes(me, watch, chosen)
             steps = self.local_steps or math.ceil(sum(map(me.samples, chosen)) / sum(sizes.values()))
             me.block.pace(t)
-            devices = me.mean(chosen, "uniform" if self.weighting == "uniform" else "samples")
+            devices = me.mean(chosen, "uniform" if self.weighting == "uniform" else "samples", base=d)
             with me.round(t, chosen) as barrier:
                 for size in sorted(set(sizes.values())):
-                    await broadcast([k for k in chosen if sizes[k] == size], Train(d, t, steps, size))
+                    alike = [k for k in chosen if sizes[k] == size]
+                    await broadcast(alike, lambda k: Train(me.fit(d, k), t, steps, size))
                 watch.begin(me.now, chosen)
                 while barrier.waiting:
                     await self.iteration(me, barrier, watch, devices)

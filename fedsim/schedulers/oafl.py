@@ -136,7 +136,7 @@ class Oafl:
         turns = Turns(me.block, shared=self.shared)
         me.publish(d, s)
         for k in crew.active:
-            await send(k, Block(d, t, 0, turns.begin(k)))
+            await send(k, Block(me.fit(d, k), t, 0, turns.begin(k)))
         while me.updates is None or t < me.updates:
             match await recv(Activations, Trained, Disconnected, Connected):
                 case Activations(sender=k, values=z, labels=y, turn=turn) if turns.on(k, turn):
@@ -161,7 +161,7 @@ class Oafl:
                 case _:
                     continue  # of a device that has left meanwhile
             if next_one is not None:
-                await send(next_one, Block(d, t, t // devices, turns.begin(next_one)))
+                await send(next_one, Block(me.fit(d, next_one), t, t // devices, turns.begin(next_one)))
 
 
 class Turns:

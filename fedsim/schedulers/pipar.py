@@ -127,10 +127,10 @@ class PiPar:
             chosen = await me.sample()
             me.block.pace(t)
             copies = {k: me.block.clone() for k in chosen}
-            devices = me.mean(expected=chosen, weighting=self.weighting)
+            devices = me.mean(expected=chosen, weighting=self.weighting, base=d)
             servers = me.mean(expected=chosen, weighting=self.weighting, of="copies")
             with me.round(t, chosen) as barrier:
-                await broadcast(chosen, Train(d, t))
+                await broadcast(chosen, lambda k: Train(me.fit(d, k), t))
                 await self.serve(me, barrier, copies, devices, servers)
                 for copy in copies.values():
                     copy.close()  # of those that were too late

@@ -113,9 +113,9 @@ class Scaffold:
         for t in count() if me.rounds is None else range(me.rounds):
             chosen = await me.sample()
             with me.round(t, chosen) as barrier:
-                await broadcast(chosen, Train(w, c, t))
-                weights = me.mean(expected=chosen, weighting=self.weighting)
-                controls = me.mean(expected=chosen, weighting=self.weighting, part="parameters")
+                await broadcast(chosen, lambda k: Train(me.fit(w, k), me.fit(c, k), t))
+                weights = me.mean(expected=chosen, weighting=self.weighting, base=w)
+                controls = me.mean(expected=chosen, weighting=self.weighting, part="parameters", base=me.zero_control())
                 if await barrier.gather(Trained, into=Both(weights, controls)):
                     mean, moved = await compute(weights.result(), controls.result())
                     w = mean if self.server_lr == 1 else await compute(me.toward(w, mean, self.server_lr))

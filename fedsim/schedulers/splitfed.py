@@ -123,11 +123,12 @@ class SplitFed:
             chosen = await me.sample()
             me.block.pace(t)
             copies = {k: me.block.clone() for k in chosen} if self.version == 1 else {}
-            devices = me.mean(expected=chosen, weighting=self.weighting)
+            devices = me.mean(expected=chosen, weighting=self.weighting, base=d)
             servers = me.mean(expected=chosen, weighting=self.weighting, of="copies")
             with me.round(t, chosen) as barrier:
                 order = self.drawn(me, barrier)
-                await broadcast(order, Train(d, t))  # so that what then comes at the same moment comes in this order
+                # In this order, so that what then comes at the same moment comes in it, too.
+                await broadcast(order, lambda k: Train(me.fit(d, k), t))
                 await self.serve(me, barrier, copies, devices, servers, order if self.order == "device" else ())
                 for copy in copies.values():
                     copy.close()  # of those that were too late

@@ -79,16 +79,18 @@ class Header(_message.Message):
     def __init__(self, kind: _Optional[int] = ..., sender: _Optional[int] = ..., number: _Optional[int] = ..., body: _Optional[int] = ..., payloads: _Optional[_Iterable[int]] = ..., integers: _Optional[_Iterable[int]] = ..., reals: _Optional[_Iterable[float]] = ..., texts: _Optional[_Iterable[str]] = ..., definitions: _Optional[_Iterable[_Union[Structure, _Mapping]]] = ..., checksum: _Optional[int] = ...) -> None: ...
 
 class Structure(_message.Message):
-    __slots__ = ("number", "purpose", "coding", "fraction", "feedback", "batched", "tensors")
+    __slots__ = ("number", "purpose", "coding", "fraction", "feedback", "batched", "tensors", "support")
     class Tensor(_message.Message):
-        __slots__ = ("name", "dtype", "shape")
+        __slots__ = ("name", "dtype", "shape", "kept")
         NAME_FIELD_NUMBER: _ClassVar[int]
         DTYPE_FIELD_NUMBER: _ClassVar[int]
         SHAPE_FIELD_NUMBER: _ClassVar[int]
+        KEPT_FIELD_NUMBER: _ClassVar[int]
         name: str
         dtype: Dtype
         shape: _containers.RepeatedScalarFieldContainer[int]
-        def __init__(self, name: _Optional[str] = ..., dtype: _Optional[_Union[Dtype, str]] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
+        kept: int
+        def __init__(self, name: _Optional[str] = ..., dtype: _Optional[_Union[Dtype, str]] = ..., shape: _Optional[_Iterable[int]] = ..., kept: _Optional[int] = ...) -> None: ...
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
     CODING_FIELD_NUMBER: _ClassVar[int]
@@ -96,6 +98,7 @@ class Structure(_message.Message):
     FEEDBACK_FIELD_NUMBER: _ClassVar[int]
     BATCHED_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
+    SUPPORT_FIELD_NUMBER: _ClassVar[int]
     number: int
     purpose: Purpose
     coding: Coding
@@ -103,7 +106,8 @@ class Structure(_message.Message):
     feedback: bool
     batched: bool
     tensors: _containers.RepeatedCompositeFieldContainer[Structure.Tensor]
-    def __init__(self, number: _Optional[int] = ..., purpose: _Optional[_Union[Purpose, str]] = ..., coding: _Optional[_Union[Coding, str]] = ..., fraction: _Optional[float] = ..., feedback: bool = ..., batched: bool = ..., tensors: _Optional[_Iterable[_Union[Structure.Tensor, _Mapping]]] = ...) -> None: ...
+    support: str
+    def __init__(self, number: _Optional[int] = ..., purpose: _Optional[_Union[Purpose, str]] = ..., coding: _Optional[_Union[Coding, str]] = ..., fraction: _Optional[float] = ..., feedback: bool = ..., batched: bool = ..., tensors: _Optional[_Iterable[_Union[Structure.Tensor, _Mapping]]] = ..., support: _Optional[str] = ...) -> None: ...
 
 class JoinRequest(_message.Message):
     __slots__ = ("protocol", "version", "profile", "node", "host")

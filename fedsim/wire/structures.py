@@ -24,6 +24,7 @@ L = TypeVar("L")
 _BATCHED: Final = frozenset({Purpose.ACTIVATIONS, Purpose.GRADIENTS, Purpose.LABELS})
 _RANK: Final = 16  # dimensions of a tensor
 _ELEMENTS: Final = 1 << 48  # of a tensor, or of one of its dimensions
+_DIGEST: Final = 64  # characters of a support's digest
 _KEPT: Final = 64  # metas of weights whose structure is found by identity, since hashing one takes a while
 
 _PURPOSES: Final[Mapping[Purpose, pb.Purpose]] = {
@@ -56,11 +57,12 @@ class Structure:
     codec: Codec
     tensors: tuple[Shape, ...]
     batched: bool
+    support: str = ""
 
     def meta(self, batch: int) -> TensorMeta:
         """The meta of a payload of `batch` samples; of any, where it is not batched."""
         if not self.batched:
-            return TensorMeta(self.purpose, self.tensors, self.codec)
+            return TensorMeta(self.purpose, self.tensors, self.codec, self.support)
         shapes = tuple(Shape(each.name, (batch, *each.shape), each.dtype) for each in self.tensors)
         return TensorMeta(self.purpose, shapes, self.codec)
 
@@ -70,7 +72,7 @@ def of(meta: TensorMeta) -> tuple[Structure, int]:
     shapes = meta.shapes
     batch = shapes[0].shape[0] if shapes and shapes[0].shape else -1
     if meta.purpose not in _BATCHED or not all(each.shape[:1] == (batch,) for each in shapes) or not shapes:
-        return Structure(meta.purpose, meta.codec, shapes, False), 0
+        return Structure(meta.purpose, meta.codec, shapes, False, meta.support), 0
     rest = tuple(Shape(each.name, each.shape[1:], each.dtype) for each in shapes)
     return Structure(meta.purpose, meta.codec, rest, True), batch
 
@@ -81,7 +83,8 @@ def of(meta: TensorMeta) -> tuple[Structure, int]:
 def described(structure: Structure, number: int) -> pb.Structure:
     """A structure as a peer is told of it."""
     codec = structure.codec
-    made = pb.Structure(number=number, purpose=_PURPOSES[structure.purpose], batched=structure.batched)
+    purpose = _PURPOSES[structure.purpose]
+    made = pb.Structure(number=number, purpose=purpose, batched=structure.batched, support=structure.support)
     match codec:
         case Plain():
             made.coding = pb.CODING_PLAIN
@@ -92,7 +95,7 @@ def described(structure: Structure, number: int) -> pb.Structure:
         case TopK(fraction=fraction, feedback=feedback):
             made.coding, made.fraction, made.feedback = pb.CODING_TOP_K, fraction, feedback
     for each in structure.tensors:
-        made.tensors.add(name=each.name, dtype=_DTYPES[each.dtype], shape=each.shape)
+        made.tensors.add(name=each.name, dtype=_DTYPES[each.dtype], shape=each.shape, kept=each.kept)
     return made
 
 
@@ -106,11 +109,15 @@ def understood(told: pb.Structure) -> Structure:
     if purpose is None:
         raise WireError(f"a structure with the purpose {told.purpose}, which is none")
     tensors = tuple(_tensor(each) for each in told.tensors)
+    if len(told.support) > _DIGEST or (told.support and purpose is not Purpose.WEIGHTS):
+        raise WireError(f"{purpose} of a support of {len(told.support)} characters")
+    if any(each.kept is not None for each in tensors) and not told.support:
+        raise WireError("tensors with a mask, but of no support")
     if told.batched and (purpose not in _BATCHED or not tensors):
         raise WireError(f"a structure of {len(tensors)} tensors of {purpose}, in batches")
     if purpose is not Purpose.WEIGHTS and len(tensors) != 1:
         raise WireError(f"{purpose} of {len(tensors)} tensors; only weights may have more or fewer than one")
-    return Structure(purpose, _codec(told), tensors, told.batched)
+    return Structure(purpose, _codec(told), tensors, told.batched, told.support)
 
 
 def _codec(told: pb.Structure) -> Codec:
@@ -134,7 +141,10 @@ def _tensor(told: pb.Structure.Tensor) -> Shape:
         raise WireError(
             f"a tensor of {len(shape)} dimensions, {shape[:_RANK]}; there are at most {_RANK}, and {_ELEMENTS} entries"
         )
-    return Shape(told.name, shape, dtype)
+    kept = told.kept if told.HasField("kept") else None
+    if kept is not None and kept > math.prod(shape):
+        raise WireError(f"{kept} entries kept of a tensor {shape}")
+    return Shape(told.name, shape, dtype, kept)
 
 
 # ------------------------------------------------------------------------------------------- two sides

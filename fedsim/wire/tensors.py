@@ -33,6 +33,7 @@ def room(nbytes: int) -> memoryview:
 def buffers(meta: TensorMeta, value: Value) -> list[memoryview]:
     """The bytes of a payload, a buffer a tensor; they share memory with its tensors where these lie as they travel."""
     tensors = value.views() if isinstance(value, FlatTensors) else [value]
+    masks = value.layout.masks if isinstance(value, FlatTensors) else {}
     assert len(tensors) == len(meta.shapes), f"{len(tensors)} tensors, but {len(meta.shapes)} were announced"
     found = []
     for shape, tensor in zip(meta.shapes, tensors, strict=True):
@@ -40,10 +41,11 @@ def buffers(meta: TensorMeta, value: Value) -> list[memoryview]:
             f"a tensor {tuple(tensor.shape)} of {tensor.dtype}, but {shape} was announced"
         )
         codec = shape.coded(meta.codec)
+        travelling = tensor if shape.kept is None else tensor[masks[shape.name]]
         if isinstance(codec, Plain):
-            found.append(_raw(tensor))
+            found.append(_raw(travelling))
         else:
-            found.append(memoryview(coding.encode(codec, tensor.detach())))
+            found.append(memoryview(coding.encode(codec, travelling.detach())))
     return found
 
 
@@ -74,7 +76,12 @@ def value(meta: TensorMeta, data: memoryview, layout: Layout | None, *, channels
     for shape, view in zip(meta.shapes, made.views(), strict=True):
         codec = shape.coded(meta.codec)
         end = at + shape.coded_bytes(meta.codec)
-        view.copy_(_tensor(codec, shape, data[at:end], keep=False))
+        if shape.kept is None:
+            view.copy_(_tensor(codec, shape, data[at:end], keep=False))
+        else:
+            packed = Shape(shape.name, (shape.kept,), shape.dtype)
+            view.zero_()
+            view[layout.masks[shape.name]] = _tensor(codec, packed, data[at:end], keep=False)
         at = end
     return made
 

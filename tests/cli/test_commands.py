@@ -211,7 +211,7 @@ CUT = TOY.replace("scheduler: fedavg", "scheduler: splitfed")
             "scheduler splitfed cuts the model, but model.cut is not given; add cut: auto, or 1 to 2",
         ),
         (TOY, ["mode=emulate", "learning=off"], "emulate does the real work, so it needs learning: on"),
-        (TOY + "pruning: {method: reconvene}\n", [], "pruning: not in this version of fedsim; remove the key"),
+        (TOY + "checkpoint: {every: 3}\n", [], "checkpoint: not in this version of fedsim; remove the key"),
         (TOY + "workers: {kind: ray}\n", [], "Ray workers are not in this version; use kind: inline"),
         (TOY.replace("samples: 200", "samples: 5000"), [], "but the training set of digits has"),
         (TOY.replace("samples: 200", "samples: 5000"), [], "(toy.yaml, line 4)"),

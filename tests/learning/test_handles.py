@@ -202,7 +202,7 @@ def test_a_mean_is_summed_as_its_members_come() -> None:
         total.put(2, w, 7)
         assert total.members == 1
         work = total.result()
-        assert port.said() == [(1, "mean.open", DEVICE, "weights", (2, 5, 9)), (1, "mean.add", 2, w, weight)]
+        assert port.said() == [(1, "mean.open", (DEVICE,), "weights", (2, 5, 9), None), (1, "mean.add", 2, w, weight)]
         assert work.command.method == "mean.result"
         assert work.result.nbytes == w.nbytes
         assert work.parts[0].cost.macs == PLANS[DEVICE].trainable
@@ -286,7 +286,7 @@ def test_a_mean_of_copies_is_one_of_the_server_block() -> None:
     me = Server(port, job(), 3)
     me.mean([0, 1])
     me.mean([0, 1], of="copies")
-    assert [c.args[0] for c in port.commands[-2:]] == [DEVICE, SERVER_BLOCK]
+    assert [c.args[0] for c in port.commands[-2:]] == [(DEVICE,), (SERVER_BLOCK,)]
 
 
 def sampled(me: Server) -> tuple[int, ...]:

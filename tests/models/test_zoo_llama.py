@@ -222,7 +222,10 @@ def _describe(folder: Path, **changed: Any) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda f: (f / "config.json").unlink(), r"has no config\.json; path is the folder of a downloaded model"),
+        (
+            lambda f: (f / "config.json").unlink(),
+            r"has no config\.json and no \.gguf file; give the folder of a downloaded",
+        ),
         (lambda f: (f / "config.json").write_text("{"), r"config\.json is not JSON \(.*\); download the model again"),
         (
             lambda f: (f / "config.json").write_text("[]"),
@@ -231,12 +234,12 @@ def _describe(folder: Path, **changed: Any) -> None:
         (lambda f: _describe(f, model_type="gpt2"), "describes a model of type gpt2; take one of llama, mistral"),
         (
             lambda f: _describe(f, hidden_size=25),
-            r"transformers refuses .*config\.json: .*multiple of the number of att",
+            r"transformers refuses config\.json of .*: .*multiple of the number of att",
         ),
         (lambda f: (f / "model.safetensors").unlink(), "has no weights in safetensors format; download those, or"),
         (lambda f: (f / "model.safetensors").write_bytes(b"123"), r"cannot be read \(.*\); download it again"),
         (lambda f: _without(f, "model.norm.weight"), r"lacks 1 weights, such as model\.norm\.weight; download it"),
-        (lambda f: _with(f, "adapter", torch.ones(2)), "holds weights adapter, which its config.json has no place for"),
+        (lambda f: _with(f, "adapter", torch.ones(2)), "holds weights adapter, which config.json has no place for"),
         (lambda f: _describe(f, intermediate_size=41), r"of shape \(\d+, \d+\), but config.json says \(.*41.*\)"),
     ],
 )

@@ -48,7 +48,10 @@ def test_the_keys_are_those_of_the_interface() -> None:
     }
     assert list(found["bytes"]["up"]) == list(found["bytes"]["down"]) == purposes
     assert tuple(found["server"]["idle_by_cause"]) == tuple(found["devices"]["idle_by_cause"]) == CAUSES
-    more = summarise(fedavg().trace, status="done", wall_seconds=1, pruning={"a": 1}, fidelity={"lag_s": 0.0})
+    trace = fedavg().trace
+    trace.mark(SERVER, 0, "pruning", 1, {"method": "crop"})
+    more = summarise(trace, status="done", wall_seconds=1, fidelity={"lag_s": 0.0})
+    assert more["pruning"]["variants"][0]["method"] == "crop"
     assert list(more)[-2:] == ["pruning", "fidelity"]
     json.dumps(found, allow_nan=False)
 

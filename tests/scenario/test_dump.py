@@ -41,6 +41,7 @@ groups = st.fixed_dictionaries(
         "power_mode": words,
         "clock": st.just("1.5 GHz"),
         "population": st.booleans(),
+        "pruning": st.just(False) | st.just("crop") | st.builds(lambda n: {"method": "crop", "rounding": n}, counts),
     },
 )
 fedavg = optional(
@@ -82,6 +83,15 @@ scenarios = st.fixed_dictionaries(
             weights=st.sampled_from(["fp32", "fp16", "int8", {"kind": "fp16"}]),
         ),
         "norm": st.sampled_from(["bn", "gn", "frozen_bn"]),
+        "pruning": st.none()
+        | st.sampled_from(["crop", {}, {"manifest": "small"}, {"scope": "model"}])
+        | optional(
+            rounding=counts,
+            budget=st.sampled_from([{}, {"params": "25 %"}, {"params": 0.25}]),
+            scope=st.sampled_from(["auto", "device-block"]),
+            fit=st.just("memory"),
+            calibration=st.just("text.txt") | st.builds(lambda n: {"path": "text.txt", "windows": n}, counts),
+        ).map({"method": "crop"}.__or__),
         "workers": optional(threads=st.integers(1, 64)),
     },
 )

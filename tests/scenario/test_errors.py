@@ -19,8 +19,8 @@ CASES: list[tuple[str, str, str]] = [
         "seed: 7",
         "xyzzy: 7",
         "xyzzy: unknown key; the keys here are access, auxiliary, codec, data, emulation, evaluate, faults, fleet, "
-        "learning, mode, model, name, network, norm, on_oom, scheduler, seed, selection, server, strict, training, "
-        "until, workers (x.yaml, line 2)",
+        "learning, mode, model, name, network, norm, on_oom, pruning, scheduler, seed, selection, server, strict, "
+        "training, until, workers (x.yaml, line 2)",
     ),
     ("seed: 7", "seed: -1", "seed: -1 does not fit; give 0 or more (x.yaml, line 2)"),
     ("seed: 7", "seed: 7.5", "seed: 7.5 does not fit; give a whole number (x.yaml, line 2)"),
@@ -199,7 +199,44 @@ CASES: list[tuple[str, str, str]] = [
         "emulation.inbox: '3 KiB' does not fit; give 1048576 or more (x.yaml, line 18)",
     ),
     ("mode: simulate", "emulation: {limit: 30}", "emulation.limit: 30"),
-    ("mode: simulate", "pruning: {}", "pruning: not in this version of fedsim; remove the key (x.yaml, line 18)"),
+    (
+        "mode: simulate",
+        "pruning: corp",
+        "pruning.method: unknown pruning method 'corp'; did you mean crop? there are: ",
+    ),
+    ("mode: simulate", "pruning: 3", "pruning: 3 does not fit; give a mapping of keys"),
+    ("mode: simulate", "pruning: {method: crop, rouding: 4}", "pruning.rouding: unknown key; did you mean rounding?"),
+    (
+        "mode: simulate",
+        "pruning: {method: crop, budget: {parms: 0.5}}",
+        "pruning.budget.parms: unknown key; did you mean params?",
+    ),
+    (
+        "mode: simulate",
+        "pruning: {rounding: 4}",
+        "pruning.rounding: unknown key; the keys here are aggregation, calibration, fit, manifest, method, scope; "
+        "options of a method need method (x.yaml, line 18)",
+    ),
+    (
+        "mode: simulate",
+        "pruning: {method: crop, manifest: small}",
+        "pruning.manifest: a method, and a manifest that says what another one has done; leave one of them out",
+    ),
+    (
+        "mode: simulate",
+        "pruning: {fit: memory}",
+        "pruning.fit: it is for a method; add method, or leave it out (x.yaml, line 18)",
+    ),
+    (
+        "count: 4,",
+        "count: 4, pruning: {method: crop, rounding: x},",
+        "fleet.0.pruning.rounding: 'x' does not fit; give",
+    ),
+    (
+        "count: 4,",
+        "count: 4, pruning: {method: crop, scope: model},",
+        "fleet.0.pruning.scope: unknown key; the keys here are budget, calibration, fit, manifest, method, rounding",
+    ),
     ("mode: simulate", "workers: {kind: ray}", "workers.kind: Ray workers are not in this version; use kind: inline"),
     ("mode: simulate", "workers: {threads: 0}", "workers.threads: 0 does not fit; give 1 or more (x.yaml, line 18)"),
     ("count: 4", "power_mode: 4", "fleet.0.power_mode: 4 does not fit; give text (x.yaml, line 9)"),

@@ -71,6 +71,21 @@ class Head:
 
 
 @dataclass(frozen=True)
+class Share:
+    """What a pruned model may come to."""
+
+    params: float | str | None = None
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Options of a pruning method."""
+
+    budget: Share = Share()
+    rounding: int = 8
+
+
+@dataclass(frozen=True)
 class Window:
     """A nested option."""
 
@@ -126,6 +141,7 @@ REGISTRY = Registry(
     optimizers={"sgd": Sgd},
     data=frozenset({"digits", "cifar10"}),
     auxiliary=Head,
+    pruners={"crop": Crop},
 )
 
 FULL = """\

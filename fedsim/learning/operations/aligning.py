@@ -53,6 +53,7 @@ def _adopt(core: Core, node: int, learner: int, head: Payload) -> None:
     if trainee.instance is None:
         trainee.source = overwritten(core.weights(node, learner), value)
         return
+    trainee.instance.own()
     mine = trainee.instance.flats.named()
     for name, tensor in value.named().items():
         mine[name].copy_(tensor)

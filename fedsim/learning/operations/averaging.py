@@ -1,9 +1,10 @@
-"""Many models to one: weighted means, mixtures, and sums of changes."""
+"""Many models to one: weighted means, mixtures, and sums of changes; and what a pruned variant has of one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import torch
@@ -12,15 +13,84 @@ from torch import Tensor
 from fedsim.learning.core import Core, Operation
 from fedsim.learning.learners import WeightPart
 from fedsim.learning.summing import RunningMean
-from fedsim.payload.tensors import FlatTensors
+from fedsim.payload.tensors import FlatTensors, Layout
 from fedsim.script import Payload
 
 _MEAN: Final = "mean"
 _CHANGES: Final = "changes"
 
 
-def _open_mean(core: Core, node: int, number: int, name: str, part: WeightPart, expected: Sequence[int]) -> None:
-    core.memory[_MEAN, node, number] = RunningMean(core.layout(name, part), expected)
+class _Mean:
+    """Running means of members by what they hold, put together in the end.
+
+    Args:
+        core: of the host.
+        layouts: of the whole block, then of its variants.
+        expected: the members that may come.
+        base: what stays where no member has a coordinate.
+    """
+
+    def __init__(self, core: Core, layouts: Sequence[Layout], expected: Sequence[int], base: Payload | None) -> None:
+        self._core = core
+        self._layout = layouts[0]
+        self._base = base
+        self._means = {layout: RunningMean(layout, expected) for layout in layouts}
+
+    def add(self, member: int, value: FlatTensors, weight: int) -> None:
+        """Take in one member's weights."""
+        self._means[value.layout].add(member, value, weight)
+
+    def result(self) -> FlatTensors:
+        """The mean over those who came, coordinate by coordinate."""
+        came = {layout: mean for layout, mean in self._means.items() if mean.weight}
+        if came.keys() == {self._layout}:
+            return came[self._layout].result()
+        assert self._base is not None, "a mean of variants without a base"
+        base = self._core.flat(self._base)
+        assert base.layout is self._layout, "a base of another block"
+        total, weight = self._layout.zeros(), self._layout.zeros()
+        for mean in came.values():
+            value = mean.total()
+            spread(self._core, total, value, accumulated)
+            spread(self._core, weight, value, partial(_covered, share=mean.weight))
+        for mine, covered, before in zip(total.buffers, weight.buffers, base.buffers, strict=True):
+            if mine.is_floating_point():
+                torch.where(covered > 0, mine / covered, before, out=mine)
+            else:
+                torch.where(covered > 0, mine, before, out=mine)
+        return total
+
+
+def accumulated(mine: Tensor, theirs: Tensor) -> Tensor:
+    """A sum with a value more; of integers, the larger one."""
+    return mine + theirs if mine.is_floating_point() else torch.maximum(mine, theirs)
+
+
+def _covered(mine: Tensor, _: Tensor, share: float) -> Tensor:
+    """The weight of those that have a coordinate, with one more of them."""
+    return mine + share
+
+
+def spread(core: Core, whole: FlatTensors, given: FlatTensors, how: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Overwrite `whole`, where a variant (or the whole block) has coordinates, by a function of it and of `given`."""
+    if given.layout is whole.layout:
+        for mine, theirs in zip(whole.views(), given.views(), strict=True):
+            mine.copy_(how(mine, theirs))
+        return
+    core.fitting(given.layout).change_(whole, given, how)
+
+
+def _open_mean(
+    core: Core,
+    node: int,
+    number: int,
+    names: Sequence[str],
+    part: WeightPart,
+    expected: Sequence[int],
+    base: Payload | None,
+) -> None:
+    layouts = [core.layout(name, part) for name in names]
+    core.memory[_MEAN, node, number] = _Mean(core, layouts, expected, base)
 
 
 def _add_to_mean(core: Core, node: int, number: int, member: int, weights: Payload, weight: int) -> None:
@@ -28,7 +98,7 @@ def _add_to_mean(core: Core, node: int, number: int, member: int, weights: Paylo
 
 
 def _mean_result(core: Core, node: int, number: int) -> FlatTensors:
-    mean: RunningMean = core.memory.pop((_MEAN, node, number))
+    mean: _Mean = core.memory.pop((_MEAN, node, number))
     return mean.result()
 
 
@@ -38,8 +108,11 @@ def _pairs(one: FlatTensors, other: FlatTensors) -> Iterator[tuple[Tensor, Tenso
 
 
 def _mix(core: Core, _node: int, _number: int, one: Payload, other: Payload, weight: float) -> FlatTensors:
-    made = core.flat(one).clone()
-    for mine, theirs in _pairs(made, core.flat(other)):
+    made, added = core.flat(one).clone(), core.flat(other)
+    if added.layout is not made.layout:
+        spread(core, made, added, partial(_mixed, weight=weight))
+        return made
+    for mine, theirs in _pairs(made, added):
         if mine.is_floating_point():
             mine.lerp_(theirs, weight)  # exact at 0 and at 1
         else:
@@ -47,8 +120,17 @@ def _mix(core: Core, _node: int, _number: int, one: Payload, other: Payload, wei
     return made
 
 
+def _mixed(mine: Tensor, theirs: Tensor, weight: float) -> Tensor:
+    return torch.lerp(mine, theirs, weight) if mine.is_floating_point() else torch.maximum(mine, theirs)
+
+
 def _toward(core: Core, _node: int, _number: int, one: Payload, other: Payload, rate: float) -> FlatTensors:
-    start, made = core.flat(one), core.flat(other).clone()
+    start, end = core.flat(one), core.flat(other)
+    if end.layout is not start.layout:  # what a variant does not have stays as it is
+        whole = start.clone()
+        spread(core, whole, end, lambda mine, theirs: theirs)
+        end = whole
+    made = end.clone()
     trained = _trained(core, made)
     for mine, theirs in zip(made.views()[:trained], start.views(), strict=False):
         mine.copy_(theirs + rate * (mine - theirs))
@@ -56,9 +138,12 @@ def _toward(core: Core, _node: int, _number: int, one: Payload, other: Payload, 
 
 
 def _shift(core: Core, _node: int, _number: int, one: Payload, other: Payload, factor: float) -> FlatTensors:
-    made = core.flat(one).clone()
-    for mine, theirs in _pairs(made, core.flat(other)):
-        mine.add_(theirs, alpha=factor)
+    made, added = core.flat(one).clone(), core.flat(other)
+    if added.layout is made.layout:
+        for mine, theirs in _pairs(made, added):
+            mine.add_(theirs, alpha=factor)
+    else:
+        spread(core, made, added, lambda mine, theirs: mine + theirs * factor)
     return made
 
 
@@ -73,12 +158,19 @@ def _trained(core: Core, value: FlatTensors) -> int:
 
 
 @dataclass(slots=True)
+class _Total:
+    """Changes of one variant, or of the whole block: their weighted sum, and the sum of their weights."""
+
+    value: FlatTensors
+    weight: float
+
+
+@dataclass(slots=True)
 class _Sum:
     """Changes that were taken in since the last application, and the velocity that earlier ones left."""
 
     block: str
-    total: FlatTensors | None = None
-    weight: float = 0.0
+    totals: dict[Layout, _Total] = field(default_factory=dict)
     velocity: list[Tensor] = field(default_factory=list)
 
 
@@ -89,26 +181,51 @@ def _open_changes(core: Core, node: int, number: int, name: str) -> None:
 def _add_change(core: Core, node: int, number: int, change: Payload, weight: float) -> None:
     held: _Sum = core.memory[_CHANGES, node, number]
     value = core.flat(change)
-    held.weight += weight
-    if held.total is None:
-        held.total = value.clone()
-        for mine in held.total.buffers:
+    before = held.totals.get(value.layout)
+    if before is None:
+        first = held.totals[value.layout] = _Total(value.clone(), weight)
+        for mine in first.value.buffers:
             if mine.is_floating_point():
                 mine.mul_(weight)
         return
-    for mine, theirs in _pairs(held.total, value):
+    before.weight += weight
+    for mine, theirs in _pairs(before.value, value):
         if mine.is_floating_point():
             mine.add_(theirs, alpha=weight)
         else:
             torch.maximum(mine, theirs, out=mine)
 
 
+def _put_together(core: Core, held: _Sum, model: FlatTensors) -> tuple[FlatTensors, float]:
+    """The sum of all changes as one of the whole block, and their weight.
+
+    A coordinate that only some of them have is scaled up to the weight of all; one that none has does not change.
+    """
+    weight = sum(each.weight for each in held.totals.values())
+    if held.totals.keys() == {model.layout}:
+        return held.totals[model.layout].value, weight
+    total, covered = model.layout.zeros(), model.layout.zeros()
+    for each in held.totals.values():
+        spread(core, total, each.value, accumulated)
+        spread(core, covered, each.value, partial(_covered, share=each.weight))
+    trained = len(core.blocks[held.block].plan.parameters.shapes)
+    views = zip(total.views(), covered.views(), model.views(), strict=True)
+    for at, (mine, share, before) in enumerate(views):
+        if not mine.is_floating_point():
+            torch.where(share > 0, mine, before, out=mine)
+        else:  # parameters hold differences, buffers values
+            absent = torch.zeros_like(mine) if at < trained else before * weight
+            mine.copy_(torch.where(share > 0, mine * (weight / share), absent))
+    return total, weight
+
+
 def _apply_changes(
     core: Core, node: int, number: int, model: Payload, rate: float, denominator: float, momentum: float
 ) -> FlatTensors:
     held: _Sum = core.memory[_CHANGES, node, number]
-    made, total = core.flat(model).clone(), held.total
-    assert total is not None
+    made = core.flat(model).clone()
+    assert held.totals, "a sum of nothing"
+    total, weight = _put_together(core, held, made)
     trained = len(core.blocks[held.block].plan.parameters.shapes)
     if momentum and not held.velocity:
         held.velocity = [torch.zeros_like(view) for view in made.views()[:trained]]
@@ -119,14 +236,19 @@ def _apply_changes(
                 step = held.velocity[at].mul_(momentum).add_(step)
             mine.add_(step, alpha=rate)
         elif mine.is_floating_point():
-            mine.copy_(change / held.weight)
+            mine.copy_(change / weight)
         else:
             torch.maximum(mine, change, out=mine)
-    held.total, held.weight = None, 0.0
+    held.totals.clear()
     return made
 
 
+def _fit(core: Core, _node: int, _number: int, weights: Payload, name: str, part: WeightPart) -> FlatTensors:
+    return core.fitting(core.layout(name, part)).fitted(core.flat(weights))
+
+
 METHODS: Final[Mapping[str, Operation]] = {
+    "fit": _fit,
     "mean.open": _open_mean,
     "mean.add": _add_to_mean,
     "mean.result": _mean_result,

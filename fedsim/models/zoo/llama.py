@@ -1,16 +1,13 @@
 """Causal language models of Hugging Face's `transformers`, taken apart into units: Llama, Mistral, Qwen2 and Qwen3.
 
 The decoder blocks are those of transformers; what a whole model there shares between them, each gets here by itself.
-Nothing is ever downloaded: sizes come from the options or a local config.json, weights are drawn or come from local
-safetensors files. transformers is imported when such a model is asked for.
+Nothing is ever downloaded: sizes come from the options or a published model on this machine, and so do weights
+(`llama_files`) where they are not drawn. transformers is imported when such a model is asked for.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -19,10 +16,8 @@ from torch import Tensor, nn
 from fedsim.errors import UserError
 from fedsim.models.options import Llama
 from fedsim.models.units import UnitList
+from fedsim.models.zoo.llama_files import Source, source
 from fedsim.torchvision_shim import import_torchvision
-
-FAMILIES: Final = ("llama", "mistral", "qwen2", "qwen3")
-"""Those whose model is an embedding, decoder blocks alike, a norm and a linear head, with rotary positions."""
 
 _DERIVED: Final = ".rotary_emb.inv_freq"
 """Old files hold the angles too, which follow from the configuration."""
@@ -63,18 +58,18 @@ def llama(*, options: Llama, input: tuple[int, ...], classes: int, norm: str) ->
     del norm
     length = input[0]
     auto = _transformers()
-    path = options.path
-    config = _configured(auto, options, length, classes) if path is None else _read(auto, path, length)
+    found = None if options.path is None else source(options.path)
+    config = _configured(auto, options, length, classes) if found is None else _read(auto, found, length)
     if config.vocab_size < classes:
         raise UserError(
             f"model llama has a vocabulary of {config.vocab_size} tokens, but the data have {classes}; "
             "give the model a larger vocabulary, or the data the model's own tokenizer"
         )
     device = torch.get_default_device()
-    with nullcontext() if path is None else torch.device("meta"):  # no use in drawing what will be read
+    with nullcontext() if found is None else torch.device("meta"):  # no use in drawing what will be read
         whole = auto.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
-    if path is not None:
-        _fill(whole, path, config, load=device.type != "meta")
+    if found is not None:
+        _fill(whole, found, config, load=device.type != "meta")
     table = _table(whole.model.rotary_emb, length, device)
     windows = getattr(config, "sliding_window", None) or length
     windowed = _window(length, windows).to(device) if windows < length else None
@@ -125,72 +120,44 @@ def _configured(auto: Any, options: Llama, length: int, classes: int) -> Any:
     )
 
 
-def _read(auto: Any, folder: Path, length: int) -> Any:
-    """The configuration in a folder."""
-    file = folder / "config.json"
-    if not file.is_file():
-        raise UserError(f"model llama: {folder} has no config.json; path is the folder of a downloaded model")
-    try:
-        said = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"model llama: {file} is not JSON ({error}); download the model again") from error
-    family = said.get("model_type") if isinstance(said, dict) else None
-    if family not in FAMILIES:
-        raise UserError(f"model llama: {file} describes a model of type {family}; take one of {', '.join(FAMILIES)}")
+def _read(auto: Any, found: Source, length: int) -> Any:
+    """The configuration of a published model."""
+    said = found.configuration()
     try:
         config = auto.AutoConfig.for_model(**said)
     except Exception as error:  # the package's own checks raise errors of many types
         reason = " ".join(str(error).split())
-        raise UserError(f"model llama: transformers refuses {file}: {reason}") from error
+        raise UserError(f"model llama: transformers refuses {found.described_by} of {found.place}: {reason}") from error
     if length > config.max_position_embeddings:
         raise UserError(
-            f"model llama of {folder} takes sequences of at most {config.max_position_embeddings} tokens, but the "
+            f"model llama of {found.place} takes sequences of at most {config.max_position_embeddings} tokens, but the "
             f"data's have {length}; set data.tokens.length to {config.max_position_embeddings} or less"
         )
     return config
 
 
-def _fill(whole: nn.Module, folder: Path, config: Any, *, load: bool) -> None:
-    """Compare the folder's tensors with the model's in name and shape, and put them there as float32."""
+def _fill(whole: nn.Module, found: Source, config: Any, *, load: bool) -> None:
+    """Compare the published tensors with the model's in name and shape, and put them there as float32."""
     wanted = {name: tuple(tensor.shape) for name, tensor in whole.state_dict().items()}
     if config.tie_word_embeddings:
         del wanted["lm_head.weight"]
     tensors: dict[str, Tensor] = {}
-    found = set()
-    for name, shape, read in _tensors(folder):
+    seen = set()
+    place, says = found.place, found.described_by
+    for name, shape, read in found.tensors():
         if name not in wanted:
             if name.endswith(_DERIVED) or name == "lm_head.weight":
                 continue
-            raise UserError(f"model llama: {folder} holds weights {name}, which its config.json has no place for")
+            raise UserError(f"model llama: {place} holds weights {name}, which {says} has no place for")
         if shape != wanted[name]:
-            raise UserError(f"model llama: {folder} holds {name} of shape {shape}, but config.json says {wanted[name]}")
-        found.add(name)
+            raise UserError(f"model llama: {place} holds {name} of shape {shape}, but {says} says {wanted[name]}")
+        seen.add(name)
         if load:
-            tensors[name] = read().to(torch.float32, copy=True)
-    missing = sorted(wanted.keys() - found)
+            tensors[name] = read()
+    missing = sorted(wanted.keys() - seen)
     if missing:
-        raise UserError(f"model llama: {folder} lacks {len(missing)} weights, such as {missing[0]}; download it again")
+        raise UserError(f"model llama: {place} lacks {len(missing)} weights, such as {missing[0]}; download it again")
     whole.load_state_dict(tensors, strict=False, assign=True)
-
-
-def _tensors(folder: Path) -> Iterator[tuple[str, tuple[int, ...], Any]]:
-    """Every tensor of a folder: its name, its shape, and a function that reads it."""
-    from safetensors import SafetensorError, safe_open
-
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise UserError(
-            f"model llama: {folder} has no weights in safetensors format; download those, or convert the model by "
-            "save_pretrained of transformers"
-        )
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as opened:
-                for name in opened.keys():  # noqa: SIM118  # no mapping
-                    part = opened.get_slice(name)
-                    yield name, tuple(part.get_shape()), lambda part=part: part[...]
-        except SafetensorError as error:
-            raise UserError(f"model llama: {file} cannot be read ({error}); download it again") from error
 
 
 def _table(rotary: Any, length: int, device: torch.device) -> tuple[Tensor, Tensor]:

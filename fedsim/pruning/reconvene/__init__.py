@@ -5,14 +5,37 @@ how wide they may stay within a budget (`plan`), those are cut and checked (`app
 initial values (`rectify`). What is published is the outline; formulas, thresholds and the solver are reconstruction.
 """
 
-from fedsim.pruning.reconvene.baselines import BASELINES, baseline, masked
-from fedsim.pruning.reconvene.costing import Costing
-from fedsim.pruning.reconvene.crosschecking import crosscheck
-from fedsim.pruning.reconvene.curves import Curve, masks, score
-from fedsim.pruning.reconvene.cutting import apply
-from fedsim.pruning.reconvene.options import Budget, Reconvene
-from fedsim.pruning.reconvene.planning import Planner, plan
-from fedsim.pruning.reconvene.rectifying import rectify
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedsim.pruning.reconvene.baselines import BASELINES, baseline, masked
+    from fedsim.pruning.reconvene.costing import Costing
+    from fedsim.pruning.reconvene.crosschecking import crosscheck
+    from fedsim.pruning.reconvene.curves import Curve, masks, score
+    from fedsim.pruning.reconvene.cutting import apply
+    from fedsim.pruning.reconvene.options import Budget, Reconvene
+    from fedsim.pruning.reconvene.planning import Planner, plan
+    from fedsim.pruning.reconvene.rectifying import rectify
+
+_WHERE = {
+    "BASELINES": "baselines",
+    "baseline": "baselines",
+    "masked": "baselines",
+    "Costing": "costing",
+    "crosscheck": "crosschecking",
+    "Curve": "curves",
+    "masks": "curves",
+    "score": "curves",
+    "apply": "cutting",
+    "Budget": "options",
+    "Reconvene": "options",
+    "Planner": "planning",
+    "plan": "planning",
+    "rectify": "rectifying",
+}
 
 __all__ = [
     "BASELINES",
@@ -30,3 +53,10 @@ __all__ = [
     "rectify",
     "score",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for; the options alone, which scenarios need, take no torch."""
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)

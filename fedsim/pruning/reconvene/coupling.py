@@ -64,13 +64,18 @@ class Coupling:
             layer, _, tensor = name.rpartition(".")
             swept = traced.positions.get(layer, 0) if tensor == "weight" else 0
             rows.append((fixed, *[*ends, one, one][:2], swept))
+        self._inside = np.array([_inside(name, scope) for name, _ in model.named_parameters()], bool)
         self._table = np.array(rows, np.int64).reshape(-1, 4)
         self._shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
 
-    def counts(self, kept: Ints) -> tuple[int, int]:
-        """Parameters, and MACs of convolutions and linear layers for a sample, where each set keeps so many units."""
+    def counts(self, kept: Ints, *, scope: bool = False) -> tuple[int, int]:
+        """Parameters, and MACs of convolutions and linear layers for a sample, where each set keeps so many units.
+
+        Args:
+            scope: count what lies in the scope alone.
+        """
         widths = self._widths - self._shares @ (self.units - kept)
-        fixed, first, second, swept = self._table.T
+        fixed, first, second, swept = (self._table[self._inside] if scope else self._table).T
         elements = fixed * widths[first] * widths[second]
         return int(elements.sum()), int((elements * swept).sum())
 

@@ -37,6 +37,7 @@ def plan(
     *,
     example: Tensor | None = None,
     costing: Costing | None = None,
+    within: Plan | None = None,
 ) -> Plan:
     """What to cut out of a model, which stays as it is.
 
@@ -44,12 +45,13 @@ def plan(
         curve: of this model.
         example: inputs to trace the model with; left out, zeros of a unit list's own input shape.
         costing: what memory and latency are computed with, where the budget names them.
+        within: the plan of a larger variant, which has all that is to stay.
 
     Raises:
         UserError: the curve is of another model; neither a budget nor a density is given; the budget cannot be
             reached, with the smallest that can.
     """
-    return Planner(model, curve, options, example=example, costing=costing).plan()
+    return Planner(model, curve, options, example=example, costing=costing, within=within).plan()
 
 
 class Planner:
@@ -63,6 +65,7 @@ class Planner:
         *,
         example: Tensor | None = None,
         costing: Costing | None = None,
+        within: Plan | None = None,
     ) -> None:
         self.model, self.curve, self.options = model, curve, options
         self.parent = fingerprint(model)
@@ -76,6 +79,9 @@ class Planner:
             raise UserError(f"nothing in {called(model)} may be cut: {self._why()}")
         self.sensitivity = Sensitivity(model, self.coupling, curve, options)
         self._costing = costing
+        outer = {} if within is None else {each.layer: each.indices for each in within.kept}
+        self._allowed = self.coupling.chosen(outer)
+        self._ceiling = np.array([len(units) for units in self._allowed], np.int64)
 
     def plan(self) -> Plan:
         """The plan for the options' budget or density."""
@@ -93,7 +99,7 @@ class Planner:
         units, step = self.coupling.units, self.options.round_to
         whole = step * np.ceil(np.round(shares * units / step, 9)).astype(np.int64)
         least = -(-self.options.min_channels // step) * step
-        return np.minimum(np.maximum(whole, least), units)
+        return np.minimum(np.maximum(whole, least), self._ceiling)
 
     def limits(self) -> Limits:
         """Of the options' budget.
@@ -105,8 +111,8 @@ class Planner:
         if not given:
             raise UserError("neither a budget nor a density is given; set budget.params to 25 %, or density to 0.1")
         amounts: dict[str, Any] = {
-            "params": lambda kept: float(self.coupling.counts(kept)[0]),
-            "macs": lambda kept: float(self._counts(kept)[1]),
+            "params": lambda kept: float(self.coupling.counts(kept, scope=True)[0]),
+            "macs": lambda kept: float(self._in_scope(kept)),
         }
         dear = sorted(given.keys() - amounts.keys())
         if dear:
@@ -149,14 +155,19 @@ class Planner:
         """By set, the units with the highest scores; of equal ones the first."""
         chosen = []
         for number, count in enumerate(kept.tolist()):
-            scores = self.sensitivity.scores(number, position)
-            chosen.append(np.sort(np.argsort(-scores, kind="stable")[:count]))
+            allowed = self._allowed[number]
+            scores = self.sensitivity.scores(number, position)[allowed]
+            chosen.append(np.sort(allowed[np.argsort(-scores, kind="stable")[:count]]))
         return chosen
 
     def _counts(self, kept: Ints) -> tuple[int, int]:
         """Parameters and MACs after a cut; what is neither a convolution nor a linear layer stays as it is."""
         parameters, macs = self.coupling.counts(kept)
         return parameters, macs + self._other_macs
+
+    def _in_scope(self, kept: Ints) -> int:
+        """MACs of what lies in the scope; without one, of all that multiplies."""
+        return self.coupling.counts(kept, scope=True)[1] if self.options.scope else self._counts(kept)[1]
 
     @cached_property
     def _other_macs(self) -> int:
@@ -169,7 +180,7 @@ class Planner:
 
     def _solved(self) -> Found:
         limits = self.limits()
-        found = solve(self.path, limits, self.positions, self.coupling.units, self.options.round_to)
+        found = solve(self.path, limits, self.positions, self._ceiling, self.options.round_to)
         if found is None:
             raise UserError(self._unreachable(limits))
         return found
@@ -206,7 +217,12 @@ class Planner:
             least, whole = limits.amounts[name](smallest), limits.amounts[name](self.coupling.units)
             if least > most:
                 asked, there = (f"{100 * value / whole:.3g} %" for value in (most, least))
-                parts.append(f"{name} {asked} of {called(self.model)} cannot be reached: the smallest is {there}")
+                what = (
+                    f"{called(self.model)}'s {', '.join(self.options.scope)}"
+                    if self.options.scope
+                    else called(self.model)
+                )
+                parts.append(f"{name} {asked} of {what} cannot be reached: the smallest is {there}")
         cut = sum(self.path(self.positions[-1], None)[1])
         parts.append(f"{cut} of {len(self.coupling.sets)} sets of coupled layers are resilient")
         if self.options.protected or self.options.scope:

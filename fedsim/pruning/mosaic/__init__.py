@@ -1,0 +1,46 @@
+"""Projection pruning of language models after the public Mosaic code; structured and composite parts are our
+reconstruction.
+
+    ranking = rank(model, windows)                       # one dense forward; save and load
+    options = Mosaic(sparsity=0.6, alpha=0.5)
+    chosen = plan(model, ranking, options)
+    cut, checks = apply(model, chosen, windows)          # whole heads and channels; verified
+    pruned = sparsify(cut, chosen, windows)              # zeros
+
+`prune` does the last three. One ranking serves every target, policy and variant.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedsim.pruning.mosaic.calibration import Calibration, drawn
+    from fedsim.pruning.mosaic.composing import prune
+    from fedsim.pruning.mosaic.cutting import apply
+    from fedsim.pruning.mosaic.options import Mosaic
+    from fedsim.pruning.mosaic.planning import plan
+    from fedsim.pruning.mosaic.ranking import Ranking, rank
+    from fedsim.pruning.mosaic.sparsifying import sparsify
+
+_WHERE = {
+    "Calibration": "calibration",
+    "drawn": "calibration",
+    "prune": "composing",
+    "apply": "cutting",
+    "Mosaic": "options",
+    "plan": "planning",
+    "Ranking": "ranking",
+    "rank": "ranking",
+    "sparsify": "sparsifying",
+}
+
+__all__ = ["Calibration", "Mosaic", "Ranking", "apply", "drawn", "plan", "prune", "rank", "sparsify"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for; the options alone, which scenarios need, take no torch."""
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)

@@ -1,0 +1,92 @@
+"""Mosaic behind the seam of all pruning methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from fedsim.errors import UserError
+from fedsim.pruning.checks import Checks
+from fedsim.pruning.methods import Material
+from fedsim.pruning.mosaic.adapters import adapter, found
+from fedsim.pruning.mosaic.calibration import Calibration
+from fedsim.pruning.mosaic.cutting import apply
+from fedsim.pruning.mosaic.options import Mosaic
+from fedsim.pruning.mosaic.planning import plan
+from fedsim.pruning.mosaic.ranking import Ranking, rank
+from fedsim.pruning.mosaic.sparsifying import sparsify
+from fedsim.pruning.plans import Plan
+from fedsim.pruning.pruned import Pruned
+
+
+@dataclass(frozen=True, slots=True)
+class MosaicMethod:
+    """Plans by the options, on the material's windows."""
+
+    options: Mosaic
+
+    @property
+    def studied(self) -> str:
+        """Rankings depend on how units are scored; of outliers, on what counts as one."""
+        options = self.options
+        return f"{options.unit_score} {options.outlier_factor} {options.adapter}"
+
+    def study(self, model: nn.Module, material: Material) -> Ranking:
+        """The ranking.
+
+        Raises:
+            UserError: there is no text.
+        """
+        return rank(model, self._windows(material), self._scoped(model, material))
+
+    def plan(self, model: nn.Module, study: Ranking, material: Material, within: Plan | None = None) -> Plan:
+        """What to cut and what to set to zero."""
+        return plan(model, study, self._scoped(model, material), within=within)
+
+    def apply(self, model: nn.Module, plan: Plan, material: Material) -> tuple[Pruned, Checks]:
+        """Cut."""
+        return apply(model, plan, self._windows(material))
+
+    def finish(self, pruned: Pruned, material: Material) -> Pruned:
+        """Zeros."""
+        return sparsify(pruned, pruned.plan, self._windows(material))
+
+    def renew(self, model: nn.Module, layers: Iterable[str], material: Material) -> None:
+        """Nothing: the weights are trained."""
+
+    def sized(self, share: float) -> MosaicMethod:
+        """So many of the projections' parameters; zeros take as much memory as other values, so all is cut out.
+
+        Raises:
+            UserError: the options cut nothing out.
+        """
+        if not self.options.alpha:
+            raise UserError(
+                "fit: memory, but with alpha 0 weights only become zero, which takes as much memory; set alpha above "
+                "0, such as 1"
+            )
+        return MosaicMethod(replace(self.options, sparsity=1 - share))
+
+    def _scoped(self, model: nn.Module, material: Material) -> Mosaic:
+        """The options, for the decoder blocks among the units that may shrink.
+
+        Raises:
+            UserError: there are none.
+        """
+        scope = self.options.scope
+        if material.scope and not scope:
+            names = [block.name for block in found(adapter(self.options.adapter), model)]
+            scope = tuple(unit for unit in material.scope if any(f"{name}.".startswith(f"{unit}.") for name in names))
+            if not scope:
+                raise UserError(
+                    f"none of {', '.join(material.scope)}, which may shrink, is a decoder block; the first is "
+                    f"{names[0]}: move the cut behind it, or set scope: model"
+                )
+        return replace(self.options, scope=scope, seed=material.seed)
+
+    def _windows(self, material: Material) -> Calibration:
+        if material.windows is None:
+            raise UserError("mosaic prunes language models by what they do on text, and there is none; give text data")
+        return Calibration(tokens=material.windows(), privacy="device-private" if material.private else "public")

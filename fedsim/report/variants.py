@@ -1,0 +1,54 @@
+"""Pruned variants in words: what a summary, or a check, says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from fedsim.units import human_count
+
+NOTICES: Final = {
+    "reconvene": "reconvene is a reconstruction after the paper's abstract (arXiv 2404.16877), not its authors' code",
+    "mosaic": "mosaic's projection pruning is written after its public code; structured and composite pruning are our "
+    "reconstruction (arXiv 2504.06323)",
+}
+"""What is to be said wherever results of these methods are shown."""
+
+SPARSE: Final = "zeros are not sent, but they alone shrink neither memory nor time"
+
+
+def variant_line(variant: Mapping[str, Any]) -> str:
+    """One variant: who has it, how it was made, what is left of what a device holds, and what it weighs."""
+    sizes, before, after = variant["parameters"], variant["device"]["parent"], variant["device"]["pruned"]
+    groups = ", ".join(str(group) for group in variant["groups"])
+    zeros = f", {sizes['held'] - sizes['nonzero']:,} of them zeros" if sizes["nonzero"] < sizes["held"] else ""
+    fit = "" if variant["fit"] is None else f" to fit the {variant['fit']}"
+    return (
+        f"group{'s' if len(variant['groups']) > 1 else ''} {groups}: {variant['method']}{fit}; on the device "
+        f"{after['parameters']:,} of {before['parameters']:,} parameters{zeros}, "
+        f"{human_count(after['macs'], 'MAC')} of {human_count(before['macs'], 'MAC')} a sample, "
+        f"{human_count(after['message_bytes'], 'B')} of {human_count(before['message_bytes'], 'B')} a message; "
+        f"{variant['privacy']}{_quality(variant)}"
+    )
+
+
+def _quality(variant: Mapping[str, Any]) -> str:
+    """How good it is in the end, where that is known."""
+    found = variant.get("quality") or {}
+    if found.get("accuracy") is None:
+        return ""
+    return f"; in the end {found['accuracy']:.1%} right, loss {found['loss']:.4g}"
+
+
+def notices(variants: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What a reader of such figures has to know."""
+    for name in dict.fromkeys(variant["method"] for variant in variants):
+        if name in NOTICES:
+            yield NOTICES[name]
+    if any(variant["parameters"]["nonzero"] < variant["parameters"]["held"] for variant in variants):
+        yield SPARSE
+    if any(variant["privacy"] == "device-private" for variant in variants):
+        yield (
+            "what was cut depends on the devices' data, so every list of it that is sent tells something of them; "
+            "calibration with public text, or a score that needs no data, does not"
+        )

@@ -1,0 +1,99 @@
+"""A pruning method of a user's own, for tests: fewer channels of vgg5's first convolution, and a random mask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fedsim import seeds
+from fedsim.errors import UserError
+from fedsim.payload.supports import Support
+from fedsim.pruning.checks import Checks
+from fedsim.pruning.methods import Material
+from fedsim.pruning.plans import Kept, Plan
+from fedsim.pruning.pruned import Pruned, fingerprint
+from fedsim.pruning.resizing import sliced
+from fedsim.pruning.verifying import held, verify
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crop:
+    """Keeps the channels with the largest weights."""
+
+    keep: int = 16
+    """Channels of the first convolution."""
+    masked: float = 0.0
+    """Share of the second convolution's weights that become zero."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.keep <= 32:
+            raise ValueError(f"keep {self.keep} must be 1 to 32")
+
+    @property
+    def studied(self) -> str:
+        """The order of channels is the same for all options."""
+        return ""
+
+    def study(self, model: nn.Module, material: Material) -> list[int]:
+        """The channels, largest first."""
+        assert "conv1" in material.scope or not material.scope
+        weight = model.get_parameter("conv1.0.weight")
+        return [int(channel) for channel in weight.detach().abs().sum((1, 2, 3)).argsort(descending=True)]
+
+    def plan(self, model: nn.Module, study: Any, material: Material, within: Plan | None = None) -> Plan:
+        """The first of those that a larger variant keeps."""
+        there = set(range(32)) if within is None else set(within.kept[0].indices)
+        kept = tuple(sorted([channel for channel in study if channel in there][: self.keep]))
+        gone = 32 - len(kept)
+        return Plan(
+            method="crop",
+            parent=fingerprint(model),
+            seed=material.seed,
+            options=asdict(self),
+            source="",
+            kept=(Kept(layer="conv1.0", kind="filters", of=32, indices=kept),),
+            parameters=held(model) - gone * (model.get_parameter("conv1.0.weight")[0].numel() + 1 + 2 + 64 * 9),
+            privacy="data-free",
+        )
+
+    def apply(self, model: nn.Module, plan: Plan, material: Material) -> tuple[Pruned, Checks]:
+        """Slice."""
+        if fingerprint(model) != plan.parent:
+            raise UserError("another model")
+        index = np.asarray(plan.kept[0].indices, np.int64)
+        axes: dict[str, Any] = {
+            f"conv1.1.{name}": (index,) for name in ("weight", "bias", "running_mean", "running_var")
+        }
+        axes |= {"conv1.0.weight": (index, None, None, None), "conv1.0.bias": (index,)}
+        axes["conv2.0.weight"] = (None, index, None, None)
+        support = Support(axes)
+        pruned = Pruned(module=sliced(model, support), plan=plan, support=support)
+        return pruned, verify(model, pruned, material.example, nothing=len(index) == 32)
+
+    def finish(self, pruned: Pruned, material: Material) -> Pruned:
+        """New values for the first convolution; zeros in the second."""
+        self.renew(pruned.module, ["conv1.0"], material)
+        if not self.masked:
+            return pruned
+        weight = pruned.module.get_parameter("conv2.0.weight")
+        drawn = seeds.generator(material.seed, -1, "crop").random(tuple(weight.shape))
+        mask = drawn >= self.masked
+        with torch.no_grad():
+            weight.mul_(torch.from_numpy(mask))
+        return replace(pruned, support=Support(pruned.support.axes, {"conv2.0.weight": mask}))
+
+    def renew(self, model: nn.Module, layers: Iterable[str], material: Material) -> None:
+        """Ones."""
+        with torch.no_grad():
+            for layer in layers:
+                if layer == "conv1.0":
+                    model.get_parameter("conv1.0.weight").fill_(0.1)
+
+    def sized(self, share: float) -> Crop:
+        """As many channels."""
+        return replace(self, keep=max(1, round(32 * share)))

@@ -1,0 +1,276 @@
+"""Scenarios that prune: who has what, what it saves, and that every run of them is the same run."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import fedsim
+from fedsim.errors import UserError
+from fedsim.experiment.artifacts import load_model
+from fedsim.experiment.building import Study, build
+from fedsim.experiment.loading import load_scenario
+from fedsim.experiment.variants import relative
+from fedsim.payload.supports import Support
+from fedsim.pruning.resizing import sliced
+
+CROP = "tests.experiment.cropping:Crop"
+SCENARIO: dict[str, Any] = {
+    "name": "pruned",
+    "seed": 3,
+    "model": {"name": "vgg5", "cut": 2},
+    "data": {"name": "digits", "samples": 200},
+    "fleet": [
+        {"profile": "raspberry-pi-4b", "count": 2, "link": "wifi5"},
+        {"profile": "jetson-nano", "count": 2, "link": "wifi5"},
+    ],
+    "server": {"profile": "rtx-a6000", "link": {"up": "1 Gbit/s", "down": "1 Gbit/s"}},
+    "scheduler": "fedavg",
+    "until": {"rounds": 2},
+}
+
+
+def scenario(pruning: Any = None, *groups: Any, **more: Any) -> dict[str, Any]:
+    """The scenario with sections for the fleet and for groups."""
+    made = deepcopy(SCENARIO) | more
+    if pruning is not None:
+        made["pruning"] = pruning
+    for group, section in zip(made["fleet"], groups, strict=False):
+        if section is not None:
+            group["pruning"] = section
+    return made
+
+
+def crop(keep: int, **more: Any) -> dict[str, Any]:
+    """The method of `cropping`, in so many channels."""
+    return {"method": CROP, "keep": keep, **more}
+
+
+def study(*sections: Any, **more: Any) -> Study:
+    """Its parts."""
+    return build(load_scenario(scenario(*sections, **more)))
+
+
+def weights_down(run: fedsim.Run) -> int:
+    """Bytes of weights to devices."""
+    return int(run.summary["bytes"]["down"]["weights"])
+
+
+# ------------------------------------------------------------------------------------------- who has what
+
+
+def test_one_way_for_all_is_a_smaller_model() -> None:
+    """Nobody holds the whole one, so the run is that of the pruned model; the server's is as small."""
+    made = study(crop(8))
+    assert made.assembly.variants == ()
+    assert made.assembly.model.units[0].output[0] == 8
+    assert made.network().get_parameter("conv1.0.weight").shape == (8, 1, 3, 3)
+    assert made.family is not None
+    assert [sorted(variant.groups) for variant in made.family.made] == [[0, 1]]
+
+
+def test_a_group_may_be_pruned_alone() -> None:
+    """The others hold the whole model, and so does the server."""
+    made = study(None, crop(8))
+    (variant,) = made.assembly.variants
+    assert variant.groups == {0}
+    assert made.assembly.model.units[0].output[0] == 32
+    plans = made.assembly.held(made.assembly.blocks())
+    assert [plan.weights.shapes[0].shape[0] for plan in plans] == [8, 32]
+
+
+def test_off_keeps_a_group_whole() -> None:
+    """Where the scenario prunes the fleet."""
+    made = study(crop(8), None, "off")
+    assert [sorted(variant.groups) for variant in made.assembly.variants] == [[0]]
+
+
+def test_where_everybody_is_pruned_the_server_holds_the_largest_variant() -> None:
+    """And those that have it hold all there is; smaller ones lie within it."""
+    made = study(crop(8), None, crop(20))
+    (variant,) = made.assembly.variants
+    assert variant.groups == {0}
+    assert made.assembly.model.units[0].output[0] == 20
+    inner = variant.support.axes["conv1.0.bias"][0]
+    assert inner is not None
+    assert len(inner) == 8
+    assert inner.max() < 20
+    assert made.family is not None
+    large, small = made.family.made
+    outer = large.support.axes["conv1.0.bias"][0]
+    absolute = small.support.axes["conv1.0.bias"][0]
+    assert outer is not None
+    np.testing.assert_array_equal(outer[inner], absolute)
+
+
+def test_ways_that_come_to_the_same_plan_are_one_variant() -> None:
+    """Whatever machine they are for."""
+    made = study(None, crop(8), crop(8))
+    assert made.family is not None
+    assert [sorted(variant.groups) for variant in made.family.made] == [[0, 1]]
+
+
+def test_variants_are_parts_of_one_model_with_new_values_once() -> None:
+    """What a method would give each of its cuts, the common model gets, and variants have its values."""
+    made = study(None, crop(8))
+    assert made.family is not None
+    whole, (part,) = made.family.network, made.family.networks
+    assert bool((whole.get_parameter("conv1.0.weight") == 0.1).all())
+    assert bool((part.get_parameter("conv1.0.weight") == 0.1).all())
+    assert not whole.get_parameter("conv2.0.weight").eq(0.1).any()
+
+
+def test_a_support_is_found_again_within_a_larger_one() -> None:
+    """Positions among what the larger one keeps; an axis that both keep alike is whole."""
+    outer = Support({"w": (np.array([1, 3, 4, 8]), None), "b": (np.array([0, 2]),)})
+    inner = Support({"w": (np.array([3, 8]), np.array([5])), "b": (np.array([0, 2]),)})
+    found = relative(inner, outer)
+    assert found.axes.keys() == {"w"}
+    np.testing.assert_array_equal(found.axes["w"][0], [1, 3])
+    np.testing.assert_array_equal(found.axes["w"][1], [5])
+
+
+# ------------------------------------------------------------------------------------------- what it saves
+
+
+@pytest.mark.slow
+def test_pruned_devices_are_sent_less_and_compute_less() -> None:
+    """As their shapes say; a mask saves bytes, neither memory nor MACs."""
+    whole, small, sparse = (
+        fedsim.run(scenario(section, learning="off")) for section in (None, crop(8), crop(8, masked=0.5))
+    )
+    shapes = [study(section).assembly.blocks()["model"] for section in (None, crop(8), crop(8, masked=0.5))]
+    for run, plan in zip((whole, small, sparse), shapes, strict=True):
+        assert weights_down(run) == 8 * plan.weights.nbytes
+    assert weights_down(whole) > weights_down(small) > weights_down(sparse)
+    assert whole.summary["devices"]["macs"] > small.summary["devices"]["macs"] == sparse.summary["devices"]["macs"]
+    peaks = [run.summary["devices"]["peak_memory_bytes"] for run in (whole, small, sparse)]
+    assert peaks[0] > peaks[1] == peaks[2]
+    assert whole.summary["seconds"] > small.summary["seconds"]
+
+
+@pytest.mark.slow
+def test_the_summary_says_what_was_made_and_installed() -> None:
+    """From the trace alone: variants with their sizes and checks; bytes and seconds of lists and masks."""
+    run = fedsim.run(scenario(crop(8, masked=0.5), None, crop(20)))
+    large, small = run.summary["pruning"]["variants"]
+    assert (large["groups"], small["groups"]) == ([1], [0])
+    assert small["parameters"]["nonzero"] < small["parameters"]["held"] < large["parameters"]["held"]
+    assert small["checks"]["difference"] <= 1e-5
+    assert small["share"] == small["parameters"]["held"] / small["parameters"]["parent"]
+    lists = {8: 4 * 7 * 8, 20: 4 * 7 * 20}
+    mask = 64 * 8 * 9 // 8
+    assert run.summary["deployment"]["bytes"] == 2 * (lists[8] + mask) + 2 * lists[20]
+    assert 0 < run.summary["deployment"]["seconds"] < 0.1
+    assert "pruning" not in fedsim.run(scenario(learning="off")).summary
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheduler", ["fedavg", "fedoptima", "ampere"])
+def test_the_same_scenario_gives_the_same_run(scheduler: str, tmp_path: Path) -> None:
+    """Variants are made again from the seed; timing only takes the same way; the model can be loaded."""
+    more = {"scheduler": scheduler, "until": {"rounds": 1}}
+    sections = (crop(8, masked=0.5), None, crop(20))
+    first = fedsim.run(scenario(*sections, **more), out=tmp_path / "first")
+    again = fedsim.run(tmp_path / "first" / "scenario.yaml")
+    timing = fedsim.run(scenario(*sections, **more, learning="off"))
+    assert first.weights is not None
+    assert again.weights is not None
+    assert all(first.weights[name].equal(again.weights[name]) for name in first.weights)
+    assert first.summary["seconds"] == again.summary["seconds"] == timing.summary["seconds"]
+    assert first.summary["bytes"] == timing.summary["bytes"]
+    model = load_model(tmp_path / "first")
+    assert model.get_parameter("conv1.0.weight").equal(first.weights["conv1.0.weight"])
+    assert model(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
+
+
+@pytest.mark.slow
+def test_each_variant_is_measured_at_the_end() -> None:
+    """What it has of the last model, on the test data; who has all of it is as good as the run's model."""
+    sections = (crop(8, masked=0.5), None, crop(20))
+    run = fedsim.run(scenario(*sections))
+    large, small = run.summary["pruning"]["variants"]
+    assert large["quality"]["accuracy"] == run.summary["accuracy"]["final"]
+    made = study(*sections)
+    assert made.family is not None
+    assert run.weights is not None
+    whole, (smaller,) = made.family.network, made.family.smaller
+    whole.load_state_dict(run.weights)
+    part = sliced(whole, smaller.support).eval()
+    x, y = made.samples().held_out("test", 0, 360)
+    with torch.no_grad():
+        right = float((part(x).argmax(-1) == y).float().mean())
+    assert small["quality"]["accuracy"] == pytest.approx(right, abs=1e-6)
+    assert small["quality"]["loss"] != large["quality"]["loss"]
+
+
+# ------------------------------------------------------------------------------------------- what fits
+
+
+def board(folder: Path, room: float) -> str:
+    """The profile of a board whose process leaves so many bytes for a model."""
+    text = (Path(fedsim.__file__).parents[1] / "devices/profiles/raspberry-pi-4b.yaml").read_text()
+    said = yaml.safe_load(text)
+    said["id"], name = "board", folder / "board.yaml"
+    said["memory"] |= {"capacity": "9 GB", "runtime": "1 MB", "workspace": "0 B", "usable": f"{1e6 + room} B"}
+    name.write_text(yaml.safe_dump(said))
+    return str(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [32, 24, 3])
+def test_fit_takes_the_largest_model_that_the_device_can_train(tmp_path: Path, channels: int) -> None:
+    """All of it where there is room, else the largest of 95 %, 90 %, ... that does."""
+    exact = study(crop(channels)).needs()[0]
+    room = exact.model + exact.step
+    group = {
+        "profile": board(tmp_path, room),
+        "count": 1,
+        "pruning": {"method": CROP, "fit": "memory"},
+        "link": "wifi5",
+    }
+    made = study(fleet=[group])
+    tried = [32, *(max(1, round(32 * n / 20)) for n in range(19, 0, -1))]
+    assert made.assembly.model.units[0].output[0] == max(each for each in tried if each <= channels)
+    assert all(need.fits for need in made.needs())
+
+
+@pytest.mark.slow
+def test_fit_refuses_a_device_that_can_train_no_size(tmp_path: Path) -> None:
+    """With the least that is needed."""
+    group = {
+        "profile": board(tmp_path, 200e3),
+        "count": 1,
+        "pruning": {"method": CROP, "fit": "memory"},
+        "link": "wifi5",
+    }
+    with pytest.raises(
+        UserError, match=r"no size that crop can reach fits board.*: the smallest needs .* are free; take"
+    ):
+        study(fleet=[group])
+
+
+def test_what_a_method_lacks_is_said() -> None:
+    """With what one has."""
+    with pytest.raises(UserError, match=r"pruning method .* has no study and no plan"):
+        study({"method": "tests.scenario.toys:Crop"})
+
+
+def test_the_device_block_needs_a_cut() -> None:
+    """Systems that train whole models have none."""
+    with pytest.raises(UserError, match="scope: device-block, but scheduler fedavg does not cut the model"):
+        study({**crop(8), "scope": "device-block"})
+
+
+def test_reports_of_variants_survive_in_the_run_folder(tmp_path: Path) -> None:
+    """`summary.json` has them."""
+    fedsim.run(scenario(crop(8), until={"rounds": 1}), out=tmp_path / "run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["pruning"]["variants"][0]["method"] == "crop"
