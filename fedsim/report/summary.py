@@ -71,7 +71,9 @@ def summarise(
     }
     variants = _variants(found, summary)
     if variants:
-        summary["pruning"] = {"variants": variants}
+        shares = [mark.value for mark in found.columns.named("covered")]
+        coverage = {"min": min(shares), "mean": sum(shares) / len(shares), "max": max(shares)} if shares else None
+        summary["pruning"] = {"variants": variants, "coverage": coverage}
     if fidelity is not None:
         summary["fidelity"] = dict(fidelity)
     return summary

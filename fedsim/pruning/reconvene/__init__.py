@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fedsim.pruning.reconvene.baselines import BASELINES, baseline, masked
     from fedsim.pruning.reconvene.costing import Costing
+    from fedsim.pruning.reconvene.crosschecking import crosscheck
     from fedsim.pruning.reconvene.curves import Curve, masks, score
     from fedsim.pruning.reconvene.cutting import apply
     from fedsim.pruning.reconvene.options import Budget, Reconvene
@@ -24,6 +25,7 @@ _WHERE = {
     "baseline": "baselines",
     "masked": "baselines",
     "Costing": "costing",
+    "crosscheck": "crosschecking",
     "Curve": "curves",
     "masks": "curves",
     "score": "curves",
@@ -44,6 +46,7 @@ __all__ = [
     "Reconvene",
     "apply",
     "baseline",
+    "crosscheck",
     "masked",
     "masks",
     "plan",

@@ -122,10 +122,15 @@ def _look(model: nn.Module, example: Tensor) -> _Seen:
     try:
         with torch.no_grad():
             model(example)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise UserError(f"the model does not take inputs of shape {tuple(example.shape)}: {error}") from error
     finally:
         for handle in handles:
             handle.remove()
     return seen
+
+
+_KNOWN: Final = (_ConvNd, nn.Linear, _NormBase, nn.GroupNorm, nn.LayerNorm, nn.PReLU, nn.Embedding)
 
 
 class _Probed(nn.Module):
@@ -138,7 +143,12 @@ class _Probed(nn.Module):
         self._convolves = any(isinstance(part, nn.Conv1d) for part in model.modules())
         self._entry = self._probe(example) if example.is_floating_point() else None
         self._handles = []
+        self.whole: set[int] = set()
+        """Layers that are protected themselves, by identity: torch-pruning knows them, and would miss a probe there."""
         for name, output in outputs.items():
+            if isinstance(model.get_submodule(name), _KNOWN):
+                self.whole.add(id(model.get_submodule(name)))
+                continue
             probe = self._probe(output)
 
             def through(_part: nn.Module, _inputs: Any, out: Any, probe: nn.Module = probe) -> Any:
@@ -304,6 +314,8 @@ def _components(model: nn.Module, graph: Any, probed: _Probed, seen: _Seen) -> T
         for side in ("out", "in"):
             numbers = links.port(node, side)
             name = layers.get(id(node.module))
+            if side == "out" and id(node.module) in probed.whole:
+                links.keep(numbers)
             if name is None or len(numbers) == 1:
                 if not _passes(node):
                     links.keep(numbers)
