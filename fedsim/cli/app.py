@@ -279,8 +279,8 @@ def prune(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A name from `fedsim list models`, module:Class, a Hugging Face folder, a .gguf file, package:NAME, or "
-            "a folder that was pruned before.",
+            help="A name from `fedsim list models`, module:Class, a Hugging Face folder, a .gguf file, package:NAME, "
+            "or a folder that was pruned before.",
         ),
     ],
     method: Annotated[

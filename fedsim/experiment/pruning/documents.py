@@ -82,7 +82,7 @@ def notices(outcome: Outcome) -> Iterator[str]:
     if plan.method in NOTICES:
         yield NOTICES[plan.method]
     if any(each.name != "upai" for each in outcome.baselines):
-        yield "baselines are cut by our own code too: all-layers after PreCrop (arXiv 2203.02549), the others by one ratio"
+        yield "baselines are our code, too: all-layers after PreCrop (arXiv 2203.02549), the other cuts by one ratio"
     if counts.nonzero < counts.parameters and plan.sparsity:
         yield SPARSE
     if plan.privacy == "device-private":

@@ -116,7 +116,8 @@ class Meter:
             shape, own = ("x".join(map(str, s)) for s in (data.info.shape, example.shape[1:]))
             raise UserError(
                 f"--evaluate {self.named} has samples of {shape} in {data.info.classes} classes, but "
-                f"{self.subject.name} takes {own} and tells {self.subject.vocabulary} apart; set --input and --classes to those of the data"
+                f"{self.subject.name} takes {own} and tells {self.subject.vocabulary} apart; set --input and "
+                "--classes to those of the data"
             )
         found = samples(data)
 
