@@ -27,6 +27,7 @@ Kind = Literal["image", "vector", "text"]
 IMAGE: Final = (3, 32, 32)
 """The shape of CIFAR's images."""
 CLASSES: Final = 10
+NORMS: Final = ("bn", "gn", "frozen_bn")
 VOCABULARY: Final = 256
 """Of the tokenizer `bytes`, which models of the catalogue are built for."""
 TOKENIZER: Final = "tokenizer.json"
@@ -123,7 +124,9 @@ def _of_catalogue(wanted: Wanted) -> Subject:
     from fedsim.pruning.manifest import ObjectBase
     from fedsim.pruning.skeletons import catalogue_base
 
-    options = built("model", wanted.name, registry().models, wanted.options, prefix="model.")
+    if wanted.norm not in NORMS:
+        raise UserError(unknown("norm", wanted.norm, NORMS))
+    options = built("model", wanted.name, registry().models, wanted.options, prefix="model.", calls=True)
     kind, shape, classes = _shape(wanted)
     network = build_network(
         wanted.name,
