@@ -263,6 +263,13 @@ def test_what_a_method_lacks_is_said() -> None:
         study({"method": "tests.scenario.toys:Crop"})
 
 
+def test_statistics_of_different_widths_are_warned_of() -> None:
+    """With batch norm, and only where widths differ."""
+    assert any("norm: gn" in text for text in study(None, crop(8)).warnings())
+    assert not study(crop(8)).warnings()
+    assert not any("norm: gn" in text for text in study(None, crop(8), norm="frozen_bn").warnings())
+
+
 def test_the_device_block_needs_a_cut() -> None:
     """Systems that train whole models have none."""
     with pytest.raises(UserError, match="scope: device-block, but scheduler fedavg does not cut the model"):
