@@ -44,6 +44,12 @@ class ModelTokenizer:
 
         return hashlib.sha256(f"{__version__} {self._made.to_str()}".encode()).hexdigest()
 
+    @property
+    def text(self) -> str:
+        """All of it, as a tokenizer.json has it."""
+        made: str = self._made.to_str()
+        return made
+
     def encode(self, text: str) -> NDArray[np.int64]:
         """The text as token numbers."""
         return np.asarray(self._made.encode(text, add_special_tokens=False).ids, np.int64)

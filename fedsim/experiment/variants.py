@@ -11,6 +11,7 @@ import numpy as np
 from fedsim.errors import UserError
 from fedsim.experiment.assembly import Smaller
 from fedsim.experiment.fleet import Fleet, process_bytes
+from fedsim.experiment.manifests import from_manifest
 from fedsim.experiment.materials import Materials
 from fedsim.experiment.placing import placed
 from fedsim.hardware.machines import Machine
@@ -129,10 +130,11 @@ def _variants(
     planned: list[tuple[Request, Method, Any, Plan]] = []
     for request in wanted:
         with placed(scenario, *request.place):
-            if request.section.manifest is not None:
-                raise UserError("manifests are read by the command only")
             material = materials.of(request.machine, request.section.calibration)
-            prunes = method(request.section.options)
+            if request.section.manifest is not None:
+                prunes = from_manifest(scenario, network, request.section.manifest)
+            else:
+                prunes = method(request.section.options)
             key = _study_key(request, prunes)
             if key not in studies:
                 studies[key] = prunes.study(network, material)

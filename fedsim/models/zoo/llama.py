@@ -7,7 +7,6 @@ Nothing is ever downloaded: sizes come from the options or a published model on 
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any, Final
 
 import torch
@@ -57,19 +56,49 @@ def llama(*, options: Llama, input: tuple[int, ...], classes: int, norm: str) ->
     """
     del norm
     length = input[0]
-    auto = _transformers()
-    found = None if options.path is None else source(options.path)
-    config = _configured(auto, options, length, classes) if found is None else _read(auto, found, length)
-    if config.vocab_size < classes:
+    if options.path is None:
+        auto = _transformers()
+        whole = _whole(auto, _configured(auto, options, length, classes))
+    else:
+        whole = published(source(options.path), length)
+    if whole.config.vocab_size < classes:
         raise UserError(
-            f"model llama has a vocabulary of {config.vocab_size} tokens, but the data have {classes}; "
+            f"model llama has a vocabulary of {whole.config.vocab_size} tokens, but the data have {classes}; "
             "give the model a larger vocabulary, or the data the model's own tokenizer"
         )
-    device = torch.get_default_device()
-    with nullcontext() if found is None else torch.device("meta"):  # no use in drawing what will be read
-        whole = auto.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
-    if found is not None:
-        _fill(whole, found, config, load=device.type != "meta")
+    return apart(whole, length)
+
+
+def published(found: Source, length: int) -> Any:
+    """A published model as transformers has it, embedding and head tied where it ties them, in float32.
+
+    On the default device `meta` its weights stay unread.
+
+    Args:
+        length: tokens of the sequences that it is for.
+
+    Raises:
+        UserError: transformers is missing, the model cannot be used, or its sequences are shorter.
+    """
+    auto = _transformers()
+    config = _read(auto, found, length)
+    load = torch.get_default_device().type != "meta"
+    with torch.device("meta"):  # no use in drawing what will be read
+        whole = _whole(auto, config)
+    _fill(whole, found, config, load=load)
+    if config.tie_word_embeddings:
+        whole.lm_head.weight = whole.model.embed_tokens.weight
+    if load:  # angles are no weights: they follow from the configuration
+        whole.model.rotary_emb = type(whole.model.rotary_emb)(config=config)
+    return whole
+
+
+def apart(whole: Any, length: int) -> UnitList:
+    """A causal language model of transformers as units for windows of `length` tokens; they share its weights.
+
+    Only a head that is tied to the embedding gets weights of its own.
+    """
+    config, device = whole.config, torch.get_default_device()
     table = _table(whole.model.rotary_emb, length, device)
     windows = getattr(config, "sliding_window", None) or length
     windowed = _window(length, windows).to(device) if windows < length else None
@@ -81,7 +110,11 @@ def llama(*, options: Llama, input: tuple[int, ...], classes: int, norm: str) ->
         head = nn.Linear(config.hidden_size, config.vocab_size, bias=False, device="meta")
         head.weight = nn.Parameter(whole.model.embed_tokens.weight.detach().clone())
     units.append(("head", nn.Sequential(whole.model.norm, head)))
-    return UnitList("llama", units, input=input, classes=config.vocab_size, tokens=True)
+    return UnitList("llama", units, input=(length,), classes=config.vocab_size, tokens=True)
+
+
+def _whole(auto: Any, config: Any) -> Any:
+    return auto.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
 
 
 def _transformers() -> Any:
