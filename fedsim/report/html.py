@@ -156,8 +156,8 @@ def _pruned(runs: Sequence[Run], names: Sequence[str]) -> Iterator[str]:
         pruning = run.summary.get("pruning") or {}
         variants = pruning.get("variants", ())
         if variants:
-            rows = [[_cell(cell) for cell in variant_cells(variant)] for variant in variants]
-            tables.append(_table(COLUMNS, rows, name if len(runs) > 1 else ""))
+            rows = [[cell(text) for text in variant_cells(variant)] for variant in variants]
+            tables.append(table(COLUMNS, rows, name if len(runs) > 1 else ""))
             coverage = pruning.get("coverage")
             if coverage is not None:
                 tables.append(
@@ -167,7 +167,7 @@ def _pruned(runs: Sequence[Run], names: Sequence[str]) -> Iterator[str]:
             every += variants
     if every:
         said = (f"<p>{escape(notice[0].upper() + notice[1:])}.</p>" for notice in notices(every))
-        yield _section("Pruned variants", *tables, *said)
+        yield section("Pruned variants", *tables, *said)
 
 
 def _value(point: Point, metric: str) -> float:
