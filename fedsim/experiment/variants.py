@@ -69,6 +69,8 @@ class Variant:
     """Finished."""
     checks: Checks
     request: Request
+    macs: int
+    """What making it takes on the server."""
 
     @property
     def support(self) -> Support:
@@ -159,7 +161,12 @@ def _variants(
             cut, checks = prunes.apply(network, plan, material)
             done = prunes.finish(cut, material)
             made[plan.digest] = Variant(
-                groups=frozenset(request.groups), method=prunes, pruned=done, checks=checks, request=request
+                groups=frozenset(request.groups),
+                method=prunes,
+                pruned=done,
+                checks=checks,
+                request=request,
+                macs=prunes.macs(network, plan, material),
             )
     return tuple(made.values())
 
@@ -307,11 +314,12 @@ def _of_device(plan: BlockPlan) -> dict[str, int]:
 
 
 def deployment(family: Family, fleet: Fleet, efficiency: float) -> list[dict[str, Any]]:
-    """What installing takes beside the first weights, which are part of the run: index lists, 4 bytes each, and masks.
+    """What installing takes beside the first weights, which are part of the run: indices, 4 bytes each, and masks.
 
-    An entry a group, of all of its devices: bytes, and the seconds at the link's rate that each of them takes.
+    An entry a group, of all of its devices: bytes, and the seconds at the link's rate that each of them takes. And one
+    a variant: the MACs of making it on the server.
     """
-    found = []
+    found: list[dict[str, Any]] = []
     for variant in family.made:
         support = variant.support
         each = 4 * sum(len(kept) for axes in support.axes.values() for kept in axes if kept is not None)
@@ -320,4 +328,5 @@ def deployment(family: Family, fleet: Fleet, efficiency: float) -> list[dict[str
             member = fleet.groups[group]
             seconds = member.link.one_way + each / member.link.goodput_down(efficiency)
             found.append({"group": group, "bytes": each * member.count, "seconds": seconds})
+        found.append({"groups": sorted(variant.groups), "macs": variant.macs})
     return found

@@ -24,6 +24,7 @@ from fedsim.report.show import MISSING, best_of, figures, labels, percent
 from fedsim.report.summary import perplexity, utilisation
 from fedsim.report.tables import NODES, node_rows
 from fedsim.report.traffic import DIRECTIONS
+from fedsim.report.variants import COLUMNS, notices, variant_cells
 from fedsim.units import human_count, human_seconds
 
 NODES_SHOWN: Final = 200
@@ -69,6 +70,7 @@ def render(runs: Sequence[Run], grids: Sequence[Grid] = ()) -> str:
             *map(_grid, grids),
             _headline(runs, names),
             _quality(runs, names),
+            *_pruned(runs, names),
             _idle(runs, names),
             _bytes(runs, names),
             _nodes(runs, names),
@@ -145,6 +147,27 @@ def _quality(runs: Sequence[Run], names: Sequence[str]) -> str:
     ]
     write = _percent if metric == "accuracy" else "{:.4g}".format
     return section(f"{metric.capitalize()} over time", charts.curves(series, "seconds", metric, write))
+
+
+def _pruned(runs: Sequence[Run], names: Sequence[str]) -> Iterator[str]:
+    """What each group holds after pruning, where anybody was pruned."""
+    tables, every = [], []
+    for run, name in zip(runs, names, strict=True):
+        pruning = run.summary.get("pruning") or {}
+        variants = pruning.get("variants", ())
+        if variants:
+            rows = [[cell(text) for text in variant_cells(variant)] for variant in variants]
+            tables.append(table(COLUMNS, rows, name if len(runs) > 1 else ""))
+            coverage = pruning.get("coverage")
+            if coverage is not None:
+                tables.append(
+                    f"<p>A round has reached {percent(coverage['min'])} to {percent(coverage['max'])} of the "
+                    f"model's parameters.</p>"
+                )
+            every += variants
+    if every:
+        said = (f"<p>{escape(notice[0].upper() + notice[1:])}.</p>" for notice in notices(every))
+        yield section("Pruned variants", *tables, *said)
 
 
 def _value(point: Point, metric: str) -> float:

@@ -40,6 +40,34 @@ def _quality(variant: Mapping[str, Any]) -> str:
     return f"; in the end {found['accuracy']:.1%} right, loss {found['loss']:.4g}"
 
 
+COLUMNS: Final = (
+    *("groups", "method", "parameters on the device", "of", "of them zeros", "work a sample", "of", "a message", "of"),
+    *("right in the end", "loss in the end", "depends on"),
+)
+"""Of `variant_cells`."""
+
+
+def variant_cells(variant: Mapping[str, Any]) -> tuple[str, ...]:
+    """One variant as a row of a table."""
+    sizes, before, after = variant["parameters"], variant["device"]["parent"], variant["device"]["pruned"]
+    found = variant.get("quality") or {}
+    known = found.get("accuracy") is not None
+    return (
+        ", ".join(str(group) for group in variant["groups"]),
+        str(variant["method"]),
+        f"{after['parameters']:,}",
+        f"{before['parameters']:,}",
+        f"{sizes['held'] - sizes['nonzero']:,}",
+        human_count(after["macs"], "MAC"),
+        human_count(before["macs"], "MAC"),
+        human_count(after["message_bytes"], "B"),
+        human_count(before["message_bytes"], "B"),
+        f"{found['accuracy']:.1%}" if known else "",
+        f"{found['loss']:.4g}" if known else "",
+        {"data-free": "no data", "public": "public data", "device-private": "the devices' data"}[variant["privacy"]],
+    )
+
+
 def notices(variants: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """What a reader of such figures has to know."""
     for name in dict.fromkeys(variant["method"] for variant in variants):

@@ -169,6 +169,7 @@ def test_the_summary_says_what_was_made_and_installed() -> None:
     mask = 64 * 8 * 9 // 8
     assert run.summary["deployment"]["bytes"] == 2 * (lists[8] + mask) + 2 * lists[20]
     assert 0 < run.summary["deployment"]["seconds"] < 0.1
+    assert run.summary["deployment"]["macs"] == 2 * 7
     assert "pruning" not in fedsim.run(scenario(learning="off")).summary
 
 
@@ -261,6 +262,13 @@ def test_what_a_method_lacks_is_said() -> None:
     """With what one has."""
     with pytest.raises(UserError, match=r"pruning method .* has no study and no plan"):
         study({"method": "tests.scenario.toys:Crop"})
+
+
+def test_statistics_of_different_widths_are_warned_of() -> None:
+    """With batch norm, and only where widths differ."""
+    assert any("norm: gn" in text for text in study(None, crop(8)).warnings())
+    assert not study(crop(8)).warnings()
+    assert not any("norm: gn" in text for text in study(None, crop(8), norm="frozen_bn").warnings())
 
 
 def test_the_device_block_needs_a_cut() -> None:
