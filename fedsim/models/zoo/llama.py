@@ -7,12 +7,14 @@ Nothing is ever downloaded: sizes come from the options or a published model on 
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fedsim.errors import UserError
+from fedsim.models.key_values import KeyValues
 from fedsim.models.options import Llama
 from fedsim.models.units import UnitList
 from fedsim.models.zoo import pretrained
@@ -37,11 +39,19 @@ class CausalBlock(nn.Module):
         self.table = table
         self.mask = mask
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Vectors `batch length width`, of the same shape afterwards."""
-        cos, sin = self.table
-        out: Tensor = self.layer(x, attention_mask=self.mask, position_embeddings=(cos.to(x), sin.to(x)))
+    def forward(self, x: Tensor, start: int = 0, kept: KeyValues | None = None) -> Tensor:
+        """Vectors `batch length width`, of the same shape afterwards; the first is token `start`, behind those kept."""
+        end = start + x.shape[1]
+        cos, sin = (part[:, start:end].to(x) for part in self.table)
+        mask = None if self.mask is None else self.mask[:, :, start:end, :end]
+        cache = {} if kept is None else {_cache_argument(self.layer): kept}
+        out: Tensor = self.layer(x, attention_mask=mask, position_embeddings=(cos, sin), **cache)
         return out
+
+
+def _cache_argument(layer: nn.Module) -> str:
+    """What this version of transformers calls the earlier keys and values."""
+    return "cache" if "cache" in signature(type(layer).forward).parameters else "past_key_values"
 
 
 def llama(*, options: Llama, input: tuple[int, ...], classes: int, norm: str) -> UnitList:
