@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -56,12 +58,21 @@ class _Decoding:
         self._prompt = prompt
         self._caches: dict[int, Any] = {}
 
-    def __call__(self, model: nn.Module) -> Tensor:
-        called: Any = model
+    def ready(self, model: nn.Module) -> None:
+        """Make what the next call takes, which it will have changed."""
+        import transformers
+
         if id(model) not in self._caches:
-            self._caches[id(model)] = called(input_ids=self._prompt, use_cache=True).past_key_values
-        cache = self._caches[id(model)]
-        out = called(input_ids=self._prompt[:, -1:], past_key_values=cache, use_cache=True)
-        cache.crop(self._prompt.shape[1])  # as it was, for the next time
-        found: Tensor = out.logits
+            cache = transformers.DynamicCache()
+            self._run(model, self._prompt, cache)
+            self._caches[id(model)] = cache
+        self._next = deepcopy(self._caches[id(model)])
+
+    def __call__(self, model: nn.Module) -> Tensor:
+        return self._run(model, self._prompt[:, -1:], self._next)
+
+    def _run(self, model: Any, tokens: Tensor, cache: Any) -> Tensor:
+        named = inspect.signature(model.forward).parameters
+        key = "cache" if "cache" in named else "past_key_values"  # renamed in the course of transformers 5
+        found: Tensor = model(input_ids=tokens, use_cache=True, **{key: cache}).logits
         return found

@@ -99,14 +99,14 @@ def export_hugging_face(module: nn.Module, folder: Path) -> None:
         }
     )
     try:
-        with _quiet():
+        with quiet():
             written.save_pretrained(folder)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}; choose another folder") from error
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without transformers' progress bars."""
     from transformers.utils import logging as untyped
 

@@ -46,6 +46,7 @@ def timed(
         for model in models.values():
             with evaluating(model):
                 for _ in range(_WARM):
+                    _readied(call, model)
                     call(model)
         began = time.perf_counter()
         for number in range(_MOST):
@@ -53,6 +54,7 @@ def timed(
                 break
             for name, model in models.items():
                 with evaluating(model):
+                    _readied(call, model)
                     start = time.perf_counter()
                     call(model)
                     taken[name].append(time.perf_counter() - start)
@@ -60,6 +62,13 @@ def timed(
         name: Timed(p50=float(np.quantile(each, 0.5)), p95=float(np.quantile(each, 0.95)), repeats=len(each))
         for name, each in taken.items()
     }
+
+
+def _readied(call: Callable[[nn.Module], Any], model: nn.Module) -> None:
+    """What a call needs to be done before it, and is not timed."""
+    ready = getattr(call, "ready", None)
+    if ready is not None:
+        ready(model)
 
 
 @contextmanager

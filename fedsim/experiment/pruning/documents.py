@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from fedsim.experiment.pruning.baselines import Baseline
-from fedsim.experiment.pruning.targets import layers, outliers, targets
+from fedsim.experiment.pruning.targets import layers, outliers, support, targets
 from fedsim.report.variants import NOTICES, SPARSE
 
 if TYPE_CHECKING:
@@ -78,12 +78,12 @@ def calibrated(outcome: Outcome) -> str:
 
 def notices(outcome: Outcome) -> Iterator[str]:
     """What a reader of the figures has to know."""
-    plan, counts = outcome.plan, outcome.now.counts
+    plan = outcome.plan
     if plan.method in NOTICES:
         yield NOTICES[plan.method]
     if any(each.name != "upai" for each in outcome.baselines):
         yield "baselines are our code, too: all-layers after PreCrop (arXiv 2203.02549), the other cuts by one ratio"
-    if counts.nonzero < counts.parameters and plan.sparsity:
+    if support(outcome).masks:
         yield SPARSE
     if plan.privacy == "device-private":
         yield "what was cut depends on data of devices, so every list of it that is sent tells something of them"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from fedsim.experiment.pruning.looking import Named, material
 from fedsim.experiment.pruning.measuring import Meter, Quality
 from fedsim.experiment.pruning.settings import Settings, built
 from fedsim.experiment.pruning.stages import Heard, Stages
-from fedsim.experiment.pruning.studies import load, mosaic, study
+from fedsim.experiment.pruning.studies import check_kept, load, mosaic, study
 from fedsim.experiment.pruning.subjects import Subject, Wanted, subject
 from fedsim.experiment.pruning.texts import calibration, text_file
 from fedsim.experiment.registry import registry
@@ -161,16 +161,21 @@ def _made(
     name = asked.method or ("mosaic" if found.text else "reconvene")
     options = built("pruning method", name, registry().pruners, asked.settings.method)
     _suited(options, name, found)
+    if isinstance(options, Reconvene):
+        _sufficient(options, asked)
+    if asked.ranking is not None:
+        check_kept(options, asked.ranking)
     baselines = chosen(asked.baselines, options)
     text = _calibration(asked, found, options)
     sight = material(found, data=named, calibration=text, machine=device, batch=asked.batch, private=asked.private)
     with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always", UserWarning)
+        warnings.simplefilter("always", UserWarning)  # our own remarks; others are shown as ever, below
         with stages.stage("study"):
             known = load(asked.ranking, options, found.module) if asked.ranking and asked.ranking.exists() else None
             first = study(options, found, sight, text) if known is None else known
         pruned, checks = _cut(options, found, first, sight, text, stages)
         rest = made(baselines, options, found, first, pruned.plan, sight, stages)
+    remarks = _remarks(heard)
     parent, now, rest = _measured(found, pruned, rest, meter, stages)
     ours = {"load", "study", "plan", *pruned.timings}
     return Outcome(
@@ -187,8 +192,16 @@ def _made(
         now=now,
         baselines=rest,
         timings={k: v for k, v in {**stages.seconds, **pruned.timings}.items() if k in ours or k != "apply"},
-        notes=tuple(dict.fromkeys(str(each.message) for each in heard if issubclass(each.category, UserWarning))),
+        notes=remarks,
     )
+
+
+def _remarks(heard: Sequence[warnings.WarningMessage]) -> tuple[str, ...]:
+    """What is to be told to the user; other warnings go where warnings go."""
+    for each in heard:
+        if each.category is not UserWarning:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+    return tuple(dict.fromkeys(str(each.message) for each in heard if each.category is UserWarning))
 
 
 def _suited(options: Any, name: str, found: Subject) -> None:
@@ -200,6 +213,26 @@ def _suited(options: Any, name: str, found: Subject) -> None:
     if isinstance(options, Reconvene) and found.text:
         raise UserError(
             f"method {name} prunes networks of convolutions, and {found.name} is a language model; take --method mosaic"
+        )
+
+
+def _sufficient(options: Reconvene, asked: Asked) -> None:
+    """Refuse what the options need and nobody has given, before scores are taken."""
+    from fedsim.pruning.reconvene.scores import score_type
+
+    if options.density is None and not options.budget.given:
+        raise UserError(
+            "reconvene has neither a budget nor a density to come to; give --set budget.params='25 %', or --set "
+            "density=0.1"
+        )
+    if options.budget.latency is not None and asked.profile is None:
+        raise UserError(
+            f"budget.latency {options.budget.latency} is of a device, and none is named; give --profile NAME"
+        )
+    if score_type(options.score).data and asked.data is None:
+        raise UserError(
+            f"score {options.score} looks at samples with their labels, and there are none; give --data NAME, or take "
+            "score synflow, which needs none"
         )
 
 

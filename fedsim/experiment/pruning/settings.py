@@ -56,12 +56,15 @@ def settings(given: Sequence[str]) -> Settings:
     return Settings(method=data, model=model)
 
 
-def built(what: str, name: str, known: Mapping[str, type], given: Mapping[str, Any], *, prefix: str = "") -> Any:
+def built(
+    what: str, name: str, known: Mapping[str, type], given: Mapping[str, Any], *, prefix: str = "", calls: bool = False
+) -> Any:
     """The options of a method or a model.
 
     Args:
         name: one of `known`, or `module:Class`.
         prefix: what `--set` writes before their keys.
+        calls: whether it may be a function, whose arguments are then kept as they are.
 
     Raises:
         UserError: there is none of that name, or it does not take these options.
@@ -73,9 +76,12 @@ def built(what: str, name: str, known: Mapping[str, type], given: Mapping[str, A
         if is_dataclass(target) and not isinstance(target, type):
             return target
         if not is_dataclass(target):
-            return Arguments(tuple(given.items()))
+            if calls and callable(target):
+                return Arguments(tuple(given.items()))
+            raise UserError(f"{shown(name)} is no {what}: it is not a dataclass; decorate it with @dataclass")
     else:
         raise UserError(f"{unknown(what, name, known)}; module:Class names one of your own")
+    assert isinstance(target, type)
     options, problems = build(target, _pathlike(target, given), (), ())
     if problems:
         said = [f"{prefix}{dotted(p.path)}: {p.sentence}" if p.path else p.sentence for p in problems]

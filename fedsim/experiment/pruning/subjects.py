@@ -27,6 +27,7 @@ Kind = Literal["image", "vector", "text"]
 IMAGE: Final = (3, 32, 32)
 """The shape of CIFAR's images."""
 CLASSES: Final = 10
+NORMS: Final = ("bn", "gn", "frozen_bn")
 VOCABULARY: Final = 256
 """Of the tokenizer `bytes`, which models of the catalogue are built for."""
 TOKENIZER: Final = "tokenizer.json"
@@ -123,7 +124,9 @@ def _of_catalogue(wanted: Wanted) -> Subject:
     from fedsim.pruning.manifest import ObjectBase
     from fedsim.pruning.skeletons import catalogue_base
 
-    options = built("model", wanted.name, registry().models, wanted.options, prefix="model.")
+    if wanted.norm not in NORMS:
+        raise UserError(unknown("norm", wanted.norm, NORMS))
+    options = built("model", wanted.name, registry().models, wanted.options, prefix="model.", calls=True)
     kind, shape, classes = _shape(wanted)
     network = build_network(
         wanted.name,
@@ -147,7 +150,7 @@ def _of_catalogue(wanted: Wanted) -> Subject:
         kind=kind,
         example=drawn(network, length=wanted.length, vocabulary=network.classes, seed=wanted.seed),
         vocabulary=network.classes,
-        tokenizer=(wanted.tokenizer or ("bytes" if network.classes == VOCABULARY else None))
+        tokenizer=(_named(wanted.tokenizer) or ("bytes" if network.classes == VOCABULARY else None))
         if kind == "text"
         else None,
         pretrained=wanted.weights is not None,
@@ -195,7 +198,7 @@ def _published(wanted: Wanted, place: Path, said: str) -> Subject:
         kind="text",
         example=drawn(model, length=wanted.length, vocabulary=model.config.vocab_size, seed=wanted.seed),
         vocabulary=model.config.vocab_size,
-        tokenizer=wanted.tokenizer or str(place),
+        tokenizer=_named(wanted.tokenizer) or str(place.resolve()),
         pretrained=True,
         seed=wanted.seed,
     )
@@ -213,7 +216,9 @@ def _stored(wanted: Wanted, folder: Path) -> Subject:
     kind: Kind = base.data if isinstance(base, CatalogueBase) else "text"
     vocabulary = module.classes if isinstance(base, CatalogueBase) else module.config.vocab_size
     own = folder / TOKENIZER
-    tokenizer = wanted.tokenizer or (str(own) if own.is_file() else "bytes" if vocabulary == VOCABULARY else None)
+    tokenizer = _named(wanted.tokenizer) or (
+        str(own.resolve()) if own.is_file() else "bytes" if vocabulary == VOCABULARY else None
+    )
     return Subject(
         name=str(folder),
         module=module,
@@ -226,6 +231,13 @@ def _stored(wanted: Wanted, folder: Path) -> Subject:
         stored=found,
         seed=wanted.seed,
     )
+
+
+def _named(tokenizer: str | None) -> str | None:
+    """A tokenizer as texts take it: paths are told from names by their slashes."""
+    if tokenizer is None or not Path(tokenizer).exists():
+        return tokenizer
+    return str(Path(tokenizer).resolve())
 
 
 def _only_for_catalogue(wanted: Wanted, said: str) -> None:

@@ -77,8 +77,8 @@ def layers(outcome: Outcome) -> list[Row]:
         return _projections(outcome)
     shares = _shares(plan)
     rows = [_layer(kept, shares.get(kept.layer)) for kept in plan.kept]
-    seen = _support(outcome)
-    return rows + [_masked(name, target, seen, outcome) for name, target in plan.sparsity.items()]
+    seen = support(outcome)
+    return rows + [_masked(name, plan.sparsity.get(name), seen) for name in sorted(seen.masks)]
 
 
 def _layer(kept: Kept, target: float | None) -> Row:
@@ -92,16 +92,16 @@ def _layer(kept: Kept, target: float | None) -> Row:
     }
 
 
-def _masked(name: str, target: float, support: Support, outcome: Outcome) -> Row:
-    elements = math.prod(_shapes(outcome)[name])
-    kept = support.kept(name)
+def _masked(name: str, target: float | None, seen: Support) -> Row:
+    """Of weights that the cut has left, how many may be other than zero."""
+    elements, kept = seen.masks[name].size, seen.kept(name)
     assert kept is not None
     return {
         "layer": name,
         "kind": "weights",
         "of": elements,
         "kept": kept,
-        "target": 1 - target,
+        "target": None if target is None else 1 - target,
         "realised": kept / elements,
     }
 
@@ -120,7 +120,7 @@ def _projections(outcome: Outcome) -> list[Row]:
     """Of each projection in scope: what the cut has removed, zeros targeted and set, and both together."""
     from fedsim.pruning.mosaic.adapters import PROJECTIONS, adapter, found, scoped
 
-    plan, support = outcome.plan, _support(outcome)
+    plan, seen = outcome.plan, support(outcome)
     parents = _shapes(outcome)
     blocks = found(adapter(plan.options["adapter"]), outcome.subject.module)
     rows = []
@@ -128,8 +128,8 @@ def _projections(outcome: Outcome) -> list[Row]:
         block = blocks[number]
         for projection in PROJECTIONS:
             name = block.weight(projection)
-            elements, left = math.prod(parents[name]), math.prod(support.shape(name, parents[name]))
-            nonzero, zeros = support.kept(name), plan.sparsity.get(name, 0.0)
+            elements, left = math.prod(parents[name]), math.prod(seen.shape(name, parents[name]))
+            nonzero, zeros = seen.kept(name), plan.sparsity.get(name, 0.0)
             nonzero = left if nonzero is None else nonzero
             rows.append(
                 {
@@ -167,7 +167,8 @@ def outliers(outcome: Outcome) -> Row | None:
     }
 
 
-def _support(outcome: Outcome) -> Support:
+def support(outcome: Outcome) -> Support:
+    """What the pruned model has of its parent."""
     if outcome.pruned is not None:
         return outcome.pruned.support
     assert outcome.subject.stored is not None
