@@ -210,6 +210,13 @@ def test_each_variant_is_measured_at_the_end() -> None:
         right = float((part(x).argmax(-1) == y).float().mean())
     assert small["quality"]["accuracy"] == pytest.approx(right, abs=1e-6)
     assert small["quality"]["loss"] != large["quality"]["loss"]
+    fresh = study(*sections)
+    assert fresh.family is not None
+    (untrained,) = fresh.family.networks
+    with torch.no_grad():
+        right = float((untrained.eval()(x).argmax(-1) == y).float().mean())
+    assert small["quality_at_start"]["accuracy"] == pytest.approx(right, abs=1e-6)
+    assert large["quality_at_start"] is None
 
 
 # ------------------------------------------------------------------------------------------- what fits

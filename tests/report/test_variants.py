@@ -23,6 +23,7 @@ def variant(**more: Any) -> dict[str, Any]:
         },
         "privacy": "data-free",
         "quality": {"accuracy": 0.5, "loss": 1.25},
+        "quality_at_start": {"accuracy": 0.25, "loss": 2.5},
         **more,
     }
 
@@ -31,7 +32,8 @@ def test_a_line_says_what_is_left_of_what_a_device_holds() -> None:
     """Whose it is, parameters, zeros, work, bytes, what it depends on, how good it is."""
     assert variant_line(variant()) == (
         "groups 0, 2: reconvene; on the device 250 of 1,000 parameters, 100 of them zeros, 2 MMAC of 5 MMAC a sample, "
-        "600 B of 4 kB a message; data-free; in the end 50.0% right, loss 1.25"
+        "600 B of 4 kB a message; data-free; in the end 50.0% right, loss 1.25 (25.0% "
+        "and 2.5 as installed)"
     )
     plain = variant(groups=[1], fit="memory", parameters={"parent": 9, "held": 8, "nonzero": 8}, quality=None)
     assert variant_line(plain).startswith(

@@ -7,19 +7,19 @@ Nothing is ever downloaded: sizes come from the options or a published model on 
 
 from __future__ import annotations
 
-from typing import Any, Final
+from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fedsim.errors import UserError
+from fedsim.models.key_values import KeyValues
 from fedsim.models.options import Llama
 from fedsim.models.units import UnitList
+from fedsim.models.zoo import pretrained
 from fedsim.models.zoo.llama_files import Source, source
-from fedsim.torchvision_shim import import_torchvision
-
-_DERIVED: Final = ".rotary_emb.inv_freq"
-"""Old files hold the angles too, which follow from the configuration."""
+from fedsim.models.zoo.pretrained import configuration, transformers
 
 
 class CausalBlock(nn.Module):
@@ -39,11 +39,19 @@ class CausalBlock(nn.Module):
         self.table = table
         self.mask = mask
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Vectors `batch length width`, of the same shape afterwards."""
-        cos, sin = self.table
-        out: Tensor = self.layer(x, attention_mask=self.mask, position_embeddings=(cos.to(x), sin.to(x)))
+    def forward(self, x: Tensor, start: int = 0, kept: KeyValues | None = None) -> Tensor:
+        """Vectors `batch length width`, of the same shape afterwards; the first is token `start`, behind those kept."""
+        end = start + x.shape[1]
+        cos, sin = (part[:, start:end].to(x) for part in self.table)
+        mask = None if self.mask is None else self.mask[:, :, start:end, :end]
+        cache = {} if kept is None else {_cache_argument(self.layer): kept}
+        out: Tensor = self.layer(x, attention_mask=mask, position_embeddings=(cos, sin), **cache)
         return out
+
+
+def _cache_argument(layer: nn.Module) -> str:
+    """What this version of transformers calls the earlier keys and values."""
+    return "cache" if "cache" in signature(type(layer).forward).parameters else "past_key_values"
 
 
 def llama(*, options: Llama, input: tuple[int, ...], classes: int, norm: str) -> UnitList:
@@ -57,8 +65,10 @@ def llama(*, options: Llama, input: tuple[int, ...], classes: int, norm: str) ->
     del norm
     length = input[0]
     if options.path is None:
-        auto = _transformers()
-        whole = _whole(auto, _configured(auto, options, length, classes))
+        auto = transformers()
+        whole = auto.AutoModelForCausalLM.from_config(
+            _configured(auto, options, length, classes), attn_implementation="sdpa", dtype=torch.float32
+        )
     else:
         whole = published(source(options.path), length)
     if whole.config.vocab_size < classes:
@@ -80,17 +90,8 @@ def published(found: Source, length: int) -> Any:
     Raises:
         UserError: transformers is missing, the model cannot be used, or its sequences are shorter.
     """
-    auto = _transformers()
-    config = _read(auto, found, length)
-    load = torch.get_default_device().type != "meta"
-    with torch.device("meta"):  # no use in drawing what will be read
-        whole = _whole(auto, config)
-    _fill(whole, found, config, load=load)
-    if config.tie_word_embeddings:
-        whole.lm_head.weight = whole.model.embed_tokens.weight
-    if load:  # angles are no weights: they follow from the configuration
-        whole.model.rotary_emb = type(whole.model.rotary_emb)(config=config)
-    return whole
+    config = _read(transformers(), found, length)
+    return pretrained.whole(found, config, load=torch.get_default_device().type != "meta")
 
 
 def apart(whole: Any, length: int) -> UnitList:
@@ -113,27 +114,6 @@ def apart(whole: Any, length: int) -> UnitList:
     return UnitList("llama", units, input=(length,), classes=config.vocab_size, tokens=True)
 
 
-def _whole(auto: Any, config: Any) -> Any:
-    return auto.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
-
-
-def _transformers() -> Any:
-    """The package, after torchvision, which it imports by itself."""
-    import_torchvision()
-    try:
-        import transformers
-    except ImportError as error:
-        raise UserError(
-            'model llama needs the package transformers, which is not installed; pip install "fedsim-edge[llm]"'
-        ) from error
-    if int(transformers.__version__.split(".")[0]) < 5:
-        raise UserError(
-            f"model llama needs transformers 5, but {transformers.__version__} is installed; "
-            'pip install "fedsim-edge[llm]"'
-        )
-    return transformers
-
-
 def _configured(auto: Any, options: Llama, length: int, classes: int) -> Any:
     """The configuration that the options describe."""
     sizes: dict[str, Any] = {"sliding_window": options.sliding_window} if options.family == "mistral" else {}
@@ -154,43 +134,14 @@ def _configured(auto: Any, options: Llama, length: int, classes: int) -> Any:
 
 
 def _read(auto: Any, found: Source, length: int) -> Any:
-    """The configuration of a published model."""
-    said = found.configuration()
-    try:
-        config = auto.AutoConfig.for_model(**said)
-    except Exception as error:  # the package's own checks raise errors of many types
-        reason = " ".join(str(error).split())
-        raise UserError(f"model llama: transformers refuses {found.described_by} of {found.place}: {reason}") from error
+    """The configuration of a published model, for sequences that it can take."""
+    config = configuration(auto, found)
     if length > config.max_position_embeddings:
         raise UserError(
             f"model llama of {found.place} takes sequences of at most {config.max_position_embeddings} tokens, but the "
             f"data's have {length}; set data.tokens.length to {config.max_position_embeddings} or less"
         )
     return config
-
-
-def _fill(whole: nn.Module, found: Source, config: Any, *, load: bool) -> None:
-    """Compare the published tensors with the model's in name and shape, and put them there as float32."""
-    wanted = {name: tuple(tensor.shape) for name, tensor in whole.state_dict().items()}
-    if config.tie_word_embeddings:
-        del wanted["lm_head.weight"]
-    tensors: dict[str, Tensor] = {}
-    seen = set()
-    place, says = found.place, found.described_by
-    for name, shape, read in found.tensors():
-        if name not in wanted:
-            if name.endswith(_DERIVED) or name == "lm_head.weight":
-                continue
-            raise UserError(f"model llama: {place} holds weights {name}, which {says} has no place for")
-        if shape != wanted[name]:
-            raise UserError(f"model llama: {place} holds {name} of shape {shape}, but {says} says {wanted[name]}")
-        seen.add(name)
-        if load:
-            tensors[name] = read()
-    missing = sorted(wanted.keys() - seen)
-    if missing:
-        raise UserError(f"model llama: {place} lacks {len(missing)} weights, such as {missing[0]}; download it again")
-    whole.load_state_dict(tensors, strict=False, assign=True)
 
 
 def _table(rotary: Any, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
