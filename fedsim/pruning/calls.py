@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fedsim import seeds
 from fedsim.models.units import UnitList
-from fedsim.pruning.quality import logits
+from fedsim.pruning.mosaic.adapters import Decoders
 
 Call = Callable[[nn.Module], Any]
 
@@ -45,7 +45,7 @@ def of_text(model: nn.Module, example: Tensor) -> Mapping[str, Call]:
     """A prompt, and where there is a cache of keys and values one token more."""
     whole = hasattr(model, "config")
     prompt = example[:1, :PROMPT] if whole else example[:1]
-    calls: dict[str, Call] = {f"prompt of {prompt.shape[1]} tokens": lambda each: logits(each, prompt)}
+    calls: dict[str, Call] = {f"prompt of {prompt.shape[1]} tokens": lambda each: Decoders().run(each, prompt)}
     if whole:
         calls[f"one token after {prompt.shape[1]}"] = _Decoding(prompt)
     return MappingProxyType(calls)

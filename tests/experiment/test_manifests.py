@@ -14,7 +14,8 @@ from fedsim.cli import main
 from fedsim.errors import UserError
 from fedsim.experiment.building import Study, build
 from fedsim.experiment.loading import load_scenario
-from fedsim.pruning.storing import WEIGHTS, read
+from fedsim.pruning.manifest import WEIGHTS
+from fedsim.pruning.storing import read
 from tests.experiment.pruning.models import LLAMA, published, text
 from tests.experiment.test_variants import scenario
 

@@ -36,7 +36,7 @@ def test_it_stands_behind_the_seam_of_methods(tmp_path: Path) -> None:
     found = installed(tmp_path / "small", parent)
     assert isinstance(found, Method)
     material = Material(example=EXAMPLE)
-    assert found.study(parent, material) is None
+    found.study(parent, material)
     plan = found.plan(parent, None, material)
     pruned, checks = found.apply(parent, plan, material)
     assert checks == found.manifest.checks

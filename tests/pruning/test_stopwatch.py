@@ -54,7 +54,7 @@ def test_images_are_called_by_batches() -> None:
     """Of one sample, over and over."""
     shapes = []
     for call in of_images(torch.zeros(2, 3, 4, 4), (1, 8)).values():
-        call(lambda x: shapes.append(tuple(x.shape)))  # type: ignore[arg-type,func-returns-value]
+        call(lambda x: shapes.append(tuple(x.shape)))  # type: ignore[arg-type]
     assert shapes == [(1, 3, 4, 4), (8, 3, 4, 4)]
 
 

@@ -100,7 +100,7 @@ def peak_memory() -> int:
 def _report(report: Report) -> dict[str, Any]:
     return {
         **report.counts.data(),
-        "quality": None if report.quality is None else report.quality.data(),
+        "quality": report.quality,
         "time": {name: each.data() for name, each in report.timed.items()},
         "priced": report.priced,
     }

@@ -21,11 +21,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from fedsim.pruning.counting import Counts
-    from fedsim.pruning.quality import ImageQuality, TextQuality
-
-    Quality = TextQuality | ImageQuality
-else:
-    Quality = Any
 
 
 @dataclass(frozen=True)
@@ -64,15 +59,22 @@ class Meter:
 
         return counts(module, self.subject.example, support)
 
-    def quality(self, module: nn.Module) -> Quality | None:
-        """How good it is, where that is asked for."""
+    def quality(self, module: nn.Module) -> dict[str, Any] | None:
+        """How good it is, where that is asked for, as JSON takes it."""
         if self.named is None:
             return None
-        from fedsim.pruning.quality import image_quality, text_quality
+        from fedsim.pruning.mosaic.evaluating import quality
+        from fedsim.pruning.quality import image_quality
 
-        if self.subject.text:
-            return text_quality(module, self._wanted)
-        return image_quality(module, *self._wanted)
+        if not self.subject.text:
+            return image_quality(module, *self._wanted).data()
+        found = quality(module, self._wanted)
+        return {
+            "perplexity": found.perplexity,
+            "top1": found.top1,
+            "windows": len(found.losses),
+            "length": found.length,
+        }
 
     def times(self, modules: Mapping[str, nn.Module], stages: Stages) -> dict[str, dict[str, Any]]:
         """By model and by what is called: p50 and p95 on this host; nothing where nobody asks."""

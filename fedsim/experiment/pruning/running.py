@@ -12,7 +12,7 @@ from fedsim import data as data_sets
 from fedsim.errors import UserError
 from fedsim.experiment.pruning.baselines import Baseline, chosen, made
 from fedsim.experiment.pruning.looking import Named, material
-from fedsim.experiment.pruning.measuring import Meter, Quality
+from fedsim.experiment.pruning.measuring import Meter
 from fedsim.experiment.pruning.settings import Settings, built
 from fedsim.experiment.pruning.stages import Heard, Stages
 from fedsim.experiment.pruning.studies import check_kept, load, mosaic, study
@@ -65,7 +65,7 @@ class Report:
     """A model by itself: its sizes, how good and how fast it is."""
 
     counts: Counts
-    quality: Quality | None = None
+    quality: Mapping[str, Any] | None = None
     timed: Mapping[str, Any] = field(default_factory=dict)
     """By what is called, on this host."""
     priced: float | None = None
@@ -286,7 +286,7 @@ def _measured(
         sizes = [meter.counts(each.pruned.module, each.pruned.support) for each in baselines]
     others = {each.name: each.pruned.module for each in baselines}
     modules = {"parent": found.module, "pruned": pruned.module, **others}
-    qualities: dict[str, Quality | None] = dict.fromkeys(modules)
+    qualities: dict[str, Mapping[str, Any] | None] = dict.fromkeys(modules)
     if meter.evaluates:
         with stages.stage("evaluate"):
             qualities = {name: meter.quality(module) for name, module in modules.items()}
