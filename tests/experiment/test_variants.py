@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,49 @@ def test_statistics_of_different_widths_are_warned_of() -> None:
     assert any("norm: gn" in text for text in study(None, crop(8)).warnings())
     assert not study(crop(8)).warnings()
     assert not any("norm: gn" in text for text in study(None, crop(8), norm="frozen_bn").warnings())
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"pruning": "reconvene"}, "neither a budget nor a density is given; set budget.params to 25 %"),
+        ({"pruning": {"method": "mosaic"}}, "mosaic prunes language models by what they do on text, and there is none"),
+        (
+            {"pruning": {"method": "reconvene", "budget": {"params": "0.01 %"}}},
+            "params 0.01 % of vgg5 cannot be reached: the smallest is",
+        ),
+        ({"pruning": {"manifest": "/nowhere"}}, "/nowhere has no manifest.json; give a folder that fedsim prune has"),
+        (
+            {"pruning": {"method": "reconvene", "density": 0.1}, "scheduler": "splitfed", "model": "vgg5"},
+            "cuts the model, but model.cut is not given",
+        ),
+        (
+            {
+                "pruning": {"method": "reconvene", "density": 0.1},
+                "scheduler": "splitfed",
+                "model": {"name": "vgg5", "cut": 1},
+            },
+            "nothing in vgg5 may be cut: conv1 must stay whole and nothing outside conv1 may change",
+        ),
+        (
+            {
+                "pruning": {"method": "reconvene", "density": 0.1},
+                "model": {"name": "transformer", "width": 8, "heads": 2},
+                "data": {"name": "text", "path": __file__, "tokens": {"length": 8, "tokenizer": "bytes"}},
+            },
+            "reconvene prunes networks on images or vectors, and this one takes tokens; take mosaic",
+        ),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, str) else "",
+)
+def test_what_cannot_be_pruned_is_said(more: dict[str, Any], message: str, tmp_path: Path) -> None:
+    """What, the value, the rule, the way out; and where it stands."""
+    if "data" in more:
+        text = tmp_path / "text.txt"
+        text.write_text(Path(__file__).read_text())
+        more = {**more, "data": {**more["data"], "path": str(text)}}
+    with pytest.raises(UserError, match=re.escape(message)):
+        build(load_scenario(scenario(**more)))
 
 
 def test_the_device_block_needs_a_cut() -> None:

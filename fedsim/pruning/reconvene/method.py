@@ -43,8 +43,10 @@ class ReconveneMethod:
         """The curve.
 
         Raises:
-            UserError: the score needs data, and there are none.
+            UserError: a language model; or the score needs data, and there are none.
         """
+        if not material.example.is_floating_point():
+            raise UserError("reconvene prunes networks on images or vectors, and this one takes tokens; take mosaic")
         if not score_type(self.options.score).data:
             return score(model, self.options, material.example, seed=material.seed)
         if material.batch is None:
