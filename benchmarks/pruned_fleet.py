@@ -3,8 +3,8 @@
     python benchmarks/pruned_fleet.py [--scenario pruned-boards] [--seeds 3] [--json]
 
 Runs a scenario as it is and with every group whole, the same seeds side by side. The invariants (a shorter run, fewer
-bytes, MACs and joules) decide the exit status. Accuracy is reported with its spread over seeds; whether the pruned fleet
-comes within two standard deviations of the whole one is said, not asked for. About five minutes on one core.
+bytes, MACs and joules) decide the exit status. Accuracy is reported with its spread over seeds; whether the pruned
+fleet comes within two standard deviations of the whole one is said, not asked for. About five minutes of one core.
 """
 
 from __future__ import annotations
