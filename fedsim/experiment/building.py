@@ -118,7 +118,16 @@ class Study:
                 f"selection: {self.scenario.selection.kind} changes nothing under {self.scenario.scheduler.name}, in "
                 "which all devices train all the time"
             )
+        if self.assembly.variants and self.scenario.norm == "bn" and self._normalises():
+            found.append(
+                "devices hold variants of different widths, whose batch statistics are not comparable; norm: gn or "
+                "frozen_bn has none to average"
+            )
         return [text for text in found if text is not None]
+
+    def _normalises(self) -> bool:
+        """Whether the model has running statistics."""
+        return any(shape.name.endswith("running_mean") for unit in self.assembly.model.units for shape in unit.buffers)
 
     def host(self) -> Host:
         """Whoever trains, with the network's initial weights; each call gives an independent one."""
@@ -187,9 +196,10 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
     if cut is not None and has_local_loss(scenario.scheduler.options):
         with placed(scenario, "auxiliary"):
             head = _head(scenario, network, cut).measure(network.block(0, cut))
-    family = _family(scenario, fleet, info, objects, training, cut, head)
+    counted = _Counted(scenario, info, objects, model)
+    family = _family(scenario, fleet, info, objects, training, cut, head, counted)
     if family is not None:
-        model = _remeasured(scenario, info, objects, family.network)
+        model = counted(family.network)
         if head is not None and cut is not None:
             head = _head(scenario, family.network, cut).measure(family.network.block(0, cut))
     participants, need, window = asked(scenario.selection, scenario.devices)
@@ -234,6 +244,7 @@ def _family(
     training: Training,
     cut: int | None,
     head: ModelMeasure | None,
+    counted: _Counted,
 ) -> Family | None:
     """The pruned variants of a scenario; None where it asks for none, or all devices can have the whole model."""
     if not requests(scenario, fleet):
@@ -247,21 +258,35 @@ def _family(
         training=training,
         cut=cut,
         head=head,
-        measure=partial(_remeasured, scenario, info, objects),
+        measure=counted,
     )
     made = make_family(scenario, network, fleet, materials)
     return made if made.made else None
 
 
-def _remeasured(scenario: Scenario, info: DataInfo, objects: Mapping[str, Any], network: UnitList) -> ModelMeasure:
-    """What a pruned network costs; counted like the scenario's model, on the `meta` device where that is cheaper."""
-    from fedsim.pruning.resizing import resize
+class _Counted:
+    """What networks of one architecture cost, each shape of them counted once.
 
-    if _counting_device(scenario) == "cpu":
-        return _measured(network)
-    shapes = _network(scenario, info, objects, "meta")
-    resize(shapes, {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()})
-    return _measured(shapes)
+    On the `meta` device where that is cheaper, as for the scenario's own model, whose measure is given.
+    """
+
+    def __init__(self, scenario: Scenario, info: DataInfo, objects: Mapping[str, Any], whole: ModelMeasure) -> None:
+        self._scenario, self._info, self._objects = scenario, info, objects
+        shapes = tuple((s.name, s.shape) for unit in whole.units for s in (*unit.parameters, *unit.buffers))
+        self._known = {frozenset(shapes): whole}
+
+    def __call__(self, network: UnitList) -> ModelMeasure:
+        """The costs of a network."""
+        from fedsim.pruning.resizing import resize
+
+        shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+        key = frozenset(shapes.items())
+        if key not in self._known:
+            if _counting_device(self._scenario) == "meta":
+                network = _network(self._scenario, self._info, self._objects, "meta")
+                resize(network, shapes)
+            self._known[key] = _measured(network)
+        return self._known[key]
 
 
 def _counting_device(scenario: Scenario) -> str:

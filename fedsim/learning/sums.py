@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 from typing import Literal, Protocol, get_args
 
 from fedsim.costs import total
@@ -12,6 +13,7 @@ from fedsim.errors import ScriptError
 from fedsim.learning.learners import Node, WeightPart, meta_of
 from fedsim.learning.plan import VARIANT, BlockPlan
 from fedsim.payload.meta import TensorMeta
+from fedsim.payload.supports import WHOLE, covered
 from fedsim.script import Part, Payload, Work
 
 
@@ -58,7 +60,7 @@ class Mean:
         ScriptError: there are variants, and no base.
     """
 
-    __slots__ = ("_came", "_meta", "_node", "_number", "_plans", "_uniform")
+    __slots__ = ("_came", "_meta", "_node", "_number", "_part", "_plans", "_uniform")
 
     def __init__(
         self,
@@ -72,6 +74,7 @@ class Mean:
         base: Payload | None = None,
     ) -> None:
         self._node = node
+        self._part: WeightPart = part
         self._meta: TensorMeta = getattr(plan, part)
         self._number = node.learner()
         self._came: Counter[TensorMeta] = Counter()
@@ -112,8 +115,22 @@ class Mean:
         holds = -sum(meta.memory_bytes for meta in self._came)
         command = self._node.command(self._number, "mean.result", output=payload, holds=holds)
         parts = [averaging(self._plans[meta], meta, count) for meta, count in self._came.items()]
+        if len(self._plans) > 1 and self._part in ("weights", "block"):
+            self._node.port.mark("covered", self._coverage())
         part = parts[0] if len(parts) == 1 else replace(parts[0], cost=total(each.cost for each in parts))
         return Work(command, (part,), payload)
+
+    def _coverage(self) -> float:
+        """The share of the trained parameters that at least one of those that came has."""
+        whole = next(iter(self._plans.values()))
+        return coverage(whole, tuple(self._plans[meta] for meta in self._came))
+
+
+@lru_cache(maxsize=64)
+def coverage(whole: BlockPlan, held: tuple[BlockPlan, ...]) -> float:
+    """The share of a block's parameters that its variants have together, the auxiliary head's among them."""
+    shapes = {shape.name: shape.shape for shape in whole.parameters.shapes}
+    return covered((plan.support if plan is not whole else WHOLE for plan in held), shapes)
 
 
 class Changes:

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from fedsim import seeds
 from fedsim.models.building import seeded
 from fedsim.models.units import UnitList
+from fedsim.models.zoo.layers import draw_by_fan_out
 
 Initialiser = Callable[[nn.Module], None]
 
@@ -42,7 +43,7 @@ def fan_out(layer: nn.Module) -> None:
     """Convolutions by the size of what they write, as torchvision's residual networks begin; the rest plain."""
     plain(layer)
     if isinstance(layer, nn.Conv2d):
-        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        draw_by_fan_out(layer)
 
 
 def mobile(layer: nn.Module) -> None:
@@ -50,7 +51,7 @@ def mobile(layer: nn.Module) -> None:
     if isinstance(layer, _NormBase | nn.GroupNorm):
         plain(layer)
     elif isinstance(layer, nn.Conv2d):
-        nn.init.kaiming_normal_(layer.weight, mode="fan_out")
+        draw_by_fan_out(layer)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
     elif isinstance(layer, nn.Linear):

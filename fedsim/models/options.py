@@ -27,20 +27,22 @@ class Plain:
 
 @dataclass(frozen=True, kw_only=True)
 class Vgg:
-    """Convolutions in five stages, each followed by a pooling, and three linear layers; one unit a layer."""
+    """Convolutions in five stages, each followed by a pooling, and three linear layers or one; one unit a layer."""
 
     width_ratio: float = 1.0
     """The convolutions' channels as a share of the published ones."""
-    hidden: int = 4096
-    """Width of the two hidden linear layers."""
+    hidden: int | None = 4096
+    """Width of the two hidden linear layers; null leaves them out, as is usual for images of 32 pixels."""
     dropout: float = 0.0
     """Share of the hidden layers' outputs that a training step sets to zero; published with 0.5."""
 
     def __post_init__(self) -> None:
         _check_ratio(self.width_ratio)
         _check_share("dropout", self.dropout)
-        if self.hidden < 1:
-            raise ValueError(f"hidden {self.hidden} must be 1 or more, such as 4096")
+        if self.hidden is not None and self.hidden < 1:
+            raise ValueError(f"hidden {self.hidden} must be 1 or more, such as 4096; null is for no hidden layers")
+        if self.hidden is None and self.dropout:
+            raise ValueError(f"dropout {self.dropout} is of the hidden layers, and hidden: null leaves them out")
 
 
 @dataclass(frozen=True, kw_only=True)

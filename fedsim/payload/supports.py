@@ -8,6 +8,7 @@ together again.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -85,6 +86,24 @@ class Support:
             return (slice(None),) * len(parent)
         full = [np.arange(size) if kept is None else kept for size, kept in zip(parent, axes, strict=True)]
         return np.ix_(*full)
+
+
+def covered(supports: Iterable[Support], shapes: Mapping[str, tuple[int, ...]]) -> float:
+    """The share of a parent's values, of tensors with these shapes, that at least one of some supports has."""
+    chosen = tuple(supports)
+    have = total = 0
+    for name, shape in shapes.items():
+        size = math.prod(shape)
+        total += size
+        if any(name not in each.axes and name not in each.masks for each in chosen):
+            have += size
+            continue
+        there = np.zeros(shape, np.bool_)
+        for each in chosen:
+            mask = each.masks.get(name)
+            there[each.index(name, shape)] |= True if mask is None else mask
+        have += int(np.count_nonzero(there))
+    return have / total if total else 1.0
 
 
 WHOLE = Support()

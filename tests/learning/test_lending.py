@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim.learning import blocks, host
+from fedsim.learning import blocks, measuring
 from fedsim.learning.learners import Batch, meta_of
 from fedsim.learning.optimizers import AdamW
 from fedsim.learning.plan import MODEL
@@ -115,7 +115,7 @@ def test_evaluations_take_few_samples_at_a_time_where_outputs_are_large(monkeypa
         return held_out(split, first, last)
 
     monkeypatch.setattr(bench.host.core.data, "held_out", watched)
-    monkeypatch.setattr(host, "_EVALUATION_OUTPUTS", 13)  # of four classes: three samples
+    monkeypatch.setattr(measuring, "OUTPUTS", 13)  # of four classes: three samples
     parts = bench.host.evaluate((payload,), "test")
     assert max(sizes) == 3
     assert (parts.accuracy, parts.samples) == (whole.accuracy, whole.samples)

@@ -260,6 +260,26 @@ def test_devices_of_a_variant_get_one_payload() -> None:
     assert made == ["model#1", "model#2"]
 
 
+def test_rounds_say_how_much_of_the_model_they_have_reached() -> None:
+    """The share of the trained parameters that those who came have together, coordinate by coordinate."""
+    _, simulation, assembly = federation(FedAvg(), [SPARSE, NARROW, WIDE, SPARSE], rounds=2)
+    simulation.run()
+    shares = [mark[3] for mark in simulation.trace.marks if mark[2] == "covered"]
+    shapes = {shape.name: shape.shape for shape in assembly.blocks()[MODEL].parameters.shapes}
+    together = total = 0.0
+    for name, shape in shapes.items():
+        seen = np.zeros(shape)
+        for what in (SPARSE, NARROW, WIDE):
+            put(what, name, seen, 1.0)
+        together += np.count_nonzero(seen)
+        total += seen.size
+    assert shares == [together / total] * 2
+    assert 0 < shares[0] < 1
+    _, simulation, _ = federation(FedAvg(), [NARROW, None, WIDE, SPARSE], rounds=1)
+    simulation.run()
+    assert [mark[3] for mark in simulation.trace.marks if mark[2] == "covered"] == [1.0]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SCHEDULERS))
 def test_every_system_trains_variants_together(name: str) -> None:

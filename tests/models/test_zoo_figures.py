@@ -57,6 +57,13 @@ def test_totals(name: str, side: int, classes: int, macs: str, parameters: str) 
     assert f"{model.parameters / 1e6:.{len(parameters.partition('.')[2])}f}" == parameters
 
 
+def test_vgg16_without_hidden_layers() -> None:
+    """The convolutions of configuration D with batch norm, 14.72 M parameters, and one linear layer of 5,130."""
+    model = counted("vgg16", 32, 10, Vgg(hidden=None))
+    assert model.parameters == 14_723_136 + 5130
+    assert [unit.name for unit in model.units[-2:]] == ["conv13", "head"]
+
+
 @pytest.mark.parametrize(
     ("name", "side", "cut", "units", "macs", "parameters", "kib"),
     [

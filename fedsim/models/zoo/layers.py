@@ -1,4 +1,4 @@
-"""What several families are made of: normalisation, convolution and dense units, and the rule of square images."""
+"""What several families are made of: normalisation, initial weights, convolution and dense units, square images."""
 
 from __future__ import annotations
 
@@ -59,6 +59,11 @@ def normalised_like(layer: nn.Module) -> str:
 
 def _group_norm(channels: int, *, eps: float) -> nn.Module:
     return nn.GroupNorm(channels // 16 if channels % 16 == 0 else 1, channels, eps=eps)
+
+
+def draw_by_fan_out(layer: nn.Conv2d) -> None:
+    """Weights by the size of what the layer writes, as torchvision's residual and mobile networks begin."""
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
 
 class ConvUnit(nn.Sequential):

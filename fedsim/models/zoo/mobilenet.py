@@ -6,7 +6,7 @@ from torch import nn
 
 from fedsim.models.options import MobileNet
 from fedsim.models.units import UnitList
-from fedsim.models.zoo.layers import normalisation, square
+from fedsim.models.zoo.layers import draw_by_fan_out, normalisation, square
 from fedsim.torchvision_shim import import_torchvision
 
 
@@ -27,7 +27,7 @@ def mobilenetv3_large(*, options: MobileNet, input: tuple[int, ...], classes: in
     if channels != 3 or options.stem == "small":
         stride = 1 if options.stem == "small" else 2
         stem[0] = nn.Conv2d(channels, stem[0].out_channels, 3, stride=stride, padding=1, bias=False)
-        nn.init.kaiming_normal_(stem[0].weight, mode="fan_out")
+        draw_by_fan_out(stem[0])
     units: list[tuple[str, nn.Module]] = [("stem", stem)]
     units += [(f"bottleneck{index + 1}", bottleneck) for index, bottleneck in enumerate(bottlenecks)]
     units += [("expand", expand), ("head", nn.Sequential(whole.avgpool, nn.Flatten(), *whole.classifier))]

@@ -31,15 +31,22 @@ def pretrained(path: Path | str, *, attention: str = "sdpa") -> Any:
         UserError: transformers is missing, there is no model, or one of another family, or its weights do not fit.
     """
     found = source(Path(path))
-    auto = transformers()
-    config = configuration(auto, found)
-    whole = outline(auto, config, attention=attention)
-    fill(whole, found, config)
-    rotary = whole.model.rotary_emb  # its tables are no weights; on `meta` they have no values
-    whole.model.rotary_emb = type(rotary)(config=rotary.config)
+    return whole(found, configuration(transformers(), found), attention=attention).eval()
+
+
+def whole(found: Source, config: Any, *, attention: str = "sdpa", load: bool = True) -> Any:
+    """A published model of transformers, embedding and head tied where it ties them; without `load` on `meta`.
+
+    Raises:
+        UserError: its weights do not fit.
+    """
+    made = outline(transformers(), config, attention=attention)
+    fill(made, found, config, load=load)
+    if load:  # angles are no weights: they follow from the configuration, and on `meta` they have no values
+        made.model.rotary_emb = type(made.model.rotary_emb)(config=config)
     if config.tie_word_embeddings:
-        whole.lm_head.weight = whole.model.embed_tokens.weight
-    return whole.eval()
+        made.lm_head.weight = made.model.embed_tokens.weight
+    return made
 
 
 def transformers() -> Any:
@@ -82,13 +89,13 @@ def outline(auto: Any, config: Any, *, attention: str = "sdpa") -> Any:
         return auto.AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=torch.float32)
 
 
-def fill(whole: nn.Module, found: Source, config: Any, *, load: bool = True) -> None:
+def fill(model: nn.Module, found: Source, config: Any, *, load: bool = True) -> None:
     """Compare the published tensors with the model's in name and shape, and put them there as float32.
 
     Raises:
         UserError: they differ.
     """
-    wanted = {name: tuple(tensor.shape) for name, tensor in whole.state_dict().items()}
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if config.tie_word_embeddings:
         del wanted["lm_head.weight"]
     tensors: dict[str, Tensor] = {}
@@ -107,4 +114,4 @@ def fill(whole: nn.Module, found: Source, config: Any, *, load: bool = True) -> 
     missing = sorted(wanted.keys() - seen)
     if missing:
         raise UserError(f"model llama: {place} lacks {len(missing)} weights, such as {missing[0]}; download it again")
-    whole.load_state_dict(tensors, strict=False, assign=True)
+    model.load_state_dict(tensors, strict=False, assign=True)

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from fedsim.models.options import Plain, ResNet
 from fedsim.models.units import UnitList
-from fedsim.models.zoo.layers import ConvUnit, normalisation, scaled, square
+from fedsim.models.zoo.layers import ConvUnit, draw_by_fan_out, normalisation, scaled, square
 from fedsim.torchvision_shim import import_torchvision
 
 SMALL_SIDE = 64
@@ -96,7 +96,7 @@ def _resnet(
     model = UnitList(name, units, input=input, classes=classes)
     for module in model.modules():  # as torchvision's ResNet begins
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            draw_by_fan_out(module)
     return model
 
 

@@ -50,7 +50,7 @@ def vgg16(*, options: Vgg, input: tuple[int, ...], classes: int, norm: str) -> U
 def _vgg(
     name: str, stages: Sequence[Sequence[int]], options: Vgg, input: tuple[int, ...], classes: int, norm: str
 ) -> UnitList:
-    """Five stages that end in a pooling, then two hidden layers on the flattened maps (of 1x1 where the side is 32)."""
+    """Five stages that end in a pooling, then the linear layers on the flattened maps (of 1x1 where the side is 32)."""
     channels, side = square(name, input, 32)
     plan = [(width, index == len(stage) - 1) for stage in stages for index, width in enumerate(stage)]
     units: list[tuple[str, nn.Module]] = []
@@ -58,10 +58,13 @@ def _vgg(
         outputs = scaled(width, options.width_ratio)
         units.append((f"conv{index + 1}", conv_unit(channels, outputs, norm, pool=pool)))
         channels = outputs
-    hidden, dropout = options.hidden, options.dropout
-    units += [
-        ("hidden1", dense_unit(channels * (side // 32) ** 2, hidden, flatten=True, dropout=dropout)),
-        ("hidden2", dense_unit(hidden, hidden, dropout=dropout)),
-        ("head", nn.Linear(hidden, classes)),
-    ]
+    flat, hidden, dropout = channels * (side // 32) ** 2, options.hidden, options.dropout
+    if hidden is None:
+        units.append(("head", nn.Sequential(nn.Flatten(), nn.Linear(flat, classes))))
+    else:
+        units += [
+            ("hidden1", dense_unit(flat, hidden, flatten=True, dropout=dropout)),
+            ("hidden2", dense_unit(hidden, hidden, dropout=dropout)),
+            ("head", nn.Linear(hidden, classes)),
+        ]
     return UnitList(name, units, input=input, classes=classes)

@@ -125,7 +125,7 @@ def masked(
         options=as_json(options),
         source="",
         kept=(),
-        sparsity={name: 1 - float(mask.float().mean()) for name, mask in found.items()},
+        sparsity={name: 1 - int(mask.sum()) / mask.numel() for name, mask in found.items()},
         parameters=total,
         privacy=privacy(options, score_type(options.score).data),
     )

@@ -250,11 +250,17 @@ def _by_filter(scores: Tensor, axis: int) -> Floats:
 
 
 def _exact_thresholds(scores: Mapping[str, Tensor], counts: list[int]) -> list[float]:
-    """The scores that exactly so many are above of, where no two are equal."""
+    """Scores that exactly so many are above of; equal ones are above together, or not, whichever is nearer."""
     flat = np.concatenate([values.numpy().ravel() for values in scores.values()])
     places = [len(flat) - 1 - count for count in counts]
-    ordered = np.partition(flat, [place for place in set(places) if place >= 0])
-    return [float(ordered[place]) if place >= 0 else -math.inf for place in places]
+    ordered = np.partition(flat, sorted({place for place in places if place >= 0}))
+    thresholds = []
+    for place, count in zip(places, counts, strict=True):
+        threshold = ordered[place] if place >= 0 else -np.inf
+        above, with_equal = np.count_nonzero(flat > threshold), np.count_nonzero(flat >= threshold)
+        nearer = count - above > with_equal - count
+        thresholds.append(float(np.nextafter(threshold, flat.dtype.type(-np.inf)) if nearer else threshold))
+    return thresholds
 
 
 def _histogram_threshold(scores: list[Tensor], count: int) -> float:

@@ -161,6 +161,13 @@ class SynFlow:
             self._root *= math.sqrt(flow)
         return {name: score.div_(flow) for name, score in scores.items()}
 
+    def flow(self) -> float:
+        """R, in float64."""
+        flow = self._flow(1.0)
+        if not self._double:
+            self._model.float()
+        return flow
+
     def _scores(self) -> tuple[float, dict[str, Tensor]]:
         """R over the square of the root, and the scores over the same."""
         dtype = torch.float64 if self._double else torch.float32

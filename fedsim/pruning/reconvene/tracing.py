@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
@@ -56,6 +57,8 @@ class Traced:
     """Layers with channels, as the forward comes to them."""
     norms: Mapping[str, str]
     """By convolution or linear layer, the norm that reads its output."""
+    alone: frozenset[str]
+    """Convolutions and linear layers whose output is read once."""
 
 
 def trace(model: nn.Module, example: Tensor, protected: Sequence[str] = ()) -> Traced:
@@ -73,7 +76,7 @@ def trace(model: nn.Module, example: Tensor, protected: Sequence[str] = ()) -> T
         if name not in named:
             known = ", ".join(n for n, _ in model.named_children())
             raise UserError(f"protected: there is no module {name} in this model; its parts are {known}")
-    with evaluating(model), torch.enable_grad():
+    with seeded(0), evaluating(model), torch.enable_grad():  # probes draw initial values that nobody looks at
         seen = _look(model, example)
         probed = _Probed(
             model, example, {name: seen.outputs[name] for name in ("", *protected) if name in seen.outputs}
@@ -122,10 +125,15 @@ def _look(model: nn.Module, example: Tensor) -> _Seen:
     try:
         with torch.no_grad():
             model(example)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise UserError(f"the model does not take inputs of shape {tuple(example.shape)}: {error}") from error
     finally:
         for handle in handles:
             handle.remove()
     return seen
+
+
+_KNOWN: Final = (_ConvNd, nn.Linear, _NormBase, nn.GroupNorm, nn.LayerNorm, nn.PReLU, nn.Embedding)
 
 
 class _Probed(nn.Module):
@@ -138,7 +146,12 @@ class _Probed(nn.Module):
         self._convolves = any(isinstance(part, nn.Conv1d) for part in model.modules())
         self._entry = self._probe(example) if example.is_floating_point() else None
         self._handles = []
+        self.whole: set[int] = set()
+        """Layers that are protected themselves, by identity: torch-pruning knows them, and would miss a probe there."""
         for name, output in outputs.items():
+            if isinstance(model.get_submodule(name), _KNOWN):
+                self.whole.add(id(model.get_submodule(name)))
+                continue
             probe = self._probe(output)
 
             def through(_part: nn.Module, _inputs: Any, out: Any, probe: nn.Module = probe) -> Any:
@@ -304,6 +317,8 @@ def _components(model: nn.Module, graph: Any, probed: _Probed, seen: _Seen) -> T
         for side in ("out", "in"):
             numbers = links.port(node, side)
             name = layers.get(id(node.module))
+            if side == "out" and id(node.module) in probed.whole:
+                links.keep(numbers)
             if name is None or len(numbers) == 1:
                 if not _passes(node):
                     links.keep(numbers)
@@ -314,7 +329,8 @@ def _components(model: nn.Module, graph: Any, probed: _Probed, seen: _Seen) -> T
     whole = frozenset(labels[np.concatenate([np.empty(0, np.int64), *links.whole])].tolist())
     order = tuple(name for name in seen.order if Port(name, "out") in widths)
     component = {port: labels[numbers] for port, numbers in channels.items()}
-    return Traced(widths, component, whole, seen.positions, order, _norms(nodes, layers))
+    norms, alone = _norms(nodes, layers), _alone(nodes, layers)
+    return Traced(widths, component, whole, seen.positions, order, norms, alone)
 
 
 def _norms(nodes: Sequence[Any], layers: Mapping[int, str]) -> dict[str, str]:
@@ -325,6 +341,12 @@ def _norms(nodes: Sequence[Any], layers: Mapping[int, str]) -> dict[str, str]:
                 if isinstance(source.module, _ConvNd | nn.Linear) and id(source.module) in layers:
                     found[layers[id(source.module)]] = layers[id(node.module)]
     return found
+
+
+def _alone(nodes: Sequence[Any], layers: Mapping[int, str]) -> frozenset[str]:
+    made = [s.module for node in nodes for s in node.inputs if isinstance(s.module, _ConvNd | nn.Linear)]
+    readers = Counter(layers[id(module)] for module in made if id(module) in layers)
+    return frozenset(name for name, count in readers.items() if count == 1)
 
 
 def _layers(model: nn.Module, seen: _Seen) -> dict[int, str]:
