@@ -152,7 +152,7 @@ def _fit(model: Any, masks: dict[str, Any], cell: Cell, protocol: Protocol, imag
                 optimizer.step()
                 for weight, mask in weights:
                     weight.mul_(mask)
-            total, step = total + float(loss) * len(chosen), step + 1
+            total, step = total + float(loss.detach()) * len(chosen), step + 1
         losses.append(total / len(labels))
     for weight, mask in weights:
         assert not bool(weight[~mask].any())

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from fedsim.pruning.reconvene.crosschecking import crosscheck
     from fedsim.pruning.reconvene.curves import Curve, masks, score
     from fedsim.pruning.reconvene.cutting import apply
+    from fedsim.pruning.reconvene.emptying import Emptied, without_empty
+    from fedsim.pruning.reconvene.fusing import fuse
     from fedsim.pruning.reconvene.options import Budget, Reconvene
     from fedsim.pruning.reconvene.planning import Planner, plan
+    from fedsim.pruning.reconvene.portfolios import Variant, magnitude, portfolio
     from fedsim.pruning.reconvene.rectifying import rectify
 
 _WHERE = {
@@ -30,10 +33,16 @@ _WHERE = {
     "masks": "curves",
     "score": "curves",
     "apply": "cutting",
+    "Emptied": "emptying",
+    "without_empty": "emptying",
+    "fuse": "fusing",
     "Budget": "options",
     "Reconvene": "options",
     "Planner": "planning",
     "plan": "planning",
+    "Variant": "portfolios",
+    "magnitude": "portfolios",
+    "portfolio": "portfolios",
     "rectify": "rectifying",
 }
 
@@ -42,16 +51,22 @@ __all__ = [
     "Budget",
     "Costing",
     "Curve",
+    "Emptied",
     "Planner",
     "Reconvene",
+    "Variant",
     "apply",
     "baseline",
     "crosscheck",
+    "fuse",
+    "magnitude",
     "masked",
     "masks",
     "plan",
+    "portfolio",
     "rectify",
     "score",
+    "without_empty",
 ]
 
 

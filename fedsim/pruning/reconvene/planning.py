@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from fedsim.errors import UserError
 from fedsim.models.units import UnitList
+from fedsim.payload.supports import Support
 from fedsim.pruning import counting
-from fedsim.pruning.plans import Kept, Plan
+from fedsim.pruning.plans import Kept, Kind, Plan
 from fedsim.pruning.pruned import fingerprint
 from fedsim.pruning.reconvene.costing import Costing
-from fedsim.pruning.reconvene.coupling import couple
+from fedsim.pruning.reconvene.coupling import Coupling, couple
 from fedsim.pruning.reconvene.curves import Curve, Floats
 from fedsim.pruning.reconvene.options import Reconvene, limit
 from fedsim.pruning.reconvene.sensitivity import Sensitivity
@@ -129,14 +130,6 @@ class Planner:
         """The plan of widths: which units stay is said by the scores where they were found."""
         units = self.units(found.kept, found.position)
         support = self.coupling.support(units)
-        kept = []
-        for name in dict.fromkeys(each.name for each in self.coupling.sets):
-            outputs = self.coupling.outputs(support, name)
-            of = self.coupling.width(name)
-            if len(outputs) < of:
-                kind: Literal["filters", "features"]
-                kind = "features" if isinstance(self.model.get_submodule(name), nn.Linear) else "filters"
-                kept.append(Kept(layer=name, kind=kind, of=of, indices=tuple(outputs.tolist())))
         parameters, macs = self._counts(found.kept)
         return Plan(
             method=method,
@@ -144,7 +137,7 @@ class Planner:
             seed=self.curve.seed,
             options={**as_json(self.options), "found": self._report(found)},
             source=self.curve.digest,
-            kept=tuple(kept),
+            kept=kept_layers(self.model, self.coupling, support),
             protected=self.options.protected,
             parameters=parameters,
             macs=macs,
@@ -239,6 +232,17 @@ def inputs(model: nn.Module) -> Tensor:
     if not isinstance(model, UnitList):
         raise UserError(f"a {type(model).__name__} does not say what it takes; give an example of its inputs")
     return torch.zeros((2, *model.input), dtype=torch.int64 if model.tokens else getattr(torch, model.dtype))
+
+
+def kept_layers(model: nn.Module, coupling: Coupling, support: Support) -> tuple[Kept, ...]:
+    """What a support keeps of the layers that make units, where it is not all."""
+    kept = []
+    for name in dict.fromkeys(each.name for each in coupling.sets):
+        outputs, of = coupling.outputs(support, name), coupling.width(name)
+        if len(outputs) < of:
+            kind: Kind = "features" if isinstance(model.get_submodule(name), nn.Linear) else "filters"
+            kept.append(Kept(layer=name, kind=kind, of=of, indices=tuple(outputs.tolist())))
+    return tuple(kept)
 
 
 def privacy(options: Reconvene, data: bool) -> Literal["data-free", "public", "device-private"]:

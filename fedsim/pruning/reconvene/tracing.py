@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
@@ -56,6 +57,8 @@ class Traced:
     """Layers with channels, as the forward comes to them."""
     norms: Mapping[str, str]
     """By convolution or linear layer, the norm that reads its output."""
+    alone: frozenset[str]
+    """Convolutions and linear layers whose output is read once."""
 
 
 def trace(model: nn.Module, example: Tensor, protected: Sequence[str] = ()) -> Traced:
@@ -326,7 +329,8 @@ def _components(model: nn.Module, graph: Any, probed: _Probed, seen: _Seen) -> T
     whole = frozenset(labels[np.concatenate([np.empty(0, np.int64), *links.whole])].tolist())
     order = tuple(name for name in seen.order if Port(name, "out") in widths)
     component = {port: labels[numbers] for port, numbers in channels.items()}
-    return Traced(widths, component, whole, seen.positions, order, _norms(nodes, layers))
+    norms, alone = _norms(nodes, layers), _alone(nodes, layers)
+    return Traced(widths, component, whole, seen.positions, order, norms, alone)
 
 
 def _norms(nodes: Sequence[Any], layers: Mapping[int, str]) -> dict[str, str]:
@@ -337,6 +341,12 @@ def _norms(nodes: Sequence[Any], layers: Mapping[int, str]) -> dict[str, str]:
                 if isinstance(source.module, _ConvNd | nn.Linear) and id(source.module) in layers:
                     found[layers[id(source.module)]] = layers[id(node.module)]
     return found
+
+
+def _alone(nodes: Sequence[Any], layers: Mapping[int, str]) -> frozenset[str]:
+    made = [s.module for node in nodes for s in node.inputs if isinstance(s.module, _ConvNd | nn.Linear)]
+    readers = Counter(layers[id(module)] for module in made if id(module) in layers)
+    return frozenset(name for name, count in readers.items() if count == 1)
 
 
 def _layers(model: nn.Module, seen: _Seen) -> dict[int, str]:
