@@ -116,6 +116,7 @@ def family(scenario: Scenario, network: UnitList, fleet: Fleet, materials: Mater
         assert only.module is not None
         support = Support(masks=only.support.masks)
         return Family(network=only.module, support=support, made=(replace(only, module=None),), report=report)
+    _check_server_block(scenario, network, made, materials.cut)
     whole, base = _common(network, made, everybody)
     renewed = sorted({layer for variant in made for layer in _changed(variant.support)})
     made[0].method.renew(whole, renewed, materials.of(made[0].request.machine))
@@ -149,15 +150,16 @@ def _variants(
     planned.sort(key=lambda each: -each[3].parameters)
     within: Plan | None = None
     made: dict[str, Variant] = {}
+    same: dict[str, str] = {}  # from plans for devices alone to those within larger ones
     for request, prunes, study, first in planned:
         with placed(scenario, *request.place):
+            if first.digest in same:
+                before = made[same[first.digest]]
+                made[same[first.digest]] = replace(before, groups=before.groups | set(request.groups))
+                continue
             material = materials.of(request.machine, request.section.calibration)
             plan = first if within is None else prunes.plan(network, study, material, within)
-            within = plan
-            if plan.digest in made:
-                before = made[plan.digest]
-                made[plan.digest] = replace(before, groups=before.groups | set(request.groups))
-                continue
+            within, same[first.digest] = plan, plan.digest
             made = {digest: replace(variant, module=None) for digest, variant in made.items()}
             cut, checks = prunes.apply(network, plan, material)
             done = prunes.finish(cut, material)
@@ -210,6 +212,26 @@ def _fitting(prunes: Method, network: UnitList, study: Any, material: Material, 
 
 
 # --------------------------------------------------------------------------------------- one model of all
+
+
+def _check_server_block(scenario: Scenario, network: UnitList, made: Sequence[Variant], cut: int | None) -> None:
+    """Refuse variants that differ behind the cut, where all devices share one server block.
+
+    Raises:
+        UserError: naming what differs.
+    """
+    if cut is None:
+        return
+    behind = tuple(f"{name}." for name, _ in list(network.named_children())[cut:])
+    for variant in made:
+        names = [name for name in (*variant.support.axes, *variant.support.masks) if name.startswith(behind)]
+        if names:
+            where = scenario.where(*variant.request.place)
+            raise UserError(
+                f"groups hold different variants, but {names[0]} is behind the cut, and scheduler "
+                f"{scenario.scheduler.name} has one server block for all; set scope: device-block, or prune the whole "
+                f"fleet alike {where}"
+            )
 
 
 def _common(network: UnitList, made: Sequence[Variant], everybody: frozenset[int]) -> tuple[UnitList, Support]:

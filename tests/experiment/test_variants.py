@@ -266,6 +266,19 @@ def test_fit_refuses_a_device_that_can_train_no_size(tmp_path: Path) -> None:
         study(fleet=[group])
 
 
+def test_variants_that_share_a_server_block_are_alike_behind_the_cut() -> None:
+    """With scope: model, one variant for all may shrink it; several may not."""
+    budget = {"method": "reconvene", "budget": {"params": "30 %"}}
+    more = {"scheduler": "splitfed", "model": {"name": "vgg5", "cut": 2}}
+    with pytest.raises(
+        UserError, match=r"groups hold different variants, but conv3\S* is behind the cut.*device-block"
+    ):
+        study({**budget, "scope": "model"}, "off", **more)
+    alike = study({**budget, "scope": "model"}, **more)
+    assert alike.assembly.model.units[2].output[0] < 64
+    assert alike.assembly.variants == ()
+
+
 def test_what_a_method_lacks_is_said() -> None:
     """With what one has."""
     with pytest.raises(UserError, match=r"pruning method .* has no study and no plan"):
