@@ -11,6 +11,7 @@ from torch import nn
 from fedsim.errors import UserError
 from fedsim.models.building import build, seeded
 from fedsim.models.catalogue import ENTRIES
+from fedsim.models.forms import tensors
 from fedsim.models.units import UnitList
 from fedsim.payload.meta import ITEM_BYTES
 from fedsim.pruning.manifest import Base, CatalogueBase, ObjectBase, TransformersBase
@@ -51,7 +52,7 @@ def skeleton(base: Base, given: nn.Module | None = None, device: Device = "cpu")
         UserError: it cannot be built, or has to be given.
     """
     if given is not None:
-        return deepcopy(given, _hollow(given) if device == "meta" else {})
+        return deepcopy(given, hollow(given) if device == "meta" else {})
     match base:
         case CatalogueBase():
             return _of_catalogue(base, device)
@@ -64,10 +65,11 @@ def skeleton(base: Base, given: nn.Module | None = None, device: Device = "cpu")
             )
 
 
-def _hollow(module: nn.Module) -> dict[int, Any]:
-    """For `deepcopy`: tensors without memory in place of a module's."""
+def hollow(module: nn.Module) -> dict[int, Any]:
+    """For `deepcopy`: tensors without memory in place of a module's, constants among its attributes included."""
     made: dict[int, Any] = {}
-    for tensor in (*module.parameters(), *module.buffers()):
+    constants = [tensor for part in module.modules() for tensor in tensors(list(vars(part).values()))]
+    for tensor in (*module.parameters(), *module.buffers(), *constants):
         empty = torch.empty_like(tensor, device="meta")
         made[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
     return made

@@ -13,7 +13,7 @@ from fedsim.payload.supports import Support
 from fedsim.pruning.checks import Checks
 from fedsim.pruning.mosaic.adapters import PROJECTIONS, Block, matrix
 from fedsim.pruning.mosaic.calibration import Windows, calibrated
-from fedsim.pruning.mosaic.cutting import apply, cut
+from fedsim.pruning.mosaic.cutting import FIRST, apply, zeroed
 from fedsim.pruning.mosaic.indexing import axes, chosen
 from fedsim.pruning.mosaic.options import Mosaic
 from fedsim.pruning.mosaic.planning import Outlook, plan, planned
@@ -21,16 +21,12 @@ from fedsim.pruning.mosaic.policies import Shares
 from fedsim.pruning.mosaic.ranking import Ranking, current
 from fedsim.pruning.mosaic.scores import UnitScores, gathered
 from fedsim.pruning.mosaic.sparsifying import sparsified
-from fedsim.pruning.plans import Kept
-from fedsim.pruning.pruned import Pruned, fingerprint
+from fedsim.pruning.plans import Kept, Plan
+from fedsim.pruning.pruned import Pruned
 
 
 def prune(model: nn.Module, ranking: Ranking, options: Mosaic, windows: Windows) -> tuple[Pruned, Checks]:
     """From a ranking to a smaller, sparser model. The input is left as it was.
-
-    With `order: unstructured-first` and both steps, weights become zero first and the units with the fewest others
-    are cut, as DNNShifter does; then zeros are added until the budget is met. The checks then compare the cut with the
-    sparse model. The plan in the result has the units as they were chosen.
 
     Raises:
         UserError: see `plan`.
@@ -38,38 +34,43 @@ def prune(model: nn.Module, ranking: Ranking, options: Mosaic, windows: Windows)
     """
     calibration = calibrated(windows)
     began = time.perf_counter()
-    if options.order == "unstructured-first" and 0 < options.alpha < 1:
-        return _zeros_first(model, ranking, options, calibration)
-    made = plan(model, ranking, options)
+    made = composed(model, ranking, options, calibration)
     planning = time.perf_counter() - began
     smaller, checks = apply(model, made, calibration)
     smaller = replace(smaller, timings={"plan": planning, **smaller.timings})
     return sparsified(smaller, made, calibration), checks
 
 
-def _zeros_first(model: nn.Module, ranking: Ranking, options: Mosaic, windows: Windows) -> tuple[Pruned, Checks]:
-    began = time.perf_counter()
+def composed(
+    model: nn.Module, ranking: Ranking, options: Mosaic, windows: Windows, *, within: Plan | None = None
+) -> Plan:
+    """The plan for steps in either order.
+
+    With `order: unstructured-first` and both steps, weights become zero first and the units with the fewest others are
+    cut, as DNNShifter does; then zeros are added until the budget is met. So the first step is done here, to see which
+    units those are; the plan has its shares, too, so that `apply` can do it again.
+
+    Raises:
+        UserError: see `plan`.
+        PruningError: see `sparsify`.
+    """
+    if not options.zeros_first:
+        return plan(model, ranking, options, within=within)
     _, blocks = current(ranking, model, options)
-    outlook = Outlook(ranking, blocks, model, options)
+    outlook = Outlook(ranking, blocks, model, options, within)
     first = plan(model, ranking, replace(options, alpha=0.0, sparsity=outlook.zeros))
-    planning = time.perf_counter() - began
-    sparse = sparsified(cut(model, first, calibrated(windows).tokens), first, windows)
+    sparse = zeroed(model, options, first.sparsity, windows).module
     scope = [blocks[number] for number in outlook.scope]
     second = planned(
         model,
         blocks,
         outlook,
-        filled(sparse.module, blocks),
+        filled(sparse, blocks),
         ranking,
         options,
-        least=lambda kept: empty(sparse.module, scope, kept, refilled=options.update != "none"),
+        least=lambda kept: empty(sparse, scope, kept, refilled=options.update != "none"),
     )
-    smaller, checks = apply(sparse.module, replace(second, parent=fingerprint(sparse.module)), windows)
-    smaller = replace(smaller, plan=second, updated=tuple(sorted({*smaller.updated, *sparse.updated})))
-    made = sparsified(smaller, second, windows)
-    seconds = {"plan": planning, **smaller.timings}
-    seconds["sparsify"] = sparse.timings.get("sparsify", 0.0) + made.timings.get("sparsify", 0.0)
-    return replace(made, timings=seconds), checks
+    return replace(second, options={**second.options, FIRST: dict(first.sparsity)})
 
 
 def filled(model: nn.Module, blocks: Sequence[Block]) -> list[UnitScores]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import replace
-from typing import Any
+from dataclasses import asdict, replace
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -22,14 +22,22 @@ from fedsim.pruning.checks import Checks
 from fedsim.pruning.mosaic.adapters import Adapter, Block, Projection, adapter, found, on_device
 from fedsim.pruning.mosaic.calibration import Windows, calibrated
 from fedsim.pruning.mosaic.indexing import Units, axes, chosen
+from fedsim.pruning.mosaic.options import Mosaic
+from fedsim.pruning.mosaic.sparsifying import resolved, sparsified
 from fedsim.pruning.mosaic.streaming import Inputs, Stream, reading
 from fedsim.pruning.plans import Plan
 from fedsim.pruning.pruned import Pruned, fingerprint
 from fedsim.pruning.verifying import verify
 
+FIRST: Final = "zeros_first"
+"""Where a plan's options have the shares of weights, by matrix, that become zero before the cut."""
+
 
 def apply(model: nn.Module, plan: Plan, windows: Windows) -> tuple[Pruned, Checks]:
     """Cut out what a plan drops, and verify the result. The model is left as it was.
+
+    If zeros come first, they are set in a copy of the model, from which the units are cut then; the checks compare the
+    cut with that.
 
     Raises:
         UserError: the plan was made for another model.
@@ -41,12 +49,36 @@ def apply(model: nn.Module, plan: Plan, windows: Windows) -> tuple[Pruned, Check
             f"{plan.parent[:12]}...); make a plan for this one"
         )
     tokens = calibrated(windows).tokens
+    seconds: dict[str, float] = {}
+    changed: tuple[str, ...] = ()
+    if FIRST in plan.options:
+        sparse = zeroed(model, resolved(plan), plan.options[FIRST], windows)
+        model, changed = sparse.module, sparse.updated
+        seconds |= sparse.timings
     began = time.perf_counter()
     pruned = cut(model, plan, tokens)
     cutting = time.perf_counter()
     checks = verify(model, pruned, example(model, tokens), nothing=not plan.cuts)
-    seconds = {"cut": cutting - began, "verify": time.perf_counter() - cutting}
-    return replace(pruned, timings=seconds), checks
+    seconds |= {"cut": cutting - began, "verify": time.perf_counter() - cutting}
+    return replace(pruned, timings=seconds, updated=tuple(sorted({*pruned.updated, *changed}))), checks
+
+
+def zeroed(model: nn.Module, options: Mosaic, shares: Mapping[str, float], windows: Windows) -> Pruned:
+    """A copy of a model in which so many weights of each matrix are zero, and nothing is cut."""
+    made = Plan(
+        method="mosaic",
+        parent="",
+        seed=options.seed,
+        options=asdict(options) | {"scope": list(options.scope)},
+        source="",
+        kept=(),
+        sparsity=shares,
+        parameters=0,
+        privacy="public",
+    )
+    whole = Pruned(module=deepcopy(model), plan=made, support=Support())
+    whole.module.zero_grad(set_to_none=True)
+    return sparsified(whole, made, windows)
 
 
 def example(model: nn.Module, tokens: Tensor) -> Tensor | dict[str, Any]:

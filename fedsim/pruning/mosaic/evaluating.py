@@ -1,8 +1,7 @@
 """How well a language model predicts a text: perplexity, accuracy of the next token, choice among continuations.
 
 A perplexity says nothing without the tokenizer, the text and the length of the windows. Takes whole models of
-transformers and lists of units alike; those, which know one length, get shorter windows filled up behind their end,
-which a causal model does not see. Knows nothing of pruning.
+transformers and lists of units alike. Knows nothing of pruning.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from fedsim import seeds
 from fedsim.errors import UserError
@@ -202,9 +200,9 @@ def predicted(model: nn.Module, tokens: Tensor, adapter: Adapter | None = None) 
     takes = model.input[0] if isinstance(model, UnitList) else length
     if length > takes:
         raise UserError(f"windows of {length} tokens, but the model takes {takes}; take windows of at most as many")
-    logits = (adapter or Decoders()).run(model, pad(given, (0, takes - length)))
+    logits = (adapter or Decoders()).run(model, given)
     _check_head(model, logits.shape[-1])
-    return logits[:, :length], given
+    return logits, given
 
 
 def _check_head(model: nn.Module, width: int) -> None:

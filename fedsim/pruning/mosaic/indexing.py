@@ -24,7 +24,7 @@ class Units:
 
     groups: tuple[int, ...] | None = None
     heads: tuple[int, ...] | None = None
-    """Query heads, where they go by themselves."""
+    """Query heads, where they go by themselves; of groups that stay."""
     channels: tuple[int, ...] | None = None
 
     def query_heads(self, block: Block) -> NDArray[np.int64] | None:

@@ -13,7 +13,8 @@ from fedsim.pruning.checks import Checks
 from fedsim.pruning.methods import Material
 from fedsim.pruning.mosaic.adapters import PROJECTIONS, READERS, Projection, adapter, found, matrix
 from fedsim.pruning.mosaic.calibration import Calibration
-from fedsim.pruning.mosaic.cutting import apply, example
+from fedsim.pruning.mosaic.composing import composed
+from fedsim.pruning.mosaic.cutting import FIRST, apply, example
 from fedsim.pruning.mosaic.options import Mosaic
 from fedsim.pruning.mosaic.planning import plan
 from fedsim.pruning.mosaic.ranking import Ranking, rank
@@ -43,8 +44,11 @@ class MosaicMethod:
         return rank(model, self._windows(material), self._scoped(model, material))
 
     def plan(self, model: nn.Module, study: Ranking, material: Material, within: Plan | None = None) -> Plan:
-        """What to cut and what to set to zero."""
-        return plan(model, study, self._scoped(model, material), within=within)
+        """What to cut and what to set to zero; where zeros come first, they are set in a copy to see."""
+        options = self._scoped(model, material)
+        if options.zeros_first:
+            return composed(model, study, options, self._windows(material), within=within)
+        return plan(model, study, options, within=within)
 
     def apply(self, model: nn.Module, plan: Plan, material: Material) -> tuple[Pruned, Checks]:
         """Cut."""
@@ -59,22 +63,23 @@ class MosaicMethod:
 
     def macs(self, model: nn.Module, plan: Plan, material: Material) -> int:
         """A forward over the windows for the ranking and for each step; second moments, tokens·C² each, and what is
-        solved with them, C³ + rows·C² a matrix.
+        solved with them, C³ + rows·C² a matrix. Zeros that come first are set twice, for the plan and for the cut.
         """
         tokens = self._windows(material).tokens
         blocks = found(adapter(self.options.adapter), model)
         forward = counting.macs(model, example(model, tokens)) * len(tokens)
         zeros = set(plan.sparsity) if self.options.pruner == "sparsegpt" else set()
         cut = {kept.layer for kept in plan.kept} if self.options.update == "least_squares" else set()
+        first = 2 * (FIRST in plan.options)
         solving = 0
         for block in blocks:
             shapes = {projection: matrix(model, block, projection).shape for projection in PROJECTIONS}
             sparse = [p for p in PROJECTIONS if block.weight(p) in zeros]
             made_up: list[Projection] = ["o", "down"] if cut & set(block.projections.values()) else []
-            for wanted in (sparse, made_up):  # each step has second moments of its own
-                solving += sum(tokens.numel() * shapes[reader][1] ** 2 for reader in {READERS[p] for p in wanted})
-                solving += sum(shapes[p][1] ** 3 + shapes[p][0] * shapes[p][1] ** 2 for p in wanted)
-        return forward * (1 + bool(plan.kept) + bool(plan.sparsity)) + solving
+            for times, wanted in ((1 + first, sparse), (1, made_up)):  # each step has second moments of its own
+                seen = sum(tokens.numel() * shapes[reader][1] ** 2 for reader in {READERS[p] for p in wanted})
+                solving += times * (seen + sum(shapes[p][1] ** 3 + shapes[p][0] * shapes[p][1] ** 2 for p in wanted))
+        return forward * (1 + bool(plan.kept) + bool(plan.sparsity) + first) + solving
 
     def sized(self, share: float) -> MosaicMethod:
         """So many of the projections' parameters; zeros take as much memory as other values, so all is cut out.

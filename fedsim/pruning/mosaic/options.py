@@ -103,6 +103,18 @@ class Mosaic:
             raise ValueError(f"columns {self.columns} must be a multiple of {group}, for pattern {self.pattern}")
 
     @property
+    def zeros_first(self) -> bool:
+        """Whether what is cut depends on which weights are zero by then."""
+        return self.order == "unstructured-first" and 0 < self.alpha < 1
+
+    @property
+    def data_free(self) -> bool:
+        """Whether nothing depends on a text: all by magnitudes, and the same share everywhere."""
+        cuts, zeros = self.alpha > 0, self.alpha < 1
+        by_units = not cuts or (self.update == "none" and (self.unit_score == "magnitude" or self.zeros_first))
+        return self.policy == "uniform" and by_units and (not zeros or self.pruner == "magnitude")
+
+    @property
     def zeros_of(self) -> tuple[int, int]:
         """n and m of a pattern."""
         found = _PATTERN.fullmatch(self.pattern or "")

@@ -6,6 +6,7 @@ Structured, unstructured and composite pruning are one: a part `alpha` of the sh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -13,13 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.errors import UserError
+from fedsim.models.units import UnitList
+from fedsim.payload.supports import Support
+from fedsim.pruning import counting
 from fedsim.pruning.mosaic.adapters import MLP, PROJECTIONS, Block, scoped
+from fedsim.pruning.mosaic.indexing import axes, chosen
 from fedsim.pruning.mosaic.options import Mosaic
 from fedsim.pruning.mosaic.policies import Profile, Shares, allocated, exact, policy
 from fedsim.pruning.mosaic.ranking import Ranking, current
 from fedsim.pruning.mosaic.scores import UnitScores
 from fedsim.pruning.mosaic.widths import Rules, Width, whole, widths
 from fedsim.pruning.plans import Kept, Plan
+from fedsim.pruning.resizing import resize
+from fedsim.pruning.skeletons import hollow
 
 
 def plan(model: nn.Module, ranking: Ranking, options: Mosaic | None = None, *, within: Plan | None = None) -> Plan:
@@ -34,10 +41,10 @@ def plan(model: nn.Module, ranking: Ranking, options: Mosaic | None = None, *, w
             `unstructured-first` with both steps, whose cut depends on the first (`prune` does both).
     """
     options = options or Mosaic()
-    if options.order == "unstructured-first" and 0 < options.alpha < 1:
+    if options.zeros_first:
         raise UserError(
-            "order unstructured-first chooses what to cut when weights are zero already, so there is no plan before; "
-            "call mosaic.prune, or take order: structured-first"
+            "order unstructured-first chooses what to cut when weights are zero already, so a ranking alone gives no "
+            "plan; call mosaic.prune, or take order: structured-first"
         )
     _, blocks = current(ranking, model, options)
     units = ranking.units(model, blocks, options.unit_score)
@@ -77,10 +84,10 @@ class Outlook:
         self.scope = scoped(blocks, options.scope)
         self._policy = policy(options.policy)
         known = ranking.distribution(model, tuple(blocks), options.outlier_factor)
-        chosen = [known[number] for number in self.scope]
+        inside = [known[number] for number in self.scope]
         self.profile = Profile(
-            outliers=np.array([[own[p] for p in PROJECTIONS] for own, _ in chosen], np.float64),
-            all_outliers=np.array([together for _, together in chosen], np.float64),
+            outliers=np.array([[own[p] for p in PROJECTIONS] for own, _ in inside], np.float64),
+            all_outliers=np.array([together for _, together in inside], np.float64),
             elements=np.array([[blocks[n].elements(p) for p in PROJECTIONS] for n in self.scope], np.int64),
             strength=options.strength,
             most=options.most,
@@ -129,8 +136,25 @@ def planned(
         kept=tuple(kept),
         sparsity=_zeros(scope, outlook, options, least(tuple(kept)) if least else 0.0),
         parameters=parameters,
-        privacy=ranking.privacy,
+        macs=macs(model, blocks, kept),
+        privacy="data-free" if options.data_free else ranking.privacy,
     )
+
+
+def macs(model: nn.Module, blocks: Sequence[Block], kept: Sequence[Kept]) -> int | None:
+    """Forward MACs of a sample of a list of units, once only what is kept is left: counted on shapes, without a cut.
+
+    None for whole models of transformers, which take samples of any length.
+    """
+    if not isinstance(model, UnitList):
+        return None
+    units = chosen(blocks, kept)
+    support = Support({name: each for n, own in units.items() for name, each in axes(model, blocks[n], own).items()})
+    shapes = {name: support.shape(name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()}
+    outline = deepcopy(model, hollow(model))
+    resize(outline, shapes)
+    sample = torch.zeros((1, *model.input), dtype=torch.int64, device="meta")
+    return counting.macs(outline, sample)
 
 
 def _cut(scope: Sequence[Block], shares: Callable[[float], Shares], options: Mosaic) -> Cut:
@@ -182,12 +206,12 @@ def _capped(scope: Sequence[Block], cut: Cut, within: Mapping[tuple[str, str], t
     for block, width in zip(scope, cut.widths, strict=True):
         query, gate = block.projections["q"], block.projections["gate"]
         groups = len(within.get((query, "kv_groups"), range(block.kv_heads)))
-        heads = len(within.get((query, "query_heads"), range(block.heads)))
+        heads = len(within.get((query, "query_heads"), range(groups * block.repeats)))
         channels = len(within.get((gate, "mlp_channels"), range(block.channels)))
         made.append(
             Width(
                 kv_heads=min(width.kv_heads, groups),
-                repeats=min(width.repeats, heads // block.kv_heads),
+                repeats=min(width.repeats, heads // groups),
                 channels=min(width.channels, channels),
             )
         )
@@ -202,13 +226,14 @@ def _kept(
     """Which units of a block stay: those of the highest scores, among those that may."""
     made: list[Kept] = []
     query, gate = block.projections["q"], block.projections["gate"]
+    groups = tuple(range(block.kv_heads))
     if width.kv_heads < block.kv_heads:
         groups = _highest(units.groups, width.kv_heads, within.get((query, "kv_groups")))
         made.append(Kept(layer=query, kind="kv_groups", of=block.kv_heads, indices=groups))
     if width.repeats < block.repeats:
         allowed = within.get((query, "query_heads"))
         heads: list[int] = []
-        for group in range(block.kv_heads):
+        for group in groups:
             first, end = group * block.repeats, (group + 1) * block.repeats
             own = None if allowed is None else tuple(head - first for head in allowed if first <= head < end)
             heads += [first + head for head in _highest(units.heads[first:end], width.repeats, own)]

@@ -82,7 +82,7 @@ def sparsified(pruned: Pruned, plan: Plan, windows: Windows) -> Pruned:
         support=Support(pruned.support.axes, masks),
         updated=tuple(sorted({*pruned.updated, *masks})),
         realised={**pruned.realised, "sparsity": realised},
-        timings={**pruned.timings, "sparsify": time.perf_counter() - began},
+        timings={**pruned.timings, "sparsify": pruned.timings.get("sparsify", 0.0) + time.perf_counter() - began},
     )
 
 

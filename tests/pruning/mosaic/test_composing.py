@@ -11,8 +11,10 @@ import torch
 
 from fedsim.pruning.mosaic import Mosaic, apply, plan, prune, rank, sparsify
 from fedsim.pruning.mosaic.adapters import Decoders, found
-from fedsim.pruning.mosaic.composing import empty, filled
+from fedsim.pruning.mosaic.composing import composed, empty, filled
+from fedsim.pruning.mosaic.cutting import FIRST
 from fedsim.pruning.mosaic.planning import Outlook
+from fedsim.pruning.plans import Plan
 from fedsim.pruning.pruned import fingerprint
 from tests.pruning.mosaic import tiny
 
@@ -75,6 +77,24 @@ def test_zeros_first_drops_the_emptiest_units() -> None:
                 assert len(set(numbers)) > 1
                 seen += 1
     assert seen == 4
+
+
+def test_a_plan_with_zeros_first_says_them() -> None:
+    """So that it can be followed from its text alone; the same arguments give the same plan."""
+    model: Any = tiny.units()
+    ranking = rank(model, tiny.windows())
+    options = Mosaic(sparsity=0.6, alpha=0.5, order="unstructured-first")
+    made = composed(model, ranking, options, tiny.windows())
+    assert composed(model, ranking, options, tiny.windows()).text() == made.text()
+    assert made.options[FIRST].keys() == made.sparsity.keys()
+    again = Plan.parse(made.text())
+    cut, checks = apply(model, again, tiny.windows())
+    pruned, same = prune(model, ranking, options, tiny.windows())
+    assert fingerprint(sparsify(cut, again, tiny.windows()).module) == fingerprint(pruned.module)
+    assert checks == same
+    assert pruned.plan == made
+    assert set(pruned.timings) == {"plan", "cut", "verify", "sparsify"}
+    assert set(made.sparsity) <= set(cut.updated), "values are no longer the parent's"
 
 
 def test_zeros_are_counted_where_they_stay() -> None:

@@ -76,7 +76,7 @@ def test_whole_models_and_chunks(family: str) -> None:
 
 @pytest.mark.slow
 def test_lists_of_units_take_shorter_windows() -> None:
-    """What stands behind a window's end changes nothing; longer ones are refused."""
+    """As they would be the beginnings of longer ones; more than the model knows are refused."""
     model = tiny.units()
     windows = tiny.windows(6, tiny.LENGTH)
     logits = tiny.logits(model, windows)[:, :7]
@@ -84,6 +84,13 @@ def test_lists_of_units_take_shorter_windows() -> None:
     assert found.loss == pytest.approx(float(cross_entropy(logits.flatten(0, 1), windows[:, 1:8].flatten())), rel=1e-5)
     with pytest.raises(UserError, match="windows of 13 tokens, but the model takes 12; take windows of at most"):
         quality(model, tiny.windows(2, 13))
+
+
+@pytest.mark.slow
+def test_hidden_states_are_no_predictions() -> None:
+    """A model without its head is refused."""
+    with pytest.raises(UserError, match="has no head"):
+        quality(tiny.units().block(0, 2), tiny.windows())
 
 
 def test_what_cannot_be_evaluated() -> None:

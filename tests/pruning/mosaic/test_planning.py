@@ -5,13 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, reject, settings
+from hypothesis import strategies as some
 
 from fedsim.errors import UserError
-from fedsim.pruning.mosaic import Mosaic, plan, rank
+from fedsim.payload.supports import Support
+from fedsim.pruning import counting
+from fedsim.pruning.mosaic import Calibration, Mosaic, apply, plan, rank, sparsify
 from fedsim.pruning.mosaic.adapters import PROJECTIONS, Decoders, found
 from fedsim.pruning.plans import Plan
+from fedsim.pruning.pruned import fingerprint
 from tests.pruning.mosaic import tiny
 
 pytestmark = pytest.mark.slow  # transformers takes seconds to import
@@ -125,6 +131,111 @@ def test_options_are_json_with_nothing_left_out() -> None:
     made = plan(model, rank(model, tiny.windows()), Mosaic(scope=("model.layers.0",)))
     assert Mosaic(**{**made.options, "scope": tuple(made.options["scope"])}) == Mosaic(scope=("model.layers.0",))
     assert made.options["scope"] == ["model.layers.0"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Mosaic(sparsity=0.6),
+        Mosaic(sparsity=0.5, alpha=1.0),
+        Mosaic(sparsity=0.5, alpha=0.5, kv_unit="query_head"),
+        Mosaic(sparsity=0.4, alpha=1.0, scope=("block2",)),
+    ],
+)
+def test_macs_of_a_list_of_units_are_exact(options: Mosaic) -> None:
+    """Those that are counted in the model that is made then; of whole models, whose samples have no length, none."""
+    model = tiny.units(3)
+    made = plan(model, rank(model, tiny.windows()), options)
+    cut, _ = apply(model, made, tiny.windows())
+    assert made.macs == counting.macs(cut.module, tiny.windows(1))
+    assert not any(parameter.is_meta for parameter in model.parameters())
+    whole = tiny.whole()
+    assert plan(whole, rank(whole, tiny.windows()), replace(options, scope=())).macs is None
+
+
+FREE: dict[str, Any] = {"policy": "uniform", "pruner": "magnitude", "unit_score": "magnitude", "update": "none"}
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_plans_by_magnitudes_alone_are_data_free(alpha: float) -> None:
+    """Neither cut nor zeros change when the windows do; any other choice depends on them, and says whose they are."""
+    model = tiny.units()
+    private = Calibration(tokens=tiny.windows(), privacy="device-private")
+    other = Calibration(tokens=tiny.windows(seed=9), privacy="device-private")
+    options = Mosaic(alpha=alpha, **FREE)
+    made = []
+    for text in (private, other):
+        planned = plan(model, rank(model, text, options), options)
+        cut, _ = apply(model, planned, text)
+        made.append((planned, fingerprint(sparsify(cut, planned, text).module)))
+    assert made[0][1] == made[1][1]
+    assert made[0][0].privacy == "data-free"
+    assert made[0][0].kept == made[1][0].kept
+    assert made[0][0].sparsity == made[1][0].sparsity
+    changes: list[dict[str, Any]] = [{"policy": "layer"}]
+    changes += [{"pruner": "wanda"}] if alpha < 1 else []
+    changes += [{"update": "least_squares"}, {"unit_score": "wanda"}] if alpha else []
+    for changed in changes:
+        told = replace(options, **changed)
+        assert plan(model, rank(model, private, told), told).privacy == "device-private"
+
+
+def test_what_matters_for_privacy() -> None:
+    """Of the order with zeros first, emptiness chooses units: by whatever set the zeros."""
+    assert Mosaic(alpha=0.5, order="unstructured-first", **FREE | {"unit_score": "wanda"}).data_free
+    assert not Mosaic(alpha=0.5, order="unstructured-first", **FREE | {"pruner": "wanda"}).data_free
+    assert Mosaic(policy="uniform", pruner="magnitude").data_free, "nothing is cut"
+    assert not Mosaic().data_free
+
+
+shares = some.sampled_from([0.2, 0.3, 0.45, 0.6])
+splits = some.sampled_from([0.0, 0.5, 1.0])
+kinds: some.SearchStrategy[Any] = some.sampled_from(["group", "query_head"])
+policies = some.sampled_from(["uniform", "layer", "projection", "projection-own"])
+
+
+@settings(max_examples=25, deadline=None)
+@given(*(some.tuples(each, each, each) for each in (shares, splits, kinds)), policies, some.booleans())
+def test_smaller_variants_lie_within_larger_ones(
+    sparsities: tuple[float, ...], alphas: tuple[float, ...], kv_units: Any, policy: str, listed: bool
+) -> None:
+    """Whatever they are asked for: no tensor has an index that the larger one lacks, and the cut passes its checks."""
+    model = tiny.units() if listed else tiny.whole()
+    ranking = rank(model, tiny.windows())
+    outer: Plan | None = None
+    held: Support | None = None
+    for sparsity, alpha, unit in zip(sorted(sparsities), alphas, kv_units, strict=True):
+        options = Mosaic(
+            sparsity=sparsity, alpha=alpha, kv_unit=unit, policy=policy, round_to=4, update="none", strength=0.15
+        )
+        try:
+            inner = plan(model, ranking, options, within=outer)
+        except UserError as error:
+            assert "cannot be cut out" in str(error)  # noqa: PT017  # a share that heads and channels cannot make up
+            reject()
+        support = apply(model, inner, tiny.windows())[0].support
+        if outer is not None and held is not None:
+            assert lies_within(support, held)
+            assert inner.parameters <= outer.parameters
+        assert share_of_projections(model, inner) <= 1 - sparsity + 0.05
+        outer, held = inner, support
+
+
+def lies_within(smaller: Support, larger: Support) -> bool:
+    """Whether every tensor that the larger one cuts has none but its indices."""
+    return all(
+        kept is None or (name in smaller.axes and mine is not None and bool(np.isin(mine, kept).all()))
+        for name, axes in larger.axes.items()
+        for kept, mine in zip(axes, smaller.axes.get(name, axes), strict=True)
+    )
+
+
+def share_of_projections(model: Any, made: Plan) -> float:
+    """What may be other than zero, counted in the model that the plan makes."""
+    cut, _ = apply(model, made, tiny.windows())
+    weights = tiny.projected(cut.module)
+    left = sum(weight.numel() * (1 - made.sparsity.get(name, 0.0)) for name, weight in weights.items())
+    return left / sum(weight.numel() for weight in tiny.projected(model).values())
 
 
 def test_what_cannot_be_planned() -> None:

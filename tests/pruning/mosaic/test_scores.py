@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from fedsim.errors import UserError
+from fedsim.pruning.mosaic import Mosaic, rank
 from fedsim.pruning.mosaic.adapters import PROJECTIONS, Decoders, Projection, found
 from fedsim.pruning.mosaic.scores import by_fluctuation, by_loss, by_magnitude, by_metric, gathered
 from tests.pruning.mosaic import tiny
@@ -70,3 +74,12 @@ def test_first_order_of_the_loss() -> None:
     (gradient,) = torch.autograd.grad(loss, weight)
     torch.testing.assert_close(made[1]["down"], (gradient * weight).abs(), rtol=1e-3, atol=1e-6)
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_block_without_a_head_has_no_loss() -> None:
+    """The device's part of a list of units, and a whole model's decoder, give hidden states rather than logits."""
+    whole: Any = tiny.whole()
+    for model in (tiny.units().block(0, 2), whole.model):
+        with pytest.raises(UserError, match=r"has no head: it gives 36 numbers for a token .* of 29 tokens, so it pre"):
+            rank(model, tiny.windows(), Mosaic(unit_score="taylor"))
+        assert rank(model, tiny.windows()).blocks, "other scores need no loss"
