@@ -17,6 +17,7 @@ from fedsim.learning.context import Device, Job, Server
 from fedsim.learning.labelling import Labels
 from fedsim.learning.optimizers import Training
 from fedsim.learning.plan import BlockPlan, plans
+from fedsim.models.generation import Decoding
 from fedsim.models.measure import ModelMeasure
 from fedsim.network.fluid import FluidNetwork
 from fedsim.network.topology import AccessPoint, DeviceGroup, NetworkOptions
@@ -48,6 +49,8 @@ class Assembly:
     limits: Limits
     head: ModelMeasure | None = None
     """The auxiliary head, for schedulers that train devices by a local loss."""
+    decoding: Decoding | None = None
+    """What the model costs token by token, for schedulers that let it generate text."""
     labels: Labels | None = None
     """Who holds which labels, for schedulers that go by them."""
     need: int | None = None
@@ -76,7 +79,7 @@ class Assembly:
 
     def blocks(self) -> dict[str, BlockPlan]:
         """The blocks that the scheduler's learners hold."""
-        return plans(self.model, self.cut if self.scheduler.splits else None, self.training, self.head)
+        return plans(self.model, self.cut if self.scheduler.splits else None, self.training, self.head, self.decoding)
 
     def job(self, blocks: dict[str, BlockPlan] | None = None) -> Job:
         """What scripts may know; `blocks` are those of a host that is there already."""

@@ -19,7 +19,7 @@ from fedsim.experiment.coding import codecs
 from fedsim.experiment.cutting import choose_cut
 from fedsim.experiment.dealing import count_labels, data_kept, deal
 from fedsim.experiment.fleets import build_fleet
-from fedsim.experiment.forecast import Need, needs
+from fedsim.experiment.forecast import Need, needs, works_of
 from fedsim.experiment.networks import NOTHING, build_network, is_heavy
 from fedsim.experiment.placing import placed
 from fedsim.experiment.profiling import Profiler
@@ -34,6 +34,7 @@ from fedsim.simulation import Fault, Limits, Shortage
 if TYPE_CHECKING:
     from fedsim.learning.host import Host
     from fedsim.models.auxiliary import Head
+    from fedsim.models.generation import Decoding
     from fedsim.models.measure import ModelMeasure
     from fedsim.models.units import UnitList
 
@@ -73,6 +74,7 @@ class Study:
             copies,
             0 if buffered is None else buffered(assembly.job()),
             getattr(scheduler, "micro_batches", 1),
+            works_of(scheduler),
         )
 
     def head(self, cut: int) -> HeadCost:
@@ -170,6 +172,7 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
             model=model,
             cut=cut,
             head=head,
+            decoding=_decoding(scenario, network, info),
             labels=labels,
             training=training,
             fleet=fleet,
@@ -224,6 +227,27 @@ def _network(scenario: Scenario, info: DataInfo, objects: Mapping[str, Any], dev
 def has_local_loss(scheduler: Any) -> bool:
     """Whether a scheduler's devices train by a loss of their own, through an auxiliary head."""
     return bool(getattr(scheduler, "local_loss", False))
+
+
+def _decoding(scenario: Scenario, network: UnitList, info: DataInfo) -> Decoding | None:
+    """What the network costs token by token, where the scheduler lets it generate text.
+
+    Raises:
+        UserError: as many tokens cannot be generated.
+    """
+    new_tokens = getattr(scenario.scheduler.options, "new_tokens", None)
+    if new_tokens is None:
+        return None
+    length = info.shape[0] if network.tokens else None
+    try:
+        tokens = new_tokens(length)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if not tokens or length is None:
+        return None
+    from fedsim.models.decoding import decoding
+
+    return decoding(network, length - tokens)
 
 
 def _head(scenario: Scenario, network: UnitList, cut: int) -> Head:

@@ -14,6 +14,7 @@ from typing import Final
 
 from fedsim.costs import Cost, OpClass, Operator, Phase, total
 from fedsim.learning.optimizers import Training
+from fedsim.models.generation import Decoding
 from fedsim.models.measure import (
     LinearOperator,
     ModelMeasure,
@@ -67,6 +68,7 @@ class BlockPlan:
         last: index behind the last unit.
         training: how it is trained.
         head: the auxiliary head that gives it a loss of its own, measured; trained, sent and averaged with it.
+        decoding: what it costs token by token, of a language model that is to answer.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class BlockPlan:
         last: int,
         training: Training,
         head: ModelMeasure | None = None,
+        decoding: Decoding | None = None,
     ) -> None:
         trunk, ends = model.units[first:last], () if head is None else head.units
         self.name = name
@@ -88,6 +91,7 @@ class BlockPlan:
         self.has_head = head is not None
         self.has_loss = head is not None or last == len(model.units)
         self.training = training
+        self.decoding = decoding
         self._input = model.input if first == 0 else model.units[first - 1].output
         loss = model if head is None else head
         self._loss_forward = loss.loss_forward if head is None else _named(head.loss_forward)
@@ -109,6 +113,7 @@ class BlockPlan:
         self.forward_part = cache(self._forward_part)
         self.backward_part = cache(self._backward_part)
         self.infer_part = cache(self._infer_part)
+        self.answer_parts = cache(self._answer_parts)
         self.gradient_part = cache(self._gradient_part)
         self.estimate_part = cache(self._estimate_part)
         self.activations = cache(self._activations)
@@ -225,6 +230,20 @@ class BlockPlan:
         memory = max(before + after for before, after in pairwise(sizes))
         return Part("infer", forward_cost(trunk, batch, self.model.name), memory=memory)
 
+    def _answer_parts(self, batch: int, tokens: int) -> tuple[Part, ...]:
+        """Answering a request: a forward or, to give new tokens, a prompt and then a token at a time.
+
+        What generated a token is in memory until the next: a prompt's forward gives the first.
+        """
+        if not tokens:
+            return (self._infer_part(batch),)
+        decoding = self.decoding
+        assert decoding is not None, "tokens of a model that was not measured token by token"
+        first = Part("prefill", decoding.prefill(batch), memory=decoding.prefill_memory(batch))
+        lengths = range(decoding.length + 1, decoding.length + tokens)
+        rest = (Part("decode", decoding.step(batch, n), memory=decoding.step_memory(batch, n)) for n in lengths)
+        return (first, *rest)
+
     def _kept(self, batch: int, *, input_bytes: int = 0) -> int:
         """Bytes that lie between a forward and its backward; the output is held for it to begin at."""
         to_input = not self.raw_input
@@ -255,15 +274,19 @@ class BlockPlan:
 
 
 def plans(
-    model: ModelMeasure, cut: int | None, training: Training, head: ModelMeasure | None = None
+    model: ModelMeasure,
+    cut: int | None,
+    training: Training,
+    head: ModelMeasure | None = None,
+    decoding: Decoding | None = None,
 ) -> dict[str, BlockPlan]:
     """The blocks that scripts may hold: the whole model or, with a cut, the device and the server block.
 
-    A `head` stands behind the device block.
+    A `head` stands behind the device block. The whole model may answer token by token.
     """
     count = len(model.units)
     if cut is None:
-        return {MODEL: BlockPlan(MODEL, model, 0, count, training)}
+        return {MODEL: BlockPlan(MODEL, model, 0, count, training, decoding=decoding)}
     return {
         DEVICE: BlockPlan(DEVICE, model, 0, cut, training, head),
         SERVER_BLOCK: BlockPlan(SERVER_BLOCK, model, cut, count, training),
