@@ -7,7 +7,8 @@ reconstruction.
     cut, checks = apply(model, chosen, windows)          # whole heads and channels; verified
     pruned = sparsify(cut, chosen, windows)              # zeros
 
-`prune` does the last three. One ranking serves every target, policy and variant.
+`prune` does the last three. One ranking serves every target, policy and variant. `recover` trains the result for a
+while, its zeros staying zero; `advise` says which of the three kinds suits a device.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
     from fedsim.pruning.mosaic.calibration import Calibration, drawn
     from fedsim.pruning.mosaic.composing import prune
     from fedsim.pruning.mosaic.cutting import apply
-    from fedsim.pruning.mosaic.options import Mosaic
+    from fedsim.pruning.mosaic.options import Mosaic, Recovery
     from fedsim.pruning.mosaic.planning import plan
+    from fedsim.pruning.mosaic.platforms import advise
     from fedsim.pruning.mosaic.ranking import Ranking, rank
+    from fedsim.pruning.mosaic.recovering import recover
     from fedsim.pruning.mosaic.sparsifying import sparsify
 
 _WHERE = {
@@ -30,13 +33,29 @@ _WHERE = {
     "prune": "composing",
     "apply": "cutting",
     "Mosaic": "options",
+    "Recovery": "options",
+    "advise": "platforms",
+    "recover": "recovering",
     "plan": "planning",
     "Ranking": "ranking",
     "rank": "ranking",
     "sparsify": "sparsifying",
 }
 
-__all__ = ["Calibration", "Mosaic", "Ranking", "apply", "drawn", "plan", "prune", "rank", "sparsify"]
+__all__ = [
+    "Calibration",
+    "Mosaic",
+    "Ranking",
+    "Recovery",
+    "advise",
+    "apply",
+    "drawn",
+    "plan",
+    "prune",
+    "rank",
+    "recover",
+    "sparsify",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -82,7 +82,7 @@ def quality(model: nn.Module, windows: Tensor, adapter: Adapter | None = None) -
     """Loss and accuracy of a model on windows of tokens, `windows length`. The model is left as it was.
 
     Raises:
-        UserError: windows of fewer than two tokens, or longer than the model takes.
+        UserError: windows of fewer than two tokens, or longer than the model takes; a model without a head.
     """
     if windows.dim() != 2 or windows.shape[1] < 2 or not len(windows):
         raise UserError(f"windows of shape {tuple(windows.shape)}; evaluation needs windows of 2 or more tokens each")
@@ -90,7 +90,7 @@ def quality(model: nn.Module, windows: Tensor, adapter: Adapter | None = None) -
     right = 0
     with reading(model):
         for part in windows.split(max(1, _CHUNK // windows.shape[1])):
-            logits, given = _logits(model, part, adapter)
+            logits, given = predicted(model, part, adapter)
             likely = _likelihoods(logits[:, :-1], given[:, 1:])
             losses += (-likely.mean(1)).tolist()
             right += int((logits[:, :-1].argmax(-1) == given[:, 1:]).sum())
@@ -153,7 +153,7 @@ def cloze(
         for row in starts.tolist():
             beginning = tokens[row[0] - context : row[0]]
             given = torch.stack([torch.cat([beginning, tokens[at : at + continuation]]) for at in row])
-            logits, given = _logits(model, given, adapter)
+            logits, given = predicted(model, given, adapter)
             likely = _likelihoods(logits[:, context - 1 : -1], given[:, context:]).sum(1)
             right += bool(likely[0] > likely[1:].max())
     return Cloze(right=right, items=items, choices=choices, context=context, continuation=continuation)
@@ -191,12 +191,28 @@ def _likelihoods(logits: Tensor, tokens: Tensor) -> Tensor:
     return chosen - wide.logsumexp(-1)
 
 
-def _logits(model: nn.Module, tokens: Tensor, adapter: Adapter | None) -> tuple[Tensor, Tensor]:
-    """Logits `windows length vocabulary`, and the tokens on the model's device."""
+def predicted(model: nn.Module, tokens: Tensor, adapter: Adapter | None = None) -> tuple[Tensor, Tensor]:
+    """Logits of the next token, `windows length vocabulary`, and the tokens on the model's device.
+
+    Raises:
+        UserError: windows longer than the model takes, or a model without a head.
+    """
     given = on_device(model, tokens)
     length = given.shape[1]
     takes = model.input[0] if isinstance(model, UnitList) else length
     if length > takes:
         raise UserError(f"windows of {length} tokens, but the model takes {takes}; take windows of at most as many")
     logits = (adapter or Decoders()).run(model, pad(given, (0, takes - length)))
+    _check_head(model, logits.shape[-1])
     return logits[:, :length], given
+
+
+def _check_head(model: nn.Module, width: int) -> None:
+    """Refuse what gives hidden states: a number for each of the tokens that there are is wanted."""
+    outputs: Any = getattr(model, "get_output_embeddings", None)
+    known = next((part.num_embeddings for part in model.modules() if isinstance(part, nn.Embedding)), None)
+    if (outputs is not None and outputs() is None) or (known is not None and width != known):
+        raise UserError(
+            f"{type(model).__name__} has no head: it gives {width} numbers for a token rather than one for each of "
+            f"{known} tokens, so it predicts none; give the whole model, and restrict what is pruned by scope"
+        )

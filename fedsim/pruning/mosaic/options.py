@@ -112,6 +112,36 @@ class Mosaic:
         return zeros, group
 
 
+@dataclass(frozen=True, kw_only=True)
+class Recovery:
+    """Training of a pruned model on text, after which what was zero is zero. Rank, rate and epochs are LLM-Pruner's."""
+
+    kind: Literal["lora", "full"] = "lora"
+    """Whether products of two small matrices (LoRA, arXiv 2106.09685) are added to the projections, or all parameters
+    are trained."""
+    rank: int = 8
+    """Of the products."""
+    scale: float = 2.0
+    """What products are multiplied by; LLM-Pruner's 16 over a rank of 8."""
+    lr: float = 1e-4
+    epochs: int = 2
+    """Passes over the windows."""
+    batch: int = 4
+    """Windows of a step."""
+    clip: float = 1.0
+    """Most that the norm of all gradients may be."""
+    seed: int = 0
+    """Of the first values of the products, and of the order of windows."""
+
+    def __post_init__(self) -> None:
+        for name in ("rank", "epochs", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} must be 1 or more")
+        for name in ("scale", "lr", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} {getattr(self, name)} must be above 0")
+
+
 def _check_share(name: str, share: float, below: float) -> None:
     if not 0 <= share < below:
         raise ValueError(f"{name} {share} must be 0 or more and below {below:g}, such as 0.6")

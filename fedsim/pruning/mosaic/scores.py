@@ -21,9 +21,9 @@ from fedsim.pruning.mosaic.adapters import (
     Projection,
     evaluate,
     matrix,
-    on_device,
     restore,
 )
+from fedsim.pruning.mosaic.evaluating import predicted
 from fedsim.pruning.mosaic.outliers import Norms, finite, metric
 
 Amounts = Callable[[Projection], Tensor]
@@ -88,6 +88,9 @@ def by_loss(
     """By block: magnitudes of weights times the gradients of the mean next-token loss over all windows.
 
     Holds a gradient of every projection, and the activations of one window.
+
+    Raises:
+        UserError: the model has no head, such as the block of a device alone.
     """
     weights = [model.get_submodule(b.projections[p]).get_parameter("weight") for b in blocks for p in PROJECTIONS]
     totals = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
@@ -98,9 +101,8 @@ def by_loss(
         for parameter in model.parameters():
             parameter.requires_grad_(id(parameter) in wanted)
         for window in tokens.split(1):
-            given = on_device(model, window)
             with torch.enable_grad():
-                logits = adapter.run(model, given)
+                logits, given = predicted(model, window, adapter)
                 loss = cross_entropy(logits[:, :-1].flatten(0, 1).float(), given[:, 1:].flatten())
             for total, gradient in zip(totals, torch.autograd.grad(loss, weights), strict=True):
                 total.add_(gradient)
