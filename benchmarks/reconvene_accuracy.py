@@ -7,7 +7,7 @@ VGG-16 of a quarter of the width and ResNet-20, 10,000 images of CIFAR-10 with s
 with a cosine schedule, measured on the whole test set; three seeds of initial values, of the order of the samples and
 of their augmentation, over one set of images. Variants: `dense`, `upai` (a mask, kept while training), `reconvene`, and
 the cuts `uniform`, `all-layers`, `random-layers`, `inverted`; all but `dense` have a quarter of its parameters.
-About three hours of one core. Every cell is a process of its own; finished ones are kept in the file of results, and
+About two hours of one core. Every cell is a process of its own; finished ones are kept in the file of results, and
 started again, the program goes on with what is missing. `--only` takes words that a cell's name (such as
 `resnet20 upai seed 1`) must contain.
 
