@@ -20,8 +20,8 @@ import numpy as np
 
 from fedsim import seeds
 from fedsim.data import DataSet, Quantity, Shards, from_arrays
-from fedsim.errors import Deadlock
-from fedsim.experiment.assembly import Assembly
+from fedsim.errors import Deadlock, ScriptError
+from fedsim.experiment.assembly import Assembly, Smaller
 from fedsim.experiment.building import has_local_loss
 from fedsim.experiment.dealing import needs_labels
 from fedsim.experiment.fleet import Fleet, Group
@@ -31,13 +31,16 @@ from fedsim.hardware.profiles import load_profile
 from fedsim.learning.context import Device, Server
 from fedsim.learning.labelling import Labels
 from fedsim.learning.optimizers import Sgd, Training
+from fedsim.learning.plan import VARIANT, BlockPlan
 from fedsim.mailbox import Mailbox
 from fedsim.network.topology import NetworkOptions
+from fedsim.payload.supports import Axes, Support
 from fedsim.report import check_identity
 from fedsim.script import SERVER, Command, Effect, Message, Payload, Recv, Role
 from fedsim.simulation import Ending, Fault, Inline, Limits, Simulation
 
 if TYPE_CHECKING:
+    from fedsim.learning.host import Host
     from fedsim.models.measure import ModelMeasure
 
 DEVICES: Final = 4
@@ -211,8 +214,12 @@ def toy(
     participants: int | None = None,
     faults: Sequence[Fault] = (),
     time: float | None = None,
+    pruned: bool = False,
 ) -> Assembly:
-    """A small run of `scheduler`: unequal devices and links, unequal shards of generated data, a tiny network."""
+    """A small run of `scheduler`: unequal devices and links, unequal shards of generated data, a tiny network.
+
+    `pruned` gives the first group of devices a variant with fewer weights, and fewer units where the model is not cut.
+    """
     return Assembly(
         scheduler=scheduler,
         model=_measured(),
@@ -229,7 +236,46 @@ def toy(
         network=NetworkOptions(jitter=False, loss="off"),
         faults=faults,
         scenario={"name": "toy", "seed": _SEED},
+        variants=(_variant(cut=bool(scheduler.splits)),) if pruned else (),
     )
+
+
+def _support(*, cut: bool) -> Support:
+    """Three of the five units of the first layer, unless its outputs are the activations; two thirds of its weights."""
+    units = None if cut else np.array([0, 2, 3], np.int64)
+    mask = np.arange((5 if cut else 3) * 6).reshape(-1, 6) % 3 > 0
+    axes: dict[str, Axes] = {}
+    if units is not None:
+        axes = {"hidden1.1.weight": (units, None), "hidden1.1.bias": (units,), "hidden2.0.weight": (None, units)}
+    return Support(axes, {"hidden1.1.weight": mask})
+
+
+def _smaller(support: Support) -> Any:
+    from fedsim.pruning.resizing import sliced
+
+    return sliced(_network(), support)
+
+
+@cache
+def _variant(*, cut: bool) -> Smaller:
+    from fedsim.models.counting import measure
+
+    support = _support(cut=cut)
+    return Smaller(model=measure(_smaller(support)), support=support, groups=frozenset({0}))
+
+
+def host(assembly: Assembly, blocks: Mapping[str, BlockPlan] | None = None) -> Host:
+    """Whoever trains an assembly of `toy`; each call gives an independent one."""
+    from fedsim.learning.host import Host
+    from fedsim.learning.samples import TensorSamples
+
+    blocks = assembly.blocks() if blocks is None else blocks
+    rows = np.arange(16) if getattr(assembly.scheduler, "validates", False) else None
+    samples = TensorSamples(toy_data(), _shards(assembly.fleet.devices), validation=rows)
+    head = _head() if has_local_loss(assembly.scheduler) else None
+    names = [name for name in blocks if VARIANT in name]
+    networks = [_smaller(variant.support) for variant in assembly.variants]
+    return Host(_network(), blocks, samples, assembly.seed, head, dict(zip(names, networks, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -248,22 +294,17 @@ def simulate(assembly: Assembly, *, learning: bool = True) -> Outcome:
         ending = simulation.run()
         check_identity(simulation.trace)
         return Outcome(simulation, ending, None)
-    from fedsim.learning.host import Host
-    from fedsim.learning.samples import TensorSamples
     from fedsim.learning.threads import intra_op_threads
 
     blocks = assembly.blocks()
-    rows = np.arange(16) if getattr(assembly.scheduler, "validates", False) else None
-    samples = TensorSamples(toy_data(), _shards(assembly.fleet.devices), validation=rows)
-    head = _head() if has_local_loss(assembly.scheduler) else None
-    host = Host(_network(), blocks, samples, assembly.seed, head)
-    simulation = assembly.simulation(Inline(host), blocks=blocks)
+    trainer = host(assembly, blocks)
+    simulation = assembly.simulation(Inline(trainer), blocks=blocks)
     with intra_op_threads(1):  # as a scenario does by default; more only get in each other's way here
         ending = simulation.run()
     check_identity(simulation.trace)
     weights = None
     if simulation.published is not None:
-        weights = {name: tensor.clone() for name, tensor in host.model_tensors(simulation.published.model).items()}
+        weights = {name: tensor.clone() for name, tensor in trainer.model_tensors(simulation.published.model).items()}
     return Outcome(simulation, ending, weights)
 
 
@@ -273,7 +314,8 @@ def check_scheduler(scheduler: Any) -> None:
     It must run from its options alone, end, and publish a whole model; declare its messages; draw from no global
     generator; give the same trace and the same weights twice, and the same trace with learning off (unless it says
     `validates`); account for every nanosecond and every byte; run with some of the devices; and end by its own rule
-    when a device leaves, with or without coming back, at its awaits.
+    when a device leaves, with or without coming back, at its awaits. It runs with devices that hold a pruned variant of
+    the model, too: what the server sends them is `me.fit(weights, device)`, and a mean is given its `base`.
 
     Raises:
         AssertionError: a rule is broken; the message says which.
@@ -304,6 +346,19 @@ def _check_runs(scheduler: Any) -> None:
     endless = simulate(toy(scheduler, rounds=None, time=3 * length), learning=learning)
     assert endless.ending is Ending.TIME, "without until.rounds the server's script goes on until the run is ended"
     _check_leaving(scheduler, first, length, learning=learning)
+    _check_pruned(scheduler)
+
+
+def _check_pruned(scheduler: Any) -> None:
+    """Devices with a pruned variant take part like others; what they have is what the trace charges for."""
+    try:
+        one = simulate(toy(scheduler, time=_LONG, pruned=True))
+    except ScriptError as error:
+        raise AssertionError(str(error)) from error
+    _check_end(one, f"in {_LONG:g} s with pruned devices")
+    if not getattr(scheduler, "validates", False):
+        timing = simulate(toy(scheduler, time=_LONG, pruned=True), learning=False)
+        assert _records(one) == _records(timing), "with pruned devices the trace differs with learning off"
 
 
 def _check_declarations(scheduler: Any) -> None:
@@ -433,4 +488,4 @@ def _awaits(simulation: Simulation, device: int) -> list[float]:
     return [found[i] for i in np.linspace(0, len(found) - 1, _MOMENTS, dtype=int).tolist()]
 
 
-__all__ = ["Hand", "Outcome", "Steps", "by_hand", "check_scheduler", "simulate", "toy", "toy_data"]
+__all__ = ["Hand", "Outcome", "Steps", "by_hand", "check_scheduler", "host", "simulate", "toy", "toy_data"]

@@ -274,6 +274,126 @@ def calibrate(
 
 
 @app.command()
+def prune(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A name from `fedsim list models`, module:Class, a Hugging Face folder, a .gguf file, package:NAME, "
+            "or a folder that was pruned before.",
+        ),
+    ],
+    method: Annotated[
+        str | None,
+        typer.Option(
+            metavar="reconvene|mosaic|MODULE:CLASS", help="By default reconvene for images, mosaic for language models."
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="An option of the method, as in budget.params='25 %', or of the model, as in model.width_ratio=0.25; "
+            "may be repeated.",
+        ),
+    ] = None,
+    input_: Annotated[
+        str | None, typer.Option("--input", metavar="SHAPE", help="Of a sample; by default 3x32x32, or the data's.")
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(min=1, help="Classes, or tokens of the vocabulary; by default 10, or the data's.")
+    ] = None,
+    norm: Annotated[
+        str, typer.Option(metavar="bn|gn|frozen_bn", help="Norm layers of a model of the catalogue.")
+    ] = "bn",
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE_OR_RUN", help="Trained weights, for a model of the catalogue.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of initial weights and of all that is drawn.")] = 0,
+    calibration: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Public text that Mosaic looks at; or the name of a text.")
+    ] = None,
+    windows: Annotated[int, typer.Option(min=1, help="How many pieces of it.")] = 32,
+    length: Annotated[int, typer.Option(min=2, help="Tokens of a piece, and of a sequence.")] = 256,
+    tokenizer: Annotated[
+        str | None, typer.Option(metavar="NAME_OR_PATH", help="By default the model's own, or bytes.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A data set, for scores that need one; shape and classes are its."),
+    ] = None,
+    data_path: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where data sets and texts are that are named.")
+    ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Data and text are of devices: what is made of them says so.")
+    ] = False,
+    profile: Annotated[
+        str | None, typer.Option(help="A device, for budgets of memory and latency, and for times by its cost model.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Samples of a training step, for budgets of memory.")] = 16,
+    ranking: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Scores or ranking: read if it is there, else made and kept for other targets."
+        ),
+    ] = None,
+    baselines: Annotated[
+        str | None, typer.Option(metavar="all|A,B", help="What Reconvene is compared with, at the same size.")
+    ] = None,
+    evaluate: Annotated[
+        str | None, typer.Option(metavar="FILE_OR_DATA", help="A text, or a data set's test part, before and after.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="How many of it count; by default 64 windows of a text, or all samples.")
+    ] = None,
+    time: Annotated[
+        bool, typer.Option("--time", help="Time it by a stopwatch on this host, the parent beside it.")
+    ] = False,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of an operator while it is timed.")] = 1,
+    onnx: Annotated[Path | None, typer.Option(metavar="FILE", help="Export a network for images.")] = None,
+    hugging_face: Annotated[
+        Path | None,
+        typer.Option("--hugging-face", metavar="DIR", help="Export a language model whose blocks are of one width."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of the pruned model.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a smaller model of a model, check it, and say what it comes to. Status 1: a check failed."""
+    _exit(
+        "fedsim.cli.pruning:prune_command",
+        model,
+        set_ or [],
+        method=method,
+        input_=input_,
+        classes=classes,
+        norm=norm,
+        weights=weights,
+        seed=seed,
+        calibration=calibration,
+        windows=windows,
+        length=length,
+        tokenizer=tokenizer,
+        data=data,
+        data_path=data_path,
+        private=private,
+        profile=profile,
+        batch=batch,
+        ranking=ranking,
+        baselines=baselines,
+        evaluate=evaluate,
+        samples=samples,
+        time=time,
+        threads=threads,
+        onnx=onnx,
+        hugging_face=hugging_face,
+        out=out,
+        as_json=as_json,
+    )
+
+
+@app.command()
 def certs(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to put them; made if it is not there.")],
     names: Annotated[

@@ -21,7 +21,10 @@ _CONTROL: Final = 3
 _USER_DEFINED: Final = 4
 """Types of tokens in GGUF files (`tokenizer.ggml.token_type`) that stand for themselves in a text."""
 
-_LLAMA3: Final = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_LLAMA3: Final = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _QWEN2: Final = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 """How the authors of Llama 3 and of Qwen 2 split a text before byte pairs are joined, from their tokenizer.json."""
 
@@ -43,6 +46,12 @@ class ModelTokenizer:
         from tokenizers import __version__
 
         return hashlib.sha256(f"{__version__} {self._made.to_str()}".encode()).hexdigest()
+
+    @property
+    def text(self) -> str:
+        """All of it, as a tokenizer.json has it."""
+        made: str = self._made.to_str()
+        return made
 
     def encode(self, text: str) -> NDArray[np.int64]:
         """The text as token numbers."""
@@ -104,12 +113,12 @@ def _of_header(tokenizers: Any, header: Header) -> Any:
 
 def _whole_words(values: Any) -> bool:
     """Whether a word that is a token is taken as it is; so in Llama 3."""
-    return values.get("tokenizer.ggml.pre") == "llama-bpe"
+    return str(values.get("tokenizer.ggml.pre")) == "llama-bpe"
 
 
 def _splitting(tokenizers: Any, header: Header) -> Any:
     """How a text is split before byte pairs are joined, by the name that llama.cpp gave it."""
-    of, name = tokenizers.pre_tokenizers, header.values.get("tokenizer.ggml.pre", "default")
+    of, name = tokenizers.pre_tokenizers, str(header.values.get("tokenizer.ggml.pre", "default"))
     plain = of.ByteLevel(add_prefix_space=False)
     match name:
         case "gpt-2" | "default":
@@ -120,7 +129,8 @@ def _splitting(tokenizers: Any, header: Header) -> Any:
             pattern = tokenizers.Regex(_LLAMA3 if name == "llama-bpe" else _QWEN2)
             split = of.Split(pattern, behavior="isolated")
             return of.Sequence([split, of.ByteLevel(add_prefix_space=False, use_regex=False)])
-    raise UserError(
-        f"tokenizer: {header.file} splits texts by the rule {name}, which is not known here; give the path of the "
-        f"model's {FILE}"
-    )
+        case _:
+            raise UserError(
+                f"tokenizer: {header.file} splits texts by the rule {name}, which is not known here; give the path of "
+                f"the model's {FILE}"
+            )

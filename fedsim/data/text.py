@@ -169,6 +169,18 @@ class Text:
             ) from error
 
 
+def tokens_of(file: Path, tokenizer: str) -> tuple[NDArray[np.int64], int]:
+    """The tokens of one text, in order, and the size of their vocabulary.
+
+    Raises:
+        UserError: the file is not there or is not UTF-8, or there is no such tokenizer.
+    """
+    if not file.is_file():
+        raise UserError(f"text {file} does not exist; give the path of a text file")
+    sequences, size = Text(file.name, file, None, TokenOptions(tokenizer=tokenizer))._tokenized
+    return sequences[0], size
+
+
 def windows(tokens: NDArray[np.int64], length: int) -> Split:
     """Tokens cut into windows of `length` + 1: the first `length` of each are inputs, the last `length` labels."""
     count = len(tokens) // (length + 1)

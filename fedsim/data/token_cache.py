@@ -1,7 +1,7 @@
 """Tokens of texts that were split before, kept on disk: each node of an emulation needs them, and so does every run.
 
-A file is named by a hash of the text and of everything that the tokenizer depends on, so it is never out of date; a folder
-that cannot be written to costs the time of splitting, nothing else.
+A file is named by a hash of the text and of everything that the tokenizer depends on, so it is never out of date; a
+folder that cannot be written to costs the time of splitting, nothing else.
 """
 
 from __future__ import annotations

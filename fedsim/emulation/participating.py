@@ -178,6 +178,12 @@ class DeviceNode(Reception):
                 f"the data of device {response.node} are not those that the server has dealt; give it a copy of the "
                 "same data set (--data DIR)"
             )
+        if response.support != built.parts.supports(response.node):
+            raise UserError(
+                f"this host does not prune the model of device {response.node} as the server does: processors may "
+                "round differently; prune it once (fedsim prune --out DIR), and let the scenario name that "
+                "(pruning: {manifest: DIR}) on both"
+            )
 
     # ------------------------------------------------------------------------------------- the run
 

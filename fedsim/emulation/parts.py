@@ -73,6 +73,8 @@ class Parts:
     """Bytes that may wait to be sent to a node."""
     labels: Callable[[int], bytes]
     """A digest of the labels of the samples that a device holds."""
+    supports: Callable[[int], str]
+    """The digest of what a device's weights are of the model's: empty, where they are all of it."""
     scenario: str
     """The resolved scenario, as YAML: what a device builds its own parts from."""
 

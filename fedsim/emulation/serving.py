@@ -135,6 +135,7 @@ class ServerNode(Reception):
             scenario=self._parts.scenario.encode(),
             messages_digest=self._digest,
             labels_digest=self._parts.labels(device),
+            support=self._parts.supports(device),
             host=self._host_id,
         )
 

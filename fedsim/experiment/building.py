@@ -118,7 +118,16 @@ class Study:
                 f"selection: {self.scenario.selection.kind} changes nothing under {self.scenario.scheduler.name}, in "
                 "which all devices train all the time"
             )
+        if self.assembly.variants and self.scenario.norm == "bn" and self._normalises():
+            found.append(
+                "devices hold variants of different widths, whose batch statistics are not comparable; norm: gn or "
+                "frozen_bn has none to average"
+            )
         return [text for text in found if text is not None]
+
+    def _normalises(self) -> bool:
+        """Whether the model has running statistics."""
+        return any(shape.name.endswith("running_mean") for unit in self.assembly.model.units for shape in unit.buffers)
 
     def host(self) -> Host:
         """Whoever trains, with the network's initial weights; each call gives an independent one."""

@@ -113,8 +113,8 @@ def _tokenizer(scenario: Scenario) -> str:
     path = getattr(scenario.model.options, "path", None)
     if path is None:
         raise UserError(
-            f"tokens.tokenizer: {OF_MODEL} is the tokenizer of a model with a path, and {scenario.model.name} has none; "
-            f"give model.path, or another tokenizer, such as bytes {scenario.where('data', 'tokens')}"
+            f"tokens.tokenizer: {OF_MODEL} is the tokenizer of a model with a path, and {scenario.model.name} has "
+            f"none; give model.path, or another tokenizer, such as bytes {scenario.where('data', 'tokens')}"
         )
     return str(path)
 

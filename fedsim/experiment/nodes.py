@@ -73,7 +73,7 @@ def assembled(
     if shaped:
         check_options(assembly.network)
     server, device = assembly.scripts()
-    fleet = assembly.fleet
+    fleet, held = assembly.fleet, assembly.held(assembly.blocks())
     return Parts(
         profiles=[fleet.machine(device).profile.id for device in range(fleet.devices)],
         server=server,
@@ -90,6 +90,7 @@ def assembled(
         absences=_absences(assembly),
         inbox=inbox,
         labels=labels,
+        supports=lambda node: held[fleet.group_of(node)].weights.support,
         scenario=scenario,
     )
 

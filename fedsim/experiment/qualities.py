@@ -1,47 +1,68 @@
-"""How good each pruned variant of a trained model is: what devices of a group could do with it."""
+"""How good each pruned variant is: as it was installed, and what it has of the trained model."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fedsim.experiment.building import Study
-from fedsim.script import SERVER
+from fedsim.payload.supports import Support
+from fedsim.script import SERVER, Quality
 from fedsim.trace import Trace
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fedsim.models.units import UnitList
+
 
 def mark_variants(study: Study, trace: Trace, weights: Mapping[str, Tensor] | None) -> None:
-    """Evaluate what each variant has of the published model on the test data, and record it at the end of the trace.
+    """Evaluate each variant on the test data, and record that at the start and at the end of the trace.
 
-    Nothing, where there are no variants, or the model that was published last is not whole.
+    At the end nothing, where the model that was published last is not whole; of a variant that is all of it there is
+    what the run's own evaluations say.
     """
     family = study.family
-    if family is None or weights is None:
+    if family is None or not study.scenario.learning:
         return
+    everybody = range(len(study.assembly.fleet.groups))
+    if not family.networks:
+        _mark(trace, 0, everybody, _quality(study, family.network))
     for network, smaller in zip(family.networks, family.smaller, strict=True):
-        if not network.state_dict().keys() <= weights.keys():
-            return
-        quality = _quality(study, network, smaller.support, weights)
-        detail = {"groups": sorted(smaller.groups), "loss": quality.loss, "samples": quality.samples}
-        trace.mark(SERVER, trace.end, "evaluate.variant", quality.accuracy, detail)
+        _mark(trace, 0, smaller.groups, _quality(study, network))
+        if weights is not None and network.state_dict().keys() <= weights.keys():
+            _mark(trace, trace.end, smaller.groups, _quality(study, _part(network, smaller.support, weights)))
+    trace.marks.sort(key=lambda mark: mark[1])
 
 
-def _quality(study: Study, network: Any, support: Any, weights: Mapping[str, Tensor]) -> Any:
+def _mark(trace: Trace, moment: int, groups: object, quality: Quality) -> None:
+    assert isinstance(groups, range | frozenset)
+    detail = {"groups": sorted(groups), "loss": quality.loss, "samples": quality.samples}
+    trace.mark(SERVER, moment, "evaluate.variant", quality.accuracy, detail)
+
+
+def _part(network: UnitList, support: Support, weights: Mapping[str, Tensor]) -> UnitList:
+    """A network like this one with what a support has of other weights."""
     from copy import deepcopy
 
     import torch
 
-    from fedsim.learning.measuring import quality
-
-    part = deepcopy(network).eval()
+    part = deepcopy(network)
     with torch.no_grad():
         for name, tensor in part.state_dict().items():
             tensor.copy_(weights[name][support.index(name, tuple(weights[name].shape))])
             if name in support.masks:
                 tensor.masked_fill_(torch.from_numpy(~support.masks[name]), 0)
+    return part
+
+
+def _quality(study: Study, network: UnitList) -> Quality:
+    from fedsim.learning.measuring import quality
+
     outputs = math.prod(study.assembly.model.units[-1].output)
-    return quality(part, part.loss, study.samples(), "test", outputs)
+    training = network.training
+    try:
+        return quality(network.eval(), network.loss, study.samples(), "test", outputs)
+    finally:
+        network.train(training)

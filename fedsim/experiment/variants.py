@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +11,7 @@ import numpy as np
 from fedsim.errors import UserError
 from fedsim.experiment.assembly import Smaller
 from fedsim.experiment.fleet import Fleet, process_bytes
+from fedsim.experiment.manifests import from_manifest
 from fedsim.experiment.materials import Materials
 from fedsim.experiment.placing import placed
 from fedsim.hardware.machines import Machine
@@ -21,6 +22,8 @@ from fedsim.scenario import Scenario
 from fedsim.units import human_count
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from fedsim.models.units import UnitList
     from fedsim.pruning.checks import Checks
     from fedsim.pruning.methods import Material, Method
@@ -64,15 +67,15 @@ class Variant:
 
     groups: frozenset[int]
     method: Method
-    pruned: Pruned
-    """Finished."""
-    checks: Checks
+    support: Support
+    """What it has of the scenario's model."""
+    module: UnitList | None
+    """With the values that the method gave it; kept as long as it is the only variant, since it may be large."""
     request: Request
-
-    @property
-    def support(self) -> Support:
-        """What it has of the scenario's model."""
-        return self.pruned.support
+    macs: int
+    """What making it takes on the server."""
+    said: Mapping[str, Any]
+    """What the summary says of it, its groups apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,12 +110,13 @@ def family(scenario: Scenario, network: UnitList, fleet: Fleet, materials: Mater
     if not made:
         return Family(network=network)
     everybody = frozenset(range(len(fleet.groups)))
-    report = [_said(variant, network, materials) for variant in made]
+    report = [{**variant.said, "groups": sorted(variant.groups)} for variant in made]
     if len(made) == 1 and made[0].groups == everybody:
         (only,) = made
-        module: Any = only.pruned.module
+        assert only.module is not None
         support = Support(masks=only.support.masks)
-        return Family(network=module, support=support, made=made, report=report)
+        return Family(network=only.module, support=support, made=(replace(only, module=None),), report=report)
+    _check_server_block(scenario, network, made, materials.cut)
     whole, base = _common(network, made, everybody)
     renewed = sorted({layer for variant in made for layer in _changed(variant.support)})
     made[0].method.renew(whole, renewed, materials.of(made[0].request.machine))
@@ -129,10 +133,11 @@ def _variants(
     planned: list[tuple[Request, Method, Any, Plan]] = []
     for request in wanted:
         with placed(scenario, *request.place):
-            if request.section.manifest is not None:
-                raise UserError("manifests are read by the command only")
             material = materials.of(request.machine, request.section.calibration)
-            prunes = method(request.section.options)
+            if request.section.manifest is not None:
+                prunes = from_manifest(scenario, network, request.section.manifest)
+            else:
+                prunes = method(request.section.options)
             key = _study_key(request, prunes)
             if key not in studies:
                 studies[key] = prunes.study(network, material)
@@ -145,19 +150,28 @@ def _variants(
     planned.sort(key=lambda each: -each[3].parameters)
     within: Plan | None = None
     made: dict[str, Variant] = {}
+    same: dict[str, str] = {}  # from plans for devices alone to those within larger ones
     for request, prunes, study, first in planned:
         with placed(scenario, *request.place):
+            if first.digest in same:
+                before = made[same[first.digest]]
+                made[same[first.digest]] = replace(before, groups=before.groups | set(request.groups))
+                continue
             material = materials.of(request.machine, request.section.calibration)
             plan = first if within is None else prunes.plan(network, study, material, within)
-            within = plan
-            if plan.digest in made:
-                before = made[plan.digest]
-                made[plan.digest] = replace(before, groups=before.groups | set(request.groups))
-                continue
+            within, same[first.digest] = plan, plan.digest
+            made = {digest: replace(variant, module=None) for digest, variant in made.items()}
             cut, checks = prunes.apply(network, plan, material)
             done = prunes.finish(cut, material)
+            module: Any = done.module
             made[plan.digest] = Variant(
-                groups=frozenset(request.groups), method=prunes, pruned=done, checks=checks, request=request
+                groups=frozenset(request.groups),
+                method=prunes,
+                support=done.support,
+                module=module,
+                request=request,
+                macs=prunes.macs(network, plan, material),
+                said=_said(done, checks, request, network, materials),
             )
     return tuple(made.values())
 
@@ -198,6 +212,26 @@ def _fitting(prunes: Method, network: UnitList, study: Any, material: Material, 
 
 
 # --------------------------------------------------------------------------------------- one model of all
+
+
+def _check_server_block(scenario: Scenario, network: UnitList, made: Sequence[Variant], cut: int | None) -> None:
+    """Refuse variants that differ behind the cut, where all devices share one server block.
+
+    Raises:
+        UserError: naming what differs.
+    """
+    if cut is None:
+        return
+    behind = tuple(f"{name}." for name, _ in list(network.named_children())[cut:])
+    for variant in made:
+        names = [name for name in (*variant.support.axes, *variant.support.masks) if name.startswith(behind)]
+        if names:
+            where = scenario.where(*variant.request.place)
+            raise UserError(
+                f"groups hold different variants, but {names[0]} is behind the cut, and scheduler "
+                f"{scenario.scheduler.name} has one server block for all; set scope: device-block, or prune the whole "
+                f"fleet alike {where}"
+            )
 
 
 def _common(network: UnitList, made: Sequence[Variant], everybody: frozenset[int]) -> tuple[UnitList, Support]:
@@ -259,37 +293,43 @@ def _put_together(
         if support.whole:
             continue  # its devices hold all there is
         module: Any = sliced(whole, support)
+        _share(whole, module, support)
         networks.append(module)
         smaller.append(Smaller(model=materials.measured(module), support=support, groups=variant.groups))
     return Family(network=whole, networks=tuple(networks), smaller=tuple(smaller), made=tuple(made), report=report)
 
 
+def _share(whole: nn.Module, part: nn.Module, support: Support) -> None:
+    """Give a variant the whole one's own tensors wherever it has all of them: nobody writes to either."""
+    from fedsim.pruning.resizing import put
+
+    of_part = part.state_dict()
+    for name, tensor in (*whole.named_parameters(), *whole.named_buffers()):
+        if name in of_part and name not in support.axes and name not in support.masks:
+            put(part, name, tensor)
+
+
 # ------------------------------------------------------------------------------------------- what is said
 
 
-def _said(variant: Variant, network: UnitList, materials: Materials) -> dict[str, Any]:
+def _said(done: Pruned, checks: Checks, request: Request, network: UnitList, materials: Materials) -> dict[str, Any]:
     """A variant in the summary."""
-    plan, section = variant.pruned.plan, variant.request.section
-    held = sum(parameter.numel() for parameter in network.parameters())
-    counts = materials.counts(variant.pruned)
-    before, after = (
-        materials.block(network),
-        materials.block(variant.pruned.module, Support(masks=variant.support.masks)),
-    )
+    plan, held = done.plan, sum(parameter.numel() for parameter in network.parameters())
+    counts = materials.counts(done)
+    before, after = materials.block(network), materials.block(done.module, Support(masks=done.support.masks))
     return {
         "method": plan.method,
-        "groups": sorted(variant.groups),
         "options": dict(plan.options),
-        "fit": section.fit,
+        "fit": request.section.fit,
         "share": plan.parameters / held,
         "parameters": {"parent": held, "held": counts.parameters, "nonzero": counts.nonzero},
         "macs": counts.macs,
         "bytes": {"wire": counts.wire, "update": counts.update, "resident": counts.resident},
         "device": {"parent": _of_device(before), "pruned": _of_device(after)},
         "plan": plan.digest,
-        "support": variant.support.digest,
-        "realised": dict(variant.pruned.realised),
-        "checks": variant.checks.data(),
+        "support": done.support.digest,
+        "realised": dict(done.realised),
+        "checks": checks.data(),
         "privacy": plan.privacy,
     }
 
@@ -305,11 +345,12 @@ def _of_device(plan: BlockPlan) -> dict[str, int]:
 
 
 def deployment(family: Family, fleet: Fleet, efficiency: float) -> list[dict[str, Any]]:
-    """What installing takes beside the first weights, which are part of the run: index lists, 4 bytes each, and masks.
+    """What installing takes beside the first weights, which are part of the run: indices, 4 bytes each, and masks.
 
-    An entry a group, of all of its devices: bytes, and the seconds at the link's rate that each of them takes.
+    An entry a group, of all of its devices: bytes, and the seconds at the link's rate that each of them takes. And one
+    a variant: the MACs of making it on the server.
     """
-    found = []
+    found: list[dict[str, Any]] = []
     for variant in family.made:
         support = variant.support
         each = 4 * sum(len(kept) for axes in support.axes.values() for kept in axes if kept is not None)
@@ -318,4 +359,5 @@ def deployment(family: Family, fleet: Fleet, efficiency: float) -> list[dict[str
             member = fleet.groups[group]
             seconds = member.link.one_way + each / member.link.goodput_down(efficiency)
             found.append({"group": group, "bytes": each * member.count, "seconds": seconds})
+        found.append({"groups": sorted(variant.groups), "macs": variant.macs})
     return found

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsim.errors import ScriptError
 from fedsim.learning.plan import BlockPlan
 from fedsim.payload.codecs import Codec
 from fedsim.payload.meta import TensorMeta
@@ -117,7 +118,16 @@ class Learner:
         Weights of the block without its head, or of the head alone, leave the rest as it is. `round` is the one that
         the weights belong to, by which the learning rate is scheduled. What is to `keep` counts as held until the
         learner is closed: payloads that later steps are compared with.
+
+        Raises:
+            ScriptError: the weights are not what this learner has of the model.
         """
+        if weights.meta not in (self.plan.weights, self.plan.block, self.plan.head):
+            raise ScriptError(
+                f"node {self._node.number} was given weights of {weights.nbytes} bytes, but its {self.plan.name} has "
+                f"{self.plan.weights.nbytes}; devices may hold pruned variants of the model, so send each of them "
+                "me.fit(weights, device)"
+            )
         holds = self._holding(max(self._held, self.plan.state_bytes + self._kept)) - self._beside
         self._beside = sum(meta_of(payload).memory_bytes for payload in keep)
         self._node.queue(self.number, "load", weights, holds=holds + self._beside)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy, deepcopy
 from importlib.util import find_spec
 from pathlib import Path
@@ -98,9 +99,25 @@ def export_hugging_face(module: nn.Module, folder: Path) -> None:
         }
     )
     try:
-        written.save_pretrained(folder)
+        with quiet():
+            written.save_pretrained(folder)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}; choose another folder") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' progress bars."""
+    from transformers.utils import logging as untyped
+
+    logging: Any = untyped
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _widths(whole: nn.Module) -> tuple[int, dict[str, _Widths]]:

@@ -85,6 +85,10 @@ class Method(Protocol):
         """
         ...
 
+    def macs(self, model: nn.Module, plan: Plan, material: Material) -> int:
+        """What making this variant takes, the study included: multiply-accumulates in closed form, not as measured."""
+        ...
+
     def sized(self, share: float) -> Method:
         """The same method, asked to leave this share of the parameters in scope."""
         ...
@@ -95,7 +99,7 @@ class Method(Protocol):
         ...
 
 
-_FUNCTIONS: Final = ("study", "plan", "apply", "finish", "renew", "sized", "studied")
+_FUNCTIONS: Final = ("study", "plan", "apply", "finish", "renew", "macs", "sized", "studied")
 
 METHODS: Final[Mapping[str, type[Any]]] = MappingProxyType({"reconvene": Reconvene, "mosaic": Mosaic})
 """The options of our methods, by name."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -57,6 +57,7 @@ def write(
     *,
     parent: nn.Module | None = None,
     calibration: str = "",
+    beside: Callable[[Manifest], Mapping[str, str]] | None = None,
 ) -> Manifest:
     """Make a folder of a verified model; all of it, or nothing.
 
@@ -65,6 +66,7 @@ def write(
         counts: the sizes, those of the file aside.
         parent: the model that was pruned, where the base is an object.
         calibration: what data the choice was made with, in words.
+        beside: further files, as text by name.
 
     Raises:
         UserError: the folder holds something, cannot be written, or a tensor is of a type that is not stored.
@@ -105,6 +107,8 @@ def write(
             weights=_hash(made / WEIGHTS),
         )
         (made / MANIFEST).write_text(manifest.text(), encoding="utf-8")
+        for name, text in ({} if beside is None else beside(manifest)).items():
+            (made / name).write_text(text, encoding="utf-8")
         made.chmod(0o755)  # a temporary folder is its maker's alone, and so is the file of tensors
         shutil.copymode(made / MANIFEST, made / WEIGHTS)
         made.replace(folder)

@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,10 +19,12 @@ from fedsim.report.columns import Bools
 from fedsim.report.comparison import Grid
 from fedsim.report.contributions import STEPS
 from fedsim.report.measures import Measures, Point
+from fedsim.report.pages import cell, page, section, table
 from fedsim.report.show import MISSING, best_of, figures, labels, percent
 from fedsim.report.summary import perplexity, utilisation
 from fedsim.report.tables import NODES, node_rows
 from fedsim.report.traffic import DIRECTIONS
+from fedsim.report.variants import COLUMNS, notices, variant_cells
 from fedsim.units import human_count, human_seconds
 
 NODES_SHOWN: Final = 200
@@ -62,7 +63,6 @@ def render(runs: Sequence[Run], grids: Sequence[Grid] = ()) -> str:
     """The report as HTML."""
     names = labels([run.summary for run in runs])
     title = f"{names[0]} – fedsim" if len(runs) == 1 else f"{len(runs)} runs – fedsim"
-    style = files("fedsim.report").joinpath("report.css").read_text(encoding="utf-8")
     body = "\n".join(
         (
             f"<h1>{escape(names[0] if len(runs) == 1 else ' | '.join(names))}</h1>",
@@ -70,18 +70,14 @@ def render(runs: Sequence[Run], grids: Sequence[Grid] = ()) -> str:
             *map(_grid, grids),
             _headline(runs, names),
             _quality(runs, names),
+            *_pruned(runs, names),
             _idle(runs, names),
             _bytes(runs, names),
             _nodes(runs, names),
             _scenarios(runs, names),
         )
     )
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>{escape(title)}</title>\n<style>\n{style}</style></head>\n<body><main>\n{body}\n</main></body></html>\n"
-    )
+    return page(title, body)
 
 
 def outline(value: object, depth: int = 0) -> Iterator[str]:
@@ -118,29 +114,13 @@ def _about(summary: Mapping[str, Any]) -> str:
     )
 
 
-def _section(title: str, *content: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{''.join(content)}</section>"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> str:
-    """A table of cells that are HTML already."""
-    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    body = "".join(f"<tr>{''.join(cells)}</tr>" for cells in rows)
-    said = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return f'<div class="wide"><table>{said}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _cell(text: str, kind: str = "") -> str:
-    return f'<td class="{kind}">{escape(text)}</td>' if kind else f"<td>{escape(text)}</td>"
-
-
 def _grid(grid: Grid) -> str:
     rows = [
-        [_cell(label), *(_cell(text, "best" if best else "") for text, best in cells)]
+        [cell(label), *(cell(text, "best" if best else "") for text, best in cells)]
         for label, cells in grid.rows.items()
     ]
     notes = (f"<p>{escape(note)}</p>" for note in grid.notes)
-    return _section(f"Comparison: {grid.title}", _table(["", *(column.label for column in grid.heads)], rows), *notes)
+    return section(f"Comparison: {grid.title}", table(["", *(column.label for column in grid.heads)], rows), *notes)
 
 
 def _headline(runs: Sequence[Run], names: Sequence[str]) -> str:
@@ -150,13 +130,13 @@ def _headline(runs: Sequence[Run], names: Sequence[str]) -> str:
     energy = "".join(f"<p>Energy: {escape(label)}.</p>" for label in labels)
     if len(runs) == 1:
         tiles = (f"<div><b>{escape(f.text(summaries[0]))}</b><span>{escape(f.label)}</span></div>" for f in chosen)
-        return _section("Key figures", f'<div class="tiles">{"".join(tiles)}</div>', energy)
+        return section("Key figures", f'<div class="tiles">{"".join(tiles)}</div>', energy)
     rows = []
     for figure in chosen:
         best = best_of(figure, summaries)
-        cells = [_cell(figure.text(s), "best" if i in best else "") for i, s in enumerate(summaries)]
-        rows.append([_cell(figure.label), *cells])
-    return _section("Key figures", _table(["", *names], rows, "The best of each row in bold."), energy)
+        cells = [cell(figure.text(s), "best" if i in best else "") for i, s in enumerate(summaries)]
+        rows.append([cell(figure.label), *cells])
+    return section("Key figures", table(["", *names], rows, "The best of each row in bold."), energy)
 
 
 def _quality(runs: Sequence[Run], names: Sequence[str]) -> str:
@@ -166,7 +146,28 @@ def _quality(runs: Sequence[Run], names: Sequence[str]) -> str:
         for name, run in zip(names, runs, strict=True)
     ]
     write = _percent if metric == "accuracy" else "{:.4g}".format
-    return _section(f"{metric.capitalize()} over time", charts.curves(series, "seconds", metric, write))
+    return section(f"{metric.capitalize()} over time", charts.curves(series, "seconds", metric, write))
+
+
+def _pruned(runs: Sequence[Run], names: Sequence[str]) -> Iterator[str]:
+    """What each group holds after pruning, where anybody was pruned."""
+    tables, every = [], []
+    for run, name in zip(runs, names, strict=True):
+        pruning = run.summary.get("pruning") or {}
+        variants = pruning.get("variants", ())
+        if variants:
+            rows = [[cell(text) for text in variant_cells(variant)] for variant in variants]
+            tables.append(table(COLUMNS, rows, name if len(runs) > 1 else ""))
+            coverage = pruning.get("coverage")
+            if coverage is not None:
+                tables.append(
+                    f"<p>A round has reached {percent(coverage['min'])} to {percent(coverage['max'])} of the "
+                    f"model's parameters.</p>"
+                )
+            every += variants
+    if every:
+        said = (f"<p>{escape(notice[0].upper() + notice[1:])}.</p>" for notice in notices(every))
+        yield section("Pruned variants", *tables, *said)
 
 
 def _value(point: Point, metric: str) -> float:
@@ -185,8 +186,8 @@ def _idle(runs: Sequence[Run], names: Sequence[str]) -> str:
         kind = run.measures.contributions.kind
         head = ["", "share of the active time", "idle", "least–most", "of the whole run", f"{kind}, fewest–most"]
         rows = [_group(run.measures, label, shares, members) for label, shares, members in _groups(run.measures)]
-        content.append(_table(head, rows, name if len(runs) > 1 else ""))
-    return _section("Busy and idle time by cause", *content)
+        content.append(table(head, rows, name if len(runs) > 1 else ""))
+    return section("Busy and idle time by cause", *content)
 
 
 def _group(measures: Measures, label: str, shares: Sequence[float], members: Bools) -> list[str]:
@@ -195,12 +196,12 @@ def _group(measures: Measures, label: str, shares: Sequence[float], members: Boo
     devices = bool(measures.columns.devices[members].all())
     least, most = percent(float(idle.min())), percent(float(idle.max()))
     return [
-        _cell(label),
+        cell(label),
         f'<td class="bars">{charts.bar(shares)}</td>',
-        _cell(percent(1 - shares[0])),
-        _cell(least if least == most else f"{least}–{most}"),
-        _cell(percent(float(measures.idle_whole_run[members].mean()))),
-        _cell(f"{given.min()}–{given.max()}" if devices else ""),
+        cell(percent(1 - shares[0])),
+        cell(least if least == most else f"{least}–{most}"),
+        cell(percent(float(measures.idle_whole_run[members].mean()))),
+        cell(f"{given.min()}–{given.max()}" if devices else ""),
     ]
 
 
@@ -230,10 +231,10 @@ def _bytes(runs: Sequence[Run], names: Sequence[str]) -> str:
         rows = []
         for direction in DIRECTIONS:
             amounts = [found[direction][purpose] for purpose in _PURPOSES]
-            rows.append([_cell(direction), *(_cell(human_count(n, "B")) for n in [*amounts, sum(amounts)])])
-        tables.append(_table(["", *_PURPOSES, "total"], rows, name if len(runs) > 1 else ""))
+            rows.append([cell(direction), *(cell(human_count(n, "B")) for n in [*amounts, sum(amounts)])])
+        tables.append(table(["", *_PURPOSES, "total"], rows, name if len(runs) > 1 else ""))
         tables.append(f"<p>{escape(_lost(run.summary))}</p>")
-    return _section("Bytes delivered", *tables)
+    return section("Bytes delivered", *tables)
 
 
 def _lost(summary: Mapping[str, Any]) -> str:
@@ -257,14 +258,14 @@ def _nodes(runs: Sequence[Run], names: Sequence[str]) -> str:
         for found in every:
             up = sum(found[key] for key in NODES if key.startswith("bytes_up"))
             down = sum(found[key] for key in NODES if key.startswith("bytes_down"))
-            cells = [_cell(MISSING if found[key] is None else say(found[key])) for key, say in known.items()]
-            rows.append([*cells, _cell(human_count(up, "B")), _cell(human_count(down, "B"))])
+            cells = [cell(MISSING if found[key] is None else say(found[key])) for key, say in known.items()]
+            rows.append([*cells, cell(human_count(up, "B")), cell(human_count(down, "B"))])
         count = len(run.measures.columns.nodes)
         shown = f"the first {NODES_SHOWN} of {count} nodes; all are in nodes.csv" if count > NODES_SHOWN else ""
         caption = ", ".join(part for part in (name if len(runs) > 1 else "", shown) if part)
         head = [key.removesuffix("_s").replace("_", " ") for key in known]
-        tables.append(_table([*head, "up", "down"], rows, caption))
-    return _section("Nodes", *tables)
+        tables.append(table([*head, "up", "down"], rows, caption))
+    return section("Nodes", *tables)
 
 
 def _scenarios(runs: Sequence[Run], names: Sequence[str]) -> str:
@@ -272,4 +273,4 @@ def _scenarios(runs: Sequence[Run], names: Sequence[str]) -> str:
         f"<details><summary>{escape(name)}</summary><pre>{escape(chr(10).join(outline(run.scenario)))}</pre></details>"
         for name, run in zip(names, runs, strict=True)
     )
-    return _section("Resolved scenario", *texts)
+    return section("Resolved scenario", *texts)

@@ -214,11 +214,17 @@ def _variants(measures: Measures, summary: Mapping[str, Any]) -> list[dict[str, 
     """Pruned variants, each with the quality of what it has of the last model; that of the run, where it has all."""
     variants: list[dict[str, Any]] = [json.loads(mark.detail) for mark in measures.columns.named("pruning")]
     of_run = {"accuracy": summary["accuracy"]["final"], "loss": measures.curve[-1].loss if measures.curve else None}
-    own = {}
+    before: dict[tuple[int, ...], dict[str, float]] = {}
+    after: dict[tuple[int, ...], dict[str, float]] = {}
     for mark in measures.columns.named("evaluate.variant"):
         detail = json.loads(mark.detail)
-        own[tuple(detail["groups"])] = {"accuracy": mark.value, "loss": detail["loss"]}
-    return [{**variant, "quality": own.get(tuple(variant.get("groups", ())), of_run)} for variant in variants]
+        found = before if mark.time == 0 else after
+        found[tuple(detail["groups"])] = {"accuracy": mark.value, "loss": detail["loss"]}
+    named = [(tuple(variant.get("groups", ())), variant) for variant in variants]
+    return [
+        {**variant, "quality": after.get(groups, of_run), "quality_at_start": before.get(groups)}
+        for groups, variant in named
+    ]
 
 
 def _deployment(measures: Measures) -> dict[str, float | None]:

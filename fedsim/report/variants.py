@@ -37,7 +37,40 @@ def _quality(variant: Mapping[str, Any]) -> str:
     found = variant.get("quality") or {}
     if found.get("accuracy") is None:
         return ""
-    return f"; in the end {found['accuracy']:.1%} right, loss {found['loss']:.4g}"
+    start = variant.get("quality_at_start")
+    first = "" if start is None else f" ({start['accuracy']:.1%} and {start['loss']:.4g} as installed)"
+    return f"; in the end {found['accuracy']:.1%} right, loss {found['loss']:.4g}{first}"
+
+
+COLUMNS: Final = (
+    *("groups", "method", "parameters on the device", "of", "of them zeros", "work a sample", "of", "a message", "of"),
+    *("right at first", "in the end", "loss at first", "in the end", "depends on"),
+)
+"""Of `variant_cells`."""
+
+
+def variant_cells(variant: Mapping[str, Any]) -> tuple[str, ...]:
+    """One variant as a row of a table."""
+    sizes, before, after = variant["parameters"], variant["device"]["parent"], variant["device"]["pruned"]
+    first, last = (variant.get(name) or {} for name in ("quality_at_start", "quality"))
+    return (
+        ", ".join(str(group) for group in variant["groups"]),
+        str(variant["method"]),
+        f"{after['parameters']:,}",
+        f"{before['parameters']:,}",
+        f"{sizes['held'] - sizes['nonzero']:,}",
+        human_count(after["macs"], "MAC"),
+        human_count(before["macs"], "MAC"),
+        human_count(after["message_bytes"], "B"),
+        human_count(before["message_bytes"], "B"),
+        *(_written(found.get("accuracy"), "{:.1%}") for found in (first, last)),
+        *(_written(found.get("loss"), "{:.4g}") for found in (first, last)),
+        {"data-free": "no data", "public": "public data", "device-private": "the devices' data"}[variant["privacy"]],
+    )
+
+
+def _written(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
 
 
 def notices(variants: Sequence[Mapping[str, Any]]) -> Iterator[str]:

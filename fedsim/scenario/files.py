@@ -89,9 +89,9 @@ def _path_in(section: object, place: KeyPath, what: str) -> Iterator[tuple[KeyPa
     key = str(place[-1])
     if isinstance(section, dict) and isinstance(section.get(key), dict):
         section, key, place = section[key], "path", (*place, "path")
-    if isinstance(section, dict) and isinstance(section.get(key), str) and section[key]:
-        if not section[key].startswith(PACKAGE):  # the same everywhere
-            yield place, section, what
+    value = section.get(key) if isinstance(section, dict) else None
+    if isinstance(section, dict) and isinstance(value, str) and value and not value.startswith(PACKAGE):
+        yield place, section, what
 
 
 def _absolute(path: KeyPath, section: dict[str, Any], places: Places, what: str) -> Iterator[Problem]:

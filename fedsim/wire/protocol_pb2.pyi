@@ -124,7 +124,7 @@ class JoinRequest(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., profile: _Optional[str] = ..., node: _Optional[int] = ..., host: _Optional[bytes] = ...) -> None: ...
 
 class JoinResponse(_message.Message):
-    __slots__ = ("protocol", "version", "node", "session", "life", "scenario", "messages_digest", "labels_digest", "host")
+    __slots__ = ("protocol", "version", "node", "session", "life", "scenario", "messages_digest", "labels_digest", "host", "support")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
@@ -134,6 +134,7 @@ class JoinResponse(_message.Message):
     MESSAGES_DIGEST_FIELD_NUMBER: _ClassVar[int]
     LABELS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
+    SUPPORT_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     version: str
     node: int
@@ -143,7 +144,8 @@ class JoinResponse(_message.Message):
     messages_digest: bytes
     labels_digest: bytes
     host: bytes
-    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., node: _Optional[int] = ..., session: _Optional[bytes] = ..., life: _Optional[int] = ..., scenario: _Optional[bytes] = ..., messages_digest: _Optional[bytes] = ..., labels_digest: _Optional[bytes] = ..., host: _Optional[bytes] = ...) -> None: ...
+    support: str
+    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., node: _Optional[int] = ..., session: _Optional[bytes] = ..., life: _Optional[int] = ..., scenario: _Optional[bytes] = ..., messages_digest: _Optional[bytes] = ..., labels_digest: _Optional[bytes] = ..., host: _Optional[bytes] = ..., support: _Optional[str] = ...) -> None: ...
 
 class ClockProbe(_message.Message):
     __slots__ = ("asked",)

@@ -70,13 +70,17 @@ class Sound:
         for t in count() if me.rounds is None else range(me.rounds):
             chosen = await me.sample()
             with me.round(t, chosen):
-                await broadcast(chosen, Train(w))
+                await self.give(me, chosen, w)
                 w = await self.collect(me, chosen, w)
             self.name(me, w)
 
+    async def give(self, me: Server, chosen: tuple[int, ...], w: Payload) -> None:
+        """To each what it has of the model."""
+        await broadcast(chosen, lambda k: Train(me.fit(w, k)))
+
     async def collect(self, me: Server, chosen: tuple[int, ...], w: Payload) -> Payload:
         """The mean of what came back."""
-        total = me.mean(expected=chosen)
+        total = me.mean(expected=chosen, base=w)
         return await compute(total.result()) if await gather(chosen, Trained, into=total) else w
 
     def name(self, me: Server, w: Payload) -> None:
@@ -201,6 +205,23 @@ class EndsEarly(Sound):
             await broadcast(chosen, Train(w))
             w = await self.collect(me, chosen, w)
             self.name(me, w)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitsNothing(Sound):
+    """Sends the whole model to everybody."""
+
+    async def give(self, me: Server, chosen: tuple[int, ...], w: Payload) -> None:
+        await broadcast(chosen, Train(w))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoBase(Sound):
+    """Does not say what stays where nobody has a coordinate."""
+
+    async def collect(self, me: Server, chosen: tuple[int, ...], w: Payload) -> Payload:
+        total = me.mean(expected=chosen)
+        return await compute(total.result()) if await gather(chosen, Trained, into=total) else w
 
 
 @dataclass(frozen=True, kw_only=True)

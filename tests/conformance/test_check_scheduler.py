@@ -64,6 +64,8 @@ def test_the_suite_is_quick() -> None:
         (broken.UsesGlobalRandom(), "draw from the global generator of random; use one of your own"),
         (broken.UsesGlobalNumpy(), r"draw from the global generator of numpy\.random;"),
         (broken.UsesGlobalTorch(), "draw from the global generator of torch;"),
+        (broken.FitsNothing(), r"devices may hold pruned variants .*, so send each of them me\.fit\(weights, device\)"),
+        (broken.NoBase(), r"a mean of these needs base=, .*: me\.mean\(expected=chosen, base=w\)"),
         (
             broken.ForgetsDisconnected(),
             r"(?s)device 0 left at .* for good, and the others wait for it; receive Disconnected.*waits for Trained",

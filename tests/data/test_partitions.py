@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fedsim.data import PARTITIONS, ByShards, Dirichlet, Iid, Natural, Partition, Quantity, Shards
+from fedsim.data import PARTITIONS, ByShards, Contiguous, Dirichlet, Iid, Natural, Partition, Quantity, Shards
 from fedsim.data.partitions import _level, _rounded, _top_up
 from fedsim.errors import UserError
 from fedsim.seeds import generator
@@ -20,6 +20,7 @@ partitions = st.one_of(
     st.builds(ByShards, per_device=st.integers(1, 4)),
     st.builds(Quantity, alpha=st.sampled_from([0.01, 1.0, 50.0]), min_size=st.integers(1, 5)),
     st.builds(Natural),
+    st.builds(Contiguous, alpha=st.sampled_from([None, 0.1, 10.0]), min_size=st.integers(1, 5)),
 )
 
 
@@ -149,6 +150,20 @@ def test_natural_keeps_owners_together() -> None:
     assert {len(people) for people in held} == {3, 4}
 
 
+@pytest.mark.parametrize("alpha", [None, 0.5])
+def test_contiguous_pieces_follow_one_another(alpha: float | None) -> None:
+    """Each device has one run of samples, devices in an order that is drawn; alike in length, or by a Dirichlet."""
+    shards = Contiguous(alpha=alpha, min_size=2).deal(
+        np.zeros((103, 4), np.int64), None, 10, generator(0, -1, "partition")
+    )
+    assert all((np.diff(shard) == 1).all() for shard in shards)
+    sizes = shards.sizes()
+    assert sizes.min() >= 2
+    assert (sizes.max() - sizes.min() <= 1) == (alpha is None)
+    starts = [int(shard[0]) for shard in shards]
+    assert starts != sorted(starts)
+
+
 def test_text_is_dealt_without_labels() -> None:
     """Windows of text go by number; partitions by label refuse them."""
     labels = np.zeros((40, 8), np.int64)
@@ -171,6 +186,7 @@ def test_text_is_dealt_without_labels() -> None:
         ),
         (ByShards(), 51, "choose `per_device` of at most 1"),
         (Quantity(min_size=3), 34, "choose `min_size` of at most 2"),
+        (Contiguous(min_size=3), 34, "partition contiguous: 34 devices with at least 3 samples each need 102"),
         (Natural(), 26, "partition natural: 26 devices, but the samples come from 25 owners"),
     ],
 )
@@ -193,6 +209,8 @@ def test_options_are_checked(alpha: float) -> None:
         Dirichlet(alpha=alpha)
     with pytest.raises(UserError, match="partition quantity: alpha"):
         Quantity(alpha=alpha)
+    with pytest.raises(UserError, match="partition contiguous: alpha"):
+        Contiguous(alpha=alpha)
     with pytest.raises(UserError, match="partition shards: per_device is 0"):
         ByShards(per_device=0)
 

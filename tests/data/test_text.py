@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedsim.data import TokenOptions, describe, load
-from fedsim.data.text import windows
+from fedsim.data.text import tokens_of, windows
 from fedsim.errors import UserError
 
 
@@ -117,3 +117,17 @@ def test_catalogue_agrees_with_the_files(real_data: Path, name: str, tokenizer: 
     data = load(name, path=real_data, tokens=options)
     assert data.info == describe(name, tokens=options)
     assert int(data.train.inputs.max()) < data.info.classes
+
+
+@pytest.mark.parametrize(("tokenizer", "size"), [("bytes", 256), ("chars", 26), (f"{__name__}:Halves", 2)])
+def test_the_tokens_of_one_text_are_all_of_it(tokenizer: str, size: int, tmp_path: Path) -> None:
+    """In order, with the size of their vocabulary; no part is kept for testing."""
+    file = tmp_path / "a.txt"
+    file.write_text(TEXT)
+    found, vocabulary = tokens_of(file, tokenizer)
+    assert (len(found), vocabulary) == (104, size)
+    assert found[:26].tolist() == {"bytes": [*TEXT[:26].encode()], "chars": [*range(26)]}.get(
+        tokenizer, [0] * 13 + [1] * 13
+    )
+    with pytest.raises(UserError, match="does not exist"):
+        tokens_of(tmp_path / "b.txt", tokenizer)

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from fedsim.emulation.outcome import Outcome, trace_of
 from fedsim.emulation.participating import Built, DeviceNode
 from fedsim.emulation.parts import Parts
@@ -16,23 +14,12 @@ from fedsim.emulation.serving import ServerNode
 from fedsim.emulation.transport.seam import Pace
 from fedsim.emulation.watchdog import MemoryWatch
 from fedsim.experiment.assembly import Assembly
-from fedsim.experiment.building import has_local_loss
 from fedsim.experiment.nodes import assembled
-from fedsim.learning.host import Host
-from fedsim.learning.samples import TensorSamples
-from fedsim.testing import _head, _network, _shards, toy_data
+from fedsim.testing import host
 from fedsim.trace import Trace
 
 HOST = b"this host"
 PACE = Pace(heartbeat=0.5, first=0.05)
-
-
-def host_of(assembly: Assembly) -> Host:
-    """Whoever trains a toy run."""
-    head = _head() if has_local_loss(assembly.scheduler) else None
-    rows = np.arange(16) if getattr(assembly.scheduler, "validates", False) else None
-    samples = TensorSamples(toy_data(), _shards(assembly.fleet.devices), validation=rows)
-    return Host(_network(), assembly.blocks(), samples, assembly.seed, head)
 
 
 def built(parts: Parts) -> Built:
@@ -67,7 +54,7 @@ class Nodes:
 
     def parts(self) -> Parts:
         """With a host of its own."""
-        return assembled(self.assembly, host_of(self.assembly), **self._more)
+        return assembled(self.assembly, host(self.assembly), **self._more)
 
     def device(self, number: int) -> DeviceNode:
         """A device that has not joined yet."""

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
-from fedsim.experiment.building import has_local_loss
-from fedsim.learning.host import Host
-from fedsim.learning.samples import TensorSamples
 from fedsim.report import summarise
 from fedsim.schedulers.fedavg import FedAvg
 from fedsim.schedulers.fedprox import FedProx
@@ -17,21 +13,14 @@ from fedsim.schedulers.locsplitfed import LocSplitFed
 from fedsim.schedulers.pipar import PiPar
 from fedsim.schedulers.scaffold import Scaffold
 from fedsim.schedulers.splitfed import SplitFed
-from fedsim.testing import _head, _network, _shards, simulate, toy, toy_data
+from fedsim.testing import host, simulate, toy
 from tests.emulation.inprocess import Emulated, emulate
 
 
 def emulated(scheduler: Any, **more: Any) -> Emulated:
     """The toy run of a scheduler on the wall clock."""
     assembly = toy(scheduler, **more)
-    head = _head() if has_local_loss(scheduler) else None
-    rows = np.arange(16) if getattr(scheduler, "validates", False) else None
-
-    def host_of(node: int) -> Host:
-        samples = TensorSamples(toy_data(), _shards(assembly.fleet.devices), validation=rows)
-        return Host(_network(), assembly.blocks(), samples, assembly.seed, head)
-
-    return emulate(assembly, host_of)
+    return emulate(assembly, lambda node: host(assembly))
 
 
 SYNCHRONOUS: list[Any] = [FedAvg(), FedProx(), Scaffold(), SplitFed(), PiPar(micro_batches=4), LocSplitFed()]

@@ -22,9 +22,9 @@ from fedsim.schedulers.fedasync import FedAsync
 from fedsim.schedulers.fedavg import FedAvg
 from fedsim.schedulers.splitfed import SplitFed
 from fedsim.script import SERVER
-from fedsim.testing import simulate, toy
+from fedsim.testing import host, simulate, toy
 from fedsim.trace import Trace, Transfer
-from tests.emulation.nodes import Nodes, host_of
+from tests.emulation.nodes import Nodes, built
 
 pytestmark = pytest.mark.slow
 
@@ -41,9 +41,9 @@ def same(ours: Any, theirs: Any) -> bool:
 
 def replayed(assembly: Assembly, outcome: Outcome) -> dict[str, Any]:
     """The last model that a replay of a run publishes."""
-    parts = assembled(assembly, host_of(assembly))
+    parts = assembled(assembly, host(assembly))
     scripts = dict.fromkeys(range(assembly.fleet.devices), parts.device) | {SERVER: parts.server}
-    hosts = {node: host_of(assembly) for node in scripts}
+    hosts = {node: host(assembly) for node in scripts}
     models: list[dict[str, Any]] = []
     with intra_op_threads(1):
         replay(
@@ -76,6 +76,32 @@ def test_every_system_in_both_modes(name: str) -> None:
         simulated = simulate(assembly)
         assert same(dict(outcome.weights), simulated.weights)
         assert bytes_of(trace) == bytes_of(simulated.simulation.trace)
+
+
+@pytest.mark.parametrize("name", ["fedavg", "splitfed", "fedoptima"])
+def test_pruned_devices_on_the_wall_clock(name: str) -> None:
+    """A variant crosses as what its mask leaves; synchronous systems end with the simulation's bits and bytes."""
+    assembly = toy(SCHEDULERS[name](), pruned=True)
+    nodes = Nodes(assembly)
+    outcome = nodes.run()
+    assert not nodes.errors
+    assert same(dict(outcome.weights or {}), replayed(assembly, outcome))
+    if name in SYNCHRONOUS:
+        simulated = simulate(assembly)
+        assert same(dict(outcome.weights or {}), simulated.weights)
+        assert bytes_of(nodes.trace(outcome)) == bytes_of(simulated.simulation.trace)
+
+
+def test_a_device_that_prunes_otherwise_may_not_take_part() -> None:
+    """As where its processor rounds differently; it is told what to do."""
+    nodes = Nodes(toy(FedAvg(), pruned=True))
+    device = nodes.devices[0]
+    device._build = lambda text, node: built(replace(assembled(toy(FedAvg()), host(toy(FedAvg()))), scenario=text))
+    thread = threading.Thread(target=nodes._live, args=(device,))
+    thread.start()
+    thread.join(20)
+    nodes.server.close()
+    assert "does not prune the model of device 0 as the server does" in str(nodes.errors)
 
 
 def bytes_of(trace: Trace) -> Any:

@@ -26,22 +26,21 @@ from fedsim.schedulers.oafl import Oafl
 from fedsim.schedulers.scaffold import Scaffold
 from fedsim.schedulers.splitfed import SplitFed
 from fedsim.script import SERVER, Payload
-from fedsim.testing import toy
+from fedsim.testing import host, toy
 from tests.emulation.inprocess import Emulated, emulate
-from tests.wire.crossing import toy_host
 
 
 def emulated(assembly: Assembly, **more: Any) -> Emulated:
     """A run in threads."""
     with intra_op_threads(1):
-        return emulate(assembly, lambda node: toy_host(assembly), dilation=0.02, delay=1e-3, **more)
+        return emulate(assembly, lambda node: host(assembly), dilation=0.02, delay=1e-3, **more)
 
 
 def replayed(assembly: Assembly, run: Emulated, rows: Any = None) -> tuple[Replayed, list[dict[str, torch.Tensor]]]:
     """The run's journal, or another one, once more; with the weights of every model."""
     server, device = assembly.scripts()
     scripts: dict[int, Any] = dict.fromkeys(range(assembly.fleet.devices), device) | {SERVER: server}
-    hosts = {node: toy_host(assembly) for node in scripts}
+    hosts = {node: host(assembly) for node in scripts}
     models = []
 
     def publish(version: int, model: tuple[Payload, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,7 @@ def test_the_summary_says_what_was_made_and_installed() -> None:
     mask = 64 * 8 * 9 // 8
     assert run.summary["deployment"]["bytes"] == 2 * (lists[8] + mask) + 2 * lists[20]
     assert 0 < run.summary["deployment"]["seconds"] < 0.1
+    assert run.summary["deployment"]["macs"] == 2 * 7
     assert "pruning" not in fedsim.run(scenario(learning="off")).summary
 
 
@@ -209,6 +211,13 @@ def test_each_variant_is_measured_at_the_end() -> None:
         right = float((part(x).argmax(-1) == y).float().mean())
     assert small["quality"]["accuracy"] == pytest.approx(right, abs=1e-6)
     assert small["quality"]["loss"] != large["quality"]["loss"]
+    fresh = study(*sections)
+    assert fresh.family is not None
+    (untrained,) = fresh.family.networks
+    with torch.no_grad():
+        right = float((untrained.eval()(x).argmax(-1) == y).float().mean())
+    assert small["quality_at_start"]["accuracy"] == pytest.approx(right, abs=1e-6)
+    assert large["quality_at_start"] is None
 
 
 # ------------------------------------------------------------------------------------------- what fits
@@ -257,10 +266,73 @@ def test_fit_refuses_a_device_that_can_train_no_size(tmp_path: Path) -> None:
         study(fleet=[group])
 
 
+def test_variants_that_share_a_server_block_are_alike_behind_the_cut() -> None:
+    """With scope: model, one variant for all may shrink it; several may not."""
+    budget = {"method": "reconvene", "budget": {"params": "30 %"}}
+    more = {"scheduler": "splitfed", "model": {"name": "vgg5", "cut": 2}}
+    with pytest.raises(
+        UserError, match=r"groups hold different variants, but conv3\S* is behind the cut.*device-block"
+    ):
+        study({**budget, "scope": "model"}, "off", **more)
+    alike = study({**budget, "scope": "model"}, **more)
+    assert alike.assembly.model.units[2].output[0] < 64
+    assert alike.assembly.variants == ()
+
+
 def test_what_a_method_lacks_is_said() -> None:
     """With what one has."""
     with pytest.raises(UserError, match=r"pruning method .* has no study and no plan"):
         study({"method": "tests.scenario.toys:Crop"})
+
+
+def test_statistics_of_different_widths_are_warned_of() -> None:
+    """With batch norm, and only where widths differ."""
+    assert any("norm: gn" in text for text in study(None, crop(8)).warnings())
+    assert not study(crop(8)).warnings()
+    assert not any("norm: gn" in text for text in study(None, crop(8), norm="frozen_bn").warnings())
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"pruning": "reconvene"}, "neither a budget nor a density is given; set budget.params to 25 %"),
+        ({"pruning": {"method": "mosaic"}}, "mosaic prunes language models by what they do on text, and there is none"),
+        (
+            {"pruning": {"method": "reconvene", "budget": {"params": "0.01 %"}}},
+            "params 0.01 % of vgg5 cannot be reached: the smallest is",
+        ),
+        ({"pruning": {"manifest": "/nowhere"}}, "/nowhere has no manifest.json; give a folder that fedsim prune has"),
+        (
+            {"pruning": {"method": "reconvene", "density": 0.1}, "scheduler": "splitfed", "model": "vgg5"},
+            "cuts the model, but model.cut is not given",
+        ),
+        (
+            {
+                "pruning": {"method": "reconvene", "density": 0.1},
+                "scheduler": "splitfed",
+                "model": {"name": "vgg5", "cut": 1},
+            },
+            "nothing in vgg5 may be cut: conv1 must stay whole and nothing outside conv1 may change",
+        ),
+        (
+            {
+                "pruning": {"method": "reconvene", "density": 0.1},
+                "model": {"name": "transformer", "width": 8, "heads": 2},
+                "data": {"name": "text", "path": __file__, "tokens": {"length": 8, "tokenizer": "bytes"}},
+            },
+            "reconvene prunes networks on images or vectors, and this one takes tokens; take mosaic",
+        ),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, str) else "",
+)
+def test_what_cannot_be_pruned_is_said(more: dict[str, Any], message: str, tmp_path: Path) -> None:
+    """What, the value, the rule, the way out; and where it stands."""
+    if "data" in more:
+        text = tmp_path / "text.txt"
+        text.write_text(Path(__file__).read_text())
+        more = {**more, "data": {**more["data"], "path": str(text)}}
+    with pytest.raises(UserError, match=re.escape(message)):
+        build(load_scenario(scenario(**more)))
 
 
 def test_the_device_block_needs_a_cut() -> None:

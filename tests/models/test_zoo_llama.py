@@ -17,6 +17,8 @@ from fedsim.models.building import build
 from fedsim.models.counting import measure
 from fedsim.models.options import Llama
 from fedsim.models.units import UnitList
+from fedsim.models.zoo.llama import apart, published
+from fedsim.models.zoo.llama_files import source
 from fedsim.torchvision_shim import import_torchvision
 
 pytestmark = pytest.mark.slow  # transformers takes seconds to import
@@ -282,3 +284,22 @@ def test_without_transformers_the_way_out_is_named(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "transformers", old)
     with pytest.raises(UserError, match=r"needs transformers 5, but 4.57.1 is installed; pip install"):
         drawn(Llama())
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_published_model_comes_whole_and_can_be_taken_apart(tied: bool, tmp_path: Path) -> None:
+    """With the same logits as transformers reads it; embedding and head are one where they were, until it is apart."""
+    made = whole("llama", tie_word_embeddings=tied)
+    made.save_pretrained(tmp_path)
+    found = published(source(tmp_path), LENGTH)
+    tokens = torch.arange(2 * LENGTH).view(2, LENGTH) % VOCABULARY
+    with torch.no_grad():
+        wanted = made.eval()(input_ids=tokens).logits
+        torch.testing.assert_close(found.eval()(input_ids=tokens).logits, wanted)
+        units = apart(found, LENGTH)
+        torch.testing.assert_close(units.eval()(tokens), wanted)
+    assert (found.lm_head.weight is found.model.embed_tokens.weight) is tied
+    assert units.get_parameter("head.1.weight") is not units.get_parameter("embedding.weight")
+    assert units.get_parameter("embedding.weight") is found.model.embed_tokens.weight
+    with torch.device("meta"):
+        assert all(parameter.is_meta for parameter in published(source(tmp_path), LENGTH).parameters())

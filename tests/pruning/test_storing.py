@@ -429,3 +429,21 @@ def test_both_files_may_be_read_by_whoever_may_read_one(folder: Path) -> None:
     """The file of tensors is not its maker's alone."""
     modes = {(folder / name).stat().st_mode for name in ("manifest.json", "model.safetensors")}
     assert len(modes) == 1
+
+
+def test_further_files_come_with_the_folder_and_know_its_size(small: Small, tmp_path: Path) -> None:
+    """They are not part of the model; where one of them fails, there is no folder."""
+
+    def beside(manifest: Manifest) -> dict[str, str]:
+        return {"read.me": f"{manifest.counts.disk} bytes"}
+
+    manifest = keep(tmp_path / "a", small, small_cut(small), ObjectBase(), IMAGES, beside=beside)
+    assert (tmp_path / "a" / "read.me").read_text(encoding="utf-8") == f"{manifest.counts.disk} bytes"
+    assert read(tmp_path / "a", small).manifest == manifest
+
+    def fails(_manifest: Manifest) -> dict[str, str]:
+        raise KeyError("nothing to say")
+
+    with pytest.raises(KeyError):
+        keep(tmp_path / "b", small, small_cut(small), ObjectBase(), IMAGES, beside=fails)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -74,7 +74,7 @@ CASES: list[tuple[str, str, str]] = [
     (
         "path: ../data",
         "tokens: {length: 9}",
-        "data.tokens.tokenizer: missing; add it, as in 'tokenizer: smollm2' (x.yaml, line 6)",
+        "data.tokens.tokenizer: missing; add it, as in 'tokenizer: bytes' (x.yaml, line 6)",
     ),
     ("kind: dirichlet", "kind: dirichlett", "data.partition.kind: unknown partition 'dirichlett'; did you mean"),
     (

@@ -13,13 +13,9 @@ from functools import partial
 from itertools import count
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from fedsim import testing
 from fedsim.experiment.assembly import Assembly
-from fedsim.experiment.building import has_local_loss
 from fedsim.learning.host import Host
-from fedsim.learning.samples import TensorSamples
 from fedsim.learning.threads import intra_op_threads
 from fedsim.report import check_identity
 from fedsim.runtime.envelopes import ENVELOPE_BYTES, Form
@@ -177,18 +173,9 @@ async def _relay(script: Any, change: Callable[[Effect[Any]], Effect[Any]]) -> N
     await Relayed(script, change)
 
 
-def toy_host(assembly: Assembly) -> Host:
-    """As `testing.simulate` makes one, with plans of its own, as another process has."""
-    rows = np.arange(16) if getattr(assembly.scheduler, "validates", False) else None
-    shards = testing._shards(assembly.fleet.devices)
-    samples = TensorSamples(testing.toy_data(), shards, validation=rows)
-    head = testing._head() if has_local_loss(assembly.scheduler) else None
-    return Host(testing._network(), assembly.blocks(), samples, assembly.seed, head)
-
-
 def simulate(assembly: Assembly, host: Callable[[], Host] | None = None) -> tuple[Outcome, Crossing]:
     """Run an assembly with learning, and every message across the wire; by default one of `testing.toy`."""
-    crossing = Crossing(assembly, partial(toy_host, assembly) if host is None else host)
+    crossing = Crossing(assembly, partial(testing.host, assembly) if host is None else host)
     wired = copy(assembly)
     object.__setattr__(wired, "scheduler", crossing)
     simulation = wired.simulation(Apart(crossing.hosts))

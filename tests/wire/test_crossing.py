@@ -47,10 +47,14 @@ def check(assembly: Assembly) -> crossing.Crossing:
     return crossed
 
 
+@pytest.mark.parametrize("pruned", [False, True])
 @pytest.mark.parametrize("name", SCHEDULERS)
-def test_a_run_across_the_wire_is_the_same_run(name: str) -> None:
-    """The same trace and the same weights; the bytes of every message are those charged, and its header fits in."""
-    crossed = check(testing.toy(SCHEDULERS[name](), time=LONG))
+def test_a_run_across_the_wire_is_the_same_run(name: str, pruned: bool) -> None:
+    """The same trace and the same weights; the bytes of every message are those charged, and its header fits in.
+
+    Also where a device has a pruned variant, of which only what its mask leaves travels.
+    """
+    crossed = check(testing.toy(SCHEDULERS[name](), time=LONG, pruned=pruned))
     assert crossed.weights
     for message in crossed.weights:
         assert message.body == message.charged, message

@@ -7,20 +7,19 @@ Nothing is ever downloaded: sizes come from the options or a published model on 
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import Any, Final
+from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fedsim.errors import UserError
+from fedsim.models.key_values import KeyValues
 from fedsim.models.options import Llama
 from fedsim.models.units import UnitList
+from fedsim.models.zoo import pretrained
 from fedsim.models.zoo.llama_files import Source, source
-from fedsim.torchvision_shim import import_torchvision
-
-_DERIVED: Final = ".rotary_emb.inv_freq"
-"""Old files hold the angles too, which follow from the configuration."""
+from fedsim.models.zoo.pretrained import configuration, transformers
 
 
 class CausalBlock(nn.Module):
@@ -40,11 +39,19 @@ class CausalBlock(nn.Module):
         self.table = table
         self.mask = mask
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Vectors `batch length width`, of the same shape afterwards."""
-        cos, sin = self.table
-        out: Tensor = self.layer(x, attention_mask=self.mask, position_embeddings=(cos.to(x), sin.to(x)))
+    def forward(self, x: Tensor, start: int = 0, kept: KeyValues | None = None) -> Tensor:
+        """Vectors `batch length width`, of the same shape afterwards; the first is token `start`, behind those kept."""
+        end = start + x.shape[1]
+        cos, sin = (part[:, start:end].to(x) for part in self.table)
+        mask = None if self.mask is None else self.mask[:, :, start:end, :end]
+        cache = {} if kept is None else {_cache_argument(self.layer): kept}
+        out: Tensor = self.layer(x, attention_mask=mask, position_embeddings=(cos, sin), **cache)
         return out
+
+
+def _cache_argument(layer: nn.Module) -> str:
+    """What this version of transformers calls the earlier keys and values."""
+    return "cache" if "cache" in signature(type(layer).forward).parameters else "past_key_values"
 
 
 def llama(*, options: Llama, input: tuple[int, ...], classes: int, norm: str) -> UnitList:
@@ -57,19 +64,42 @@ def llama(*, options: Llama, input: tuple[int, ...], classes: int, norm: str) ->
     """
     del norm
     length = input[0]
-    auto = _transformers()
-    found = None if options.path is None else source(options.path)
-    config = _configured(auto, options, length, classes) if found is None else _read(auto, found, length)
-    if config.vocab_size < classes:
+    if options.path is None:
+        auto = transformers()
+        whole = auto.AutoModelForCausalLM.from_config(
+            _configured(auto, options, length, classes), attn_implementation="sdpa", dtype=torch.float32
+        )
+    else:
+        whole = published(source(options.path), length)
+    if whole.config.vocab_size < classes:
         raise UserError(
-            f"model llama has a vocabulary of {config.vocab_size} tokens, but the data have {classes}; "
+            f"model llama has a vocabulary of {whole.config.vocab_size} tokens, but the data have {classes}; "
             "give the model a larger vocabulary, or the data the model's own tokenizer"
         )
-    device = torch.get_default_device()
-    with nullcontext() if found is None else torch.device("meta"):  # no use in drawing what will be read
-        whole = auto.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
-    if found is not None:
-        _fill(whole, found, config, load=device.type != "meta")
+    return apart(whole, length)
+
+
+def published(found: Source, length: int) -> Any:
+    """A published model as transformers has it, embedding and head tied where it ties them, in float32.
+
+    On the default device `meta` its weights stay unread.
+
+    Args:
+        length: tokens of the sequences that it is for.
+
+    Raises:
+        UserError: transformers is missing, the model cannot be used, or its sequences are shorter.
+    """
+    config = _read(transformers(), found, length)
+    return pretrained.whole(found, config, load=torch.get_default_device().type != "meta")
+
+
+def apart(whole: Any, length: int) -> UnitList:
+    """A causal language model of transformers as units for windows of `length` tokens; they share its weights.
+
+    Only a head that is tied to the embedding gets weights of its own.
+    """
+    config, device = whole.config, torch.get_default_device()
     table = _table(whole.model.rotary_emb, length, device)
     windows = getattr(config, "sliding_window", None) or length
     windowed = _window(length, windows).to(device) if windows < length else None
@@ -81,24 +111,7 @@ def llama(*, options: Llama, input: tuple[int, ...], classes: int, norm: str) ->
         head = nn.Linear(config.hidden_size, config.vocab_size, bias=False, device="meta")
         head.weight = nn.Parameter(whole.model.embed_tokens.weight.detach().clone())
     units.append(("head", nn.Sequential(whole.model.norm, head)))
-    return UnitList("llama", units, input=input, classes=config.vocab_size, tokens=True)
-
-
-def _transformers() -> Any:
-    """The package, after torchvision, which it imports by itself."""
-    import_torchvision()
-    try:
-        import transformers
-    except ImportError as error:
-        raise UserError(
-            'model llama needs the package transformers, which is not installed; pip install "fedsim-edge[llm]"'
-        ) from error
-    if int(transformers.__version__.split(".")[0]) < 5:
-        raise UserError(
-            f"model llama needs transformers 5, but {transformers.__version__} is installed; "
-            'pip install "fedsim-edge[llm]"'
-        )
-    return transformers
+    return UnitList("llama", units, input=(length,), classes=config.vocab_size, tokens=True)
 
 
 def _configured(auto: Any, options: Llama, length: int, classes: int) -> Any:
@@ -121,43 +134,14 @@ def _configured(auto: Any, options: Llama, length: int, classes: int) -> Any:
 
 
 def _read(auto: Any, found: Source, length: int) -> Any:
-    """The configuration of a published model."""
-    said = found.configuration()
-    try:
-        config = auto.AutoConfig.for_model(**said)
-    except Exception as error:  # the package's own checks raise errors of many types
-        reason = " ".join(str(error).split())
-        raise UserError(f"model llama: transformers refuses {found.described_by} of {found.place}: {reason}") from error
+    """The configuration of a published model, for sequences that it can take."""
+    config = configuration(auto, found)
     if length > config.max_position_embeddings:
         raise UserError(
             f"model llama of {found.place} takes sequences of at most {config.max_position_embeddings} tokens, but the "
             f"data's have {length}; set data.tokens.length to {config.max_position_embeddings} or less"
         )
     return config
-
-
-def _fill(whole: nn.Module, found: Source, config: Any, *, load: bool) -> None:
-    """Compare the published tensors with the model's in name and shape, and put them there as float32."""
-    wanted = {name: tuple(tensor.shape) for name, tensor in whole.state_dict().items()}
-    if config.tie_word_embeddings:
-        del wanted["lm_head.weight"]
-    tensors: dict[str, Tensor] = {}
-    seen = set()
-    place, says = found.place, found.described_by
-    for name, shape, read in found.tensors():
-        if name not in wanted:
-            if name.endswith(_DERIVED) or name == "lm_head.weight":
-                continue
-            raise UserError(f"model llama: {place} holds weights {name}, which {says} has no place for")
-        if shape != wanted[name]:
-            raise UserError(f"model llama: {place} holds {name} of shape {shape}, but {says} says {wanted[name]}")
-        seen.add(name)
-        if load:
-            tensors[name] = read()
-    missing = sorted(wanted.keys() - seen)
-    if missing:
-        raise UserError(f"model llama: {place} lacks {len(missing)} weights, such as {missing[0]}; download it again")
-    whole.load_state_dict(tensors, strict=False, assign=True)
 
 
 def _table(rotary: Any, length: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """Configuration and weights of published language models, under the names that transformers gives them.
 
-Two kinds of source: a folder with config.json and safetensors files, and a GGUF file, whose weights are brought back from
-their encoding to float32. What is described is read first; weights are read one by one, when they are asked for. Knows
-nothing of the modules that they go into.
+Two kinds of source: a folder with config.json and safetensors files, and a GGUF file, whose weights are brought back
+from their encoding to float32. What is described is read first; weights are read one by one, when they are asked for.
+Knows nothing of the modules that they go into.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -96,9 +97,15 @@ class Folder:
                 with safe_open(file, framework="pt") as opened:
                     for name in opened.keys():  # noqa: SIM118  # no mapping
                         part = opened.get_slice(name)
-                        yield name, tuple(part.get_shape()), lambda part=part: part[...].to(torch.float32, copy=True)
+                        yield name, tuple(part.get_shape()), partial(_single, part)
             except SafetensorError as error:
                 raise UserError(f"model llama: {file} cannot be read ({error}); download it again") from error
+
+
+def _single(part: Any) -> Tensor:
+    """A tensor of a safetensors file."""
+    read: Tensor = part[...]
+    return read.to(torch.float32, copy=True)
 
 
 # ------------------------------------------------------------------------------------------------- GGUF
@@ -162,7 +169,7 @@ class GgufFile:
     def tensors(self) -> Iterator[Described]:
         """Every tensor in float32."""
         for name, entry in self._header.tensors.items():
-            yield self._named(name), entry.shape, lambda name=name, entry=entry: self._read(name, entry)
+            yield self._named(name), entry.shape, partial(self._read, name, entry)
 
     def _value(self, key: str, otherwise: Any = None) -> Any:
         return self._header.values.get(f"{self._family}.{key}", otherwise)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedsim.models.key_values import KeyValues
 from fedsim.models.options import TextTransformer
 from fedsim.models.units import UnitList
 
@@ -18,9 +19,9 @@ class TokenEmbedding(nn.Module):
         self.tokens = nn.Embedding(vocabulary, width)
         self.positions = nn.Parameter(torch.zeros(length, width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Tokens to vectors."""
-        out: Tensor = self.tokens(x) + self.positions
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        """Tokens, the first of which is number `start`, to vectors."""
+        out: Tensor = self.tokens(x) + self.positions[start : start + x.shape[1]]
         return out
 
 
@@ -34,11 +35,14 @@ class Decoder(nn.Module):
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.heads = heads
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Vectors `batch length width`, of the same shape afterwards."""
+    def forward(self, x: Tensor, kept: KeyValues | None = None) -> Tensor:
+        """Vectors `batch length width`, of the same shape afterwards; one alone, behind those that are kept."""
         batch, length, _ = x.shape
         q, k, v = self.qkv(self.norm1(x)).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        attended = functional.scaled_dot_product_attention(q, k, v, is_causal=True)  # batch heads length size
+        if kept is not None:
+            k, v = kept.update(k, v)
+        causal = kept is None or length > 1
+        attended = functional.scaled_dot_product_attention(q, k, v, is_causal=causal)  # batch heads length size
         x = x + self.out(attended.transpose(1, 2).reshape(batch, length, -1))
         out: Tensor = x + self.down(functional.gelu(self.up(self.norm2(x))))
         return out

@@ -20,7 +20,7 @@ from fedsim.pruning.mosaic.planning import Outlook, plan, planned
 from fedsim.pruning.mosaic.policies import Shares
 from fedsim.pruning.mosaic.ranking import Ranking, current
 from fedsim.pruning.mosaic.scores import UnitScores, gathered
-from fedsim.pruning.mosaic.sparsifying import sparsify
+from fedsim.pruning.mosaic.sparsifying import sparsified
 from fedsim.pruning.plans import Kept
 from fedsim.pruning.pruned import Pruned, fingerprint
 
@@ -44,7 +44,7 @@ def prune(model: nn.Module, ranking: Ranking, options: Mosaic, windows: Windows)
     planning = time.perf_counter() - began
     smaller, checks = apply(model, made, calibration)
     smaller = replace(smaller, timings={"plan": planning, **smaller.timings})
-    return sparsify(smaller, made, calibration), checks
+    return sparsified(smaller, made, calibration), checks
 
 
 def _zeros_first(model: nn.Module, ranking: Ranking, options: Mosaic, windows: Windows) -> tuple[Pruned, Checks]:
@@ -53,7 +53,7 @@ def _zeros_first(model: nn.Module, ranking: Ranking, options: Mosaic, windows: W
     outlook = Outlook(ranking, blocks, model, options)
     first = plan(model, ranking, replace(options, alpha=0.0, sparsity=outlook.zeros))
     planning = time.perf_counter() - began
-    sparse = sparsify(cut(model, first, calibrated(windows).tokens), first, windows)
+    sparse = sparsified(cut(model, first, calibrated(windows).tokens), first, windows)
     scope = [blocks[number] for number in outlook.scope]
     second = planned(
         model,
@@ -66,7 +66,7 @@ def _zeros_first(model: nn.Module, ranking: Ranking, options: Mosaic, windows: W
     )
     smaller, checks = apply(sparse.module, replace(second, parent=fingerprint(sparse.module)), windows)
     smaller = replace(smaller, plan=second, updated=tuple(sorted({*smaller.updated, *sparse.updated})))
-    made = sparsify(smaller, second, windows)
+    made = sparsified(smaller, second, windows)
     seconds = {"plan": planning, **smaller.timings}
     seconds["sparsify"] = sparse.timings.get("sparsify", 0.0) + made.timings.get("sparsify", 0.0)
     return replace(made, timings=seconds), checks

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from fedsim.errors import UserError
+from fedsim.pruning import counting
 from fedsim.pruning.checks import Checks
 from fedsim.pruning.methods import Material
-from fedsim.pruning.mosaic.adapters import adapter, found
+from fedsim.pruning.mosaic.adapters import PROJECTIONS, READERS, Projection, adapter, found, matrix
 from fedsim.pruning.mosaic.calibration import Calibration
-from fedsim.pruning.mosaic.cutting import apply
+from fedsim.pruning.mosaic.cutting import apply, example
 from fedsim.pruning.mosaic.options import Mosaic
 from fedsim.pruning.mosaic.planning import plan
 from fedsim.pruning.mosaic.ranking import Ranking, rank
@@ -55,6 +56,25 @@ class MosaicMethod:
 
     def renew(self, model: nn.Module, layers: Iterable[str], material: Material) -> None:
         """Nothing: the weights are trained."""
+
+    def macs(self, model: nn.Module, plan: Plan, material: Material) -> int:
+        """A forward over the windows for the ranking and for each step; second moments, tokens·C² each, and what is
+        solved with them, C³ + rows·C² a matrix.
+        """
+        tokens = self._windows(material).tokens
+        blocks = found(adapter(self.options.adapter), model)
+        forward = counting.macs(model, example(model, tokens)) * len(tokens)
+        zeros = set(plan.sparsity) if self.options.pruner == "sparsegpt" else set()
+        cut = {kept.layer for kept in plan.kept} if self.options.update == "least_squares" else set()
+        solving = 0
+        for block in blocks:
+            shapes = {projection: matrix(model, block, projection).shape for projection in PROJECTIONS}
+            sparse = [p for p in PROJECTIONS if block.weight(p) in zeros]
+            made_up: list[Projection] = ["o", "down"] if cut & set(block.projections.values()) else []
+            for wanted in (sparse, made_up):  # each step has second moments of its own
+                solving += sum(tokens.numel() * shapes[reader][1] ** 2 for reader in {READERS[p] for p in wanted})
+                solving += sum(shapes[p][1] ** 3 + shapes[p][0] * shapes[p][1] ** 2 for p in wanted)
+        return forward * (1 + bool(plan.kept) + bool(plan.sparsity)) + solving
 
     def sized(self, share: float) -> MosaicMethod:
         """So many of the projections' parameters; zeros take as much memory as other values, so all is cut out.

@@ -54,36 +54,41 @@ class SparseGpt:
         """See `Pruner`. Inputs that are never other than zero lose their weights first, whatever the share."""
         upper = factor(inputs.hessian.to(weight.dtype), self.damping)
         dead = inputs.dead
-        made, mask = weight.clone(), torch.ones_like(weight, dtype=torch.bool)
-        made[:, dead] = 0
-        rows, total = weight.shape
+        turned = weight.T.clone(memory_format=torch.contiguous_format)  # a column lies in one piece: twice as fast
+        turned[dead] = 0
+        mask = torch.ones_like(turned, dtype=torch.bool)
+        total, rows = turned.shape
         gone = 0
         for first in range(0, total, self.columns):
             last = min(first + self.columns, total)
-            part, inner = made[:, first:last], upper[first:last, first:last]
-            keep = mask[:, first:last]
+            part, inner = turned[first:last], upper[first:last, first:last]
+            keep = mask[first:last]
             if self.pattern is None:
                 zeros = round(sparsity * rows * last) - gone
-                scores = (part / inner.diagonal()).square()
-                scores[:, dead[first:last]] = -1.0
+                scores = (part / inner.diagonal()[:, None]).square()
+                scores[dead[first:last]] = -1.0
                 keep &= ~lowest(scores, max(zeros, 0))
-            keep[:, dead[first:last]] = False
+            keep[dead[first:last]] = False
             errors = self._column_by_column(part, inner, keep)
             gone += int((~keep).sum())
-            made[:, last:] -= errors @ upper[first:last, last:]
-        return made, mask
+            turned[last:].addmm_(upper[first:last, last:].T, errors, alpha=-1)
+        return turned.T.contiguous(), mask.T.contiguous()
 
     def _column_by_column(self, part: Tensor, inner: Tensor, keep: Tensor) -> Tensor:
-        """Set what is not kept to zero, pushing errors to the right, in place; returns the errors."""
+        """Set what is not kept to zero, pushing errors to the right, in place; returns the errors.
+
+        All are `columns rows`.
+        """
         errors = torch.empty_like(part)
-        for column in range(part.shape[1]):
+        diagonal: list[float] = inner.diagonal().tolist()
+        for column, scale in enumerate(diagonal):
             if self.pattern is not None and column % self.pattern[1] == 0:
                 group = slice(column, column + self.pattern[1])
-                keep[:, group] = ~_of_each(part[:, group] / inner.diagonal()[group], self.pattern)
-            kept = torch.where(keep[:, column], part[:, column], 0)
-            errors[:, column] = (part[:, column] - kept) / inner[column, column]
-            part[:, column + 1 :] -= errors[:, column, None] * inner[column, column + 1 :]
-            part[:, column] = kept
+                keep[group] = ~_of_each((part[group] / inner.diagonal()[group, None]).T, self.pattern).T
+            kept = torch.where(keep[column], part[column], 0)
+            errors[column] = (part[column] - kept) / scale
+            part[column + 1 :].addr_(inner[column, column + 1 :], errors[column], alpha=-1)
+            part[column] = kept
         return errors
 
 

@@ -48,10 +48,21 @@ def sparsify(pruned: Pruned, plan: Plan, windows: Windows) -> Pruned:
     """
     if not plan.sparsity:
         return pruned
+    return sparsified(replace(pruned, module=deepcopy(pruned.module)), plan, windows)
+
+
+def sparsified(pruned: Pruned, plan: Plan, windows: Windows) -> Pruned:
+    """As `sparsify`, in the model itself: for who has no more use for it, and no memory for another.
+
+    Raises:
+        PruningError: as `sparsify`; some projections have their zeros then.
+    """
+    if not plan.sparsity:
+        return pruned
     options = resolved(plan)
     rule, chosen = pruner(options), adapter(options.adapter)
     began = time.perf_counter()
-    module = deepcopy(pruned.module)
+    module = pruned.module
     blocks = found(chosen, module)
     targets = _targets(blocks, plan)
     masks: dict[str, NDArray[np.bool_]] = {}
@@ -68,7 +79,6 @@ def sparsify(pruned: Pruned, plan: Plan, windows: Windows) -> Pruned:
     realised = {name: 1 - float(np.count_nonzero(mask)) / mask.size for name, mask in masks.items()}
     return replace(
         pruned,
-        module=module,
         support=Support(pruned.support.axes, masks),
         updated=tuple(sorted({*pruned.updated, *masks})),
         realised={**pruned.realised, "sparsity": realised},

@@ -10,6 +10,7 @@ from torch import nn
 
 from fedsim.errors import UserError
 from fedsim.models.initial import drawn, reinitialise
+from fedsim.pruning import counting
 from fedsim.pruning.checks import Checks
 from fedsim.pruning.methods import Material
 from fedsim.pruning.plans import Plan
@@ -42,8 +43,10 @@ class ReconveneMethod:
         """The curve.
 
         Raises:
-            UserError: the score needs data, and there are none.
+            UserError: a language model; or the score needs data, and there are none.
         """
+        if not material.example.is_floating_point():
+            raise UserError("reconvene prunes networks on images or vectors, and this one takes tokens; take mosaic")
         if not score_type(self.options.score).data:
             return score(model, self.options, material.example, seed=material.seed)
         if material.batch is None:
@@ -83,6 +86,20 @@ class ReconveneMethod:
         names = [name for name, part in model.named_modules() if drawn(part) and (everything or name in chosen)]
         with torch.no_grad():
             reinitialise(model, names, material.seed)
+
+    def macs(self, model: nn.Module, plan: Plan, material: Material) -> int:
+        """Iterations, times samples, times a forward and the backward to inputs and weights: 3 forwards.
+
+        GraSP takes the gradient twice and differentiates one of them again, which is counted as three of these. Scores
+        that look at weights alone take none.
+        """
+        kind = score_type(self.options.score)
+        if not kind.data and not kind.iterated:
+            return 0
+        samples = len(material.batch(EACH)[1]) if kind.data and material.batch is not None else 1
+        rounds = self.options.iterations if kind.iterated else 1
+        passes = 9 if self.options.score == "grasp" else 3
+        return counting.macs(model, material.example) * samples * rounds * passes
 
     def sized(self, share: float) -> ReconveneMethod:
         """Within a budget of parameters."""

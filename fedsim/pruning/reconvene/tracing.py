@@ -76,7 +76,7 @@ def trace(model: nn.Module, example: Tensor, protected: Sequence[str] = ()) -> T
         if name not in named:
             known = ", ".join(n for n, _ in model.named_children())
             raise UserError(f"protected: there is no module {name} in this model; its parts are {known}")
-    with evaluating(model), torch.enable_grad():
+    with seeded(0), evaluating(model), torch.enable_grad():  # probes draw initial values that nobody looks at
         seen = _look(model, example)
         probed = _Probed(
             model, example, {name: seen.outputs[name] for name in ("", *protected) if name in seen.outputs}
