@@ -122,7 +122,7 @@ class Inference:
         me.publish(me.initial)
         chosen = await me.sample()
         waiting = set(chosen)
-        await broadcast(chosen, Deploy(me.initial))
+        await broadcast(chosen, lambda k: Deploy(me.fit(me.initial, k)))
         while waiting:
             match await recv(Answered, Disconnected, Connected):
                 case Answered(sender=k) | Disconnected(device=k):
@@ -130,4 +130,4 @@ class Inference:
                 case Connected(device=k):
                     if k in chosen:
                         waiting.add(k)
-                        await send(k, Deploy(me.initial))
+                        await send(k, Deploy(me.fit(me.initial, k)))
