@@ -17,6 +17,7 @@ from fedsim.learning.context import Device, Job, Server
 from fedsim.learning.labelling import Labels
 from fedsim.learning.optimizers import Training
 from fedsim.learning.plan import VARIANT, BlockPlan, plans, variant_plan
+from fedsim.models.generation import Decoding
 from fedsim.models.measure import ModelMeasure
 from fedsim.network.fluid import FluidNetwork
 from fedsim.network.topology import AccessPoint, DeviceGroup, NetworkOptions
@@ -40,6 +41,8 @@ class Smaller:
     """What it has of the whole model."""
     groups: frozenset[int]
     """The groups of the fleet whose devices have it, by index."""
+    decoding: Decoding | None = None
+    """What it costs token by token, for schedulers that let it generate text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,8 @@ class Assembly:
     """How variants have come about, for the record."""
     deployment: Sequence[Mapping[str, Any]] = ()
     """What installing variants takes before the run, for the record: an entry a group of the fleet."""
+    decoding: Decoding | None = None
+    """What the model costs token by token, for schedulers that let it generate text."""
     labels: Labels | None = None
     """Who holds which labels, for schedulers that go by them."""
     need: int | None = None
@@ -98,9 +103,9 @@ class Assembly:
     def blocks(self) -> dict[str, BlockPlan]:
         """The blocks that the scheduler's learners hold, those of variants behind the whole model's."""
         cut = self.cut if self.scheduler.splits else None
-        made = plans(self.model, cut, self.training, self.head, self.support)
+        made = plans(self.model, cut, self.training, self.head, self.support, self.decoding)
         for number, variant in enumerate(self.variants, 1):
-            plan = variant_plan(number, variant.model, cut, self.training, self.head, variant.support)
+            plan = variant_plan(number, variant.model, cut, self.training, self.head, variant.support, variant.decoding)
             made[plan.name] = plan
         return made
 

@@ -15,13 +15,13 @@ from fedsim import data as data_sets
 from fedsim import seeds
 from fedsim.data import DataInfo, DataSet, Shards
 from fedsim.errors import UserError
-from fedsim.experiment.assembly import Assembly
+from fedsim.experiment.assembly import Assembly, Smaller
 from fedsim.experiment.coding import codecs
 from fedsim.experiment.cutting import choose_cut
 from fedsim.experiment.dealing import count_labels, data_kept, deal, read_data
 from fedsim.experiment.fleet import Fleet
 from fedsim.experiment.fleets import build_fleet
-from fedsim.experiment.forecast import Need, needs
+from fedsim.experiment.forecast import Need, needs, works_of
 from fedsim.experiment.materials import Materials
 from fedsim.experiment.networks import NOTHING, build_network, is_heavy
 from fedsim.experiment.placing import placed
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from fedsim.learning.host import Host
     from fedsim.learning.samples import TensorSamples
     from fedsim.models.auxiliary import Head
+    from fedsim.models.generation import Decoding
     from fedsim.models.measure import ModelMeasure
     from fedsim.models.units import UnitList
 
@@ -90,6 +91,7 @@ class Study:
             copies,
             0 if buffered is None else buffered(assembly.job()),
             getattr(scheduler, "micro_batches", 1),
+            works_of(scheduler),
         )
 
     def head(self, cut: int) -> HeadCost:
@@ -210,9 +212,10 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
             cut=cut,
             head=head,
             support=WHOLE if family is None else family.support,
-            variants=() if family is None else family.smaller,
+            variants=() if family is None else _with_decoding(scenario, family, info),
             pruning=() if family is None else family.report,
             deployment=() if family is None else deployment(family, fleet, profiler.network.efficiency),
+            decoding=_decoding(scenario, network if family is None else family.network, info),
             labels=labels,
             training=training,
             fleet=fleet,
@@ -320,6 +323,33 @@ def _network(scenario: Scenario, info: DataInfo, objects: Mapping[str, Any], dev
 def has_local_loss(scheduler: Any) -> bool:
     """Whether a scheduler's devices train by a loss of their own, through an auxiliary head."""
     return bool(getattr(scheduler, "local_loss", False))
+
+
+def _decoding(scenario: Scenario, network: UnitList, info: DataInfo) -> Decoding | None:
+    """What the network costs token by token, where the scheduler lets it generate text.
+
+    Raises:
+        UserError: as many tokens cannot be generated.
+    """
+    new_tokens = getattr(scenario.scheduler.options, "new_tokens", None)
+    if new_tokens is None:
+        return None
+    length = info.shape[0] if network.tokens else None
+    try:
+        tokens = new_tokens(length)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if not tokens or length is None:
+        return None
+    from fedsim.models.decoding import decoding
+
+    return decoding(network, length - tokens)
+
+
+def _with_decoding(scenario: Scenario, family: Family, info: DataInfo) -> tuple[Smaller, ...]:
+    """The variants with what each costs token by token, where the scheduler lets them generate text."""
+    pairs = zip(family.networks, family.smaller, strict=True)
+    return tuple(replace(smaller, decoding=_decoding(scenario, network, info)) for network, smaller in pairs)
 
 
 def _head(scenario: Scenario, network: UnitList, cut: int) -> Head:

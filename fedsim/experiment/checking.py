@@ -10,7 +10,7 @@ from typing import Any
 from fedsim.errors import UserError
 from fedsim.experiment.building import Study, build
 from fedsim.experiment.fleet import Group
-from fedsim.experiment.forecast import Candidate, Need, Step, candidates, device_step, steps_of
+from fedsim.experiment.forecast import Candidate, Need, Step, candidates, device_step, steps_of, works_of
 from fedsim.experiment.profiling import Plan, is_profiled
 from fedsim.hardware.machines import Machine
 from fedsim.hardware.profiles import CostModel, Profile
@@ -235,8 +235,8 @@ def check(scenario: Scenario) -> Findings:
     for index, (group, need) in enumerate(zip(fleet.groups, devices, strict=True)):
         members = fleet.numbers(index)
         batch = min(assembly.training.batch, int(assembly.samples[members.start : members.stop].max()))
-        efficiency = assembly.network.efficiency
-        step = device_step(group, fleet.server, fleet.server_link, blocks, batch, efficiency, held[index])
+        efficiency, works = assembly.network.efficiency, works_of(assembly.scheduler)
+        step = device_step(group, fleet.server, fleet.server_link, blocks, batch, efficiency, works, held[index])
         groups.append(GroupLine(group, step, need))
     chosen: list[Candidate] = []
     if scenario.model.cut == "auto" and assembly.cut is not None:

@@ -8,7 +8,7 @@ at the server only: its compute, its ingress and its egress serve all devices on
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -23,6 +23,7 @@ from fedsim.hardware.pricing import seconds
 from fedsim.learning.optimizers import Training
 from fedsim.learning.plan import DEVICE, MODEL, SERVER_BLOCK, VARIANT, BlockPlan, plans
 from fedsim.models.measure import ModelMeasure
+from fedsim.script import Part
 from fedsim.units import human_count
 
 Objective = Literal["time", "device_memory", "device_macs", "bytes", "activation_bytes"]
@@ -33,6 +34,10 @@ _NAMES: Final = {
     "bytes": "bytes of a round",
     "activation_bytes": "bytes of a sample at the cut",
 }
+
+
+Works = Callable[[BlockPlan, int], Sequence[Part]]
+"""What a device does in the place of a step of training, with a block and for at most so many samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +64,14 @@ class Need:
         return self.total <= self.usable
 
 
-def device_need(machine: Machine, plan: BlockPlan, batch: int, forwards: int = 1) -> Need:
-    """The memory of a device that trains a block, or the whole model, at a batch size.
+def device_need(machine: Machine, plan: BlockPlan, batch: int, forwards: int = 1, works: Works | None = None) -> Need:
+    """The memory of a device that trains a block, or the whole model, at a batch size, or does other `works` with it.
 
     Where the server sends gradients, `forwards` of `batch` samples each come before the first backward.
     """
+    if works is not None:
+        step = max(part.memory for part in works(plan, batch))
+        return Need(machine.id, process_bytes(machine), plan.state_bytes, step, round(machine.memory.usable))
     if plan.has_loss:
         step = plan.train_part(batch).memory
     else:  # each forward leaves something for its backward, which gets a gradient beside it
@@ -97,6 +105,7 @@ def needs(
     copies: int,
     buffered: int = 0,
     micro_batches: int = 1,
+    works: Works | None = None,
 ) -> tuple[Need, ...]:
     """The memory of each group's devices, of the one with the largest batch, and of the server, which comes last.
 
@@ -107,7 +116,7 @@ def needs(
     for index, (group, plan) in enumerate(zip(fleet.groups, held, strict=True)):
         numbers = fleet.numbers(index)
         size = min(batch, int(samples[numbers.start : numbers.stop].max()))
-        found.append(device_need(group.machine, plan, min(part, size), max(1, size // part)))
+        found.append(device_need(group.machine, plan, min(part, size), max(1, size // part), works))
     return (*found, server_need(fleet.server, blocks, min(part, int(samples.max())), copies, buffered))
 
 
@@ -145,13 +154,22 @@ def device_step(
     blocks: Mapping[str, BlockPlan],
     batch: int,
     efficiency: float,
+    works: Works | None = None,
     held: BlockPlan | None = None,
 ) -> Step:
-    """The phases of a batch on a device of `group`, which has the block `held`; by default the whole one."""
+    """The phases of a batch on a device of `group`, or of other `works` in the place of training one.
+
+    The device has the block `held`; by default the whole one.
+    """
     whole = blocks[DEVICE] if DEVICE in blocks else blocks[MODEL]
     plan = whole if held is None else held
     link = _Ends(group.link, server_link, efficiency)
     model = link.up(plan.weights.nbytes) + link.down(plan.weights.nbytes)
+    if works is not None:
+        phases: dict[str, float] = {}
+        for part in works(plan, batch):
+            phases[part.kind] = phases.get(part.kind, 0.0) + seconds(group.machine, part.cost)
+        return Step(part.cost.batch, tuple(phases.items()), model)
     if SERVER_BLOCK not in blocks:
         return Step(batch, (("step", seconds(group.machine, plan.train_part(batch).cost)),), model)
     block = blocks[SERVER_BLOCK]
@@ -162,14 +180,14 @@ def device_step(
             ("server", seconds(server, block.train_part(batch, to_input=False).cost)),
         )
         return Step(batch, alone, model)
-    phases = (
+    steps = (
         ("forward", seconds(group.machine, plan.forward_part(batch).cost)),
         ("up", link.up(plan.activations(batch).nbytes + plan.labels(batch).nbytes)),
         ("server", seconds(server, block.train_part(batch).cost)),
         ("down", link.down(block.gradients(batch).nbytes)),
         ("backward", seconds(group.machine, plan.backward_part(batch).cost)),
     )
-    return Step(batch, phases, model)
+    return Step(batch, steps, model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +312,11 @@ def best(found: Sequence[Candidate], objective: Objective, model: str) -> Candid
 def said(objective: Objective) -> str:
     """An objective in words."""
     return _NAMES[objective]
+
+
+def works_of(scheduler: Any) -> Works | None:
+    """What devices do in the place of steps of training; None where they train."""
+    return None if getattr(scheduler, "trains", True) else scheduler.works
 
 
 def steps_of(scheduler: Any) -> int | None:

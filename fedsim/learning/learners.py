@@ -237,6 +237,14 @@ class Learner:
         command = self._node.command(self.number, "infer", batch, mode, augment, output=z)
         return Work(command, (self.plan.infer_part(batch.size),), z)
 
+    def answer(self, batch: Batch, tokens: int = 0) -> Work[None]:
+        """Answer a request: a forward of a batch or, with `tokens`, so many new ones behind each prompt.
+
+        A prompt is the beginning of a sample, as long as leaves room for them. Nothing is held but the weights.
+        """
+        parts = self.plan.answer_parts(batch.size, tokens)
+        return Work(self._node.command(self.number, "answer", batch, tokens), parts, None)
+
     # --------------------------------------------------------------------- steps together with the server
 
     def forward(self, batch: Batch, tag: int = 0) -> Work[Payload]:

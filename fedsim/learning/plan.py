@@ -14,6 +14,7 @@ from typing import Final
 
 from fedsim.costs import Cost, OpClass, Operator, Phase, total
 from fedsim.learning.optimizers import Training
+from fedsim.models.generation import Decoding
 from fedsim.models.measure import (
     LinearOperator,
     ModelMeasure,
@@ -71,6 +72,7 @@ class BlockPlan:
         training: how it is trained.
         head: the auxiliary head that gives it a loss of its own, measured; trained, sent and averaged with it.
         support: what of its parent's tensors it has, where the model is a pruned one. Shapes are those of `model`.
+        decoding: what it costs token by token, of a language model that is to answer.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class BlockPlan:
         training: Training,
         head: ModelMeasure | None = None,
         support: Support = WHOLE,
+        decoding: Decoding | None = None,
     ) -> None:
         trunk, ends = model.units[first:last], () if head is None else head.units
         self.name = name
@@ -94,6 +97,7 @@ class BlockPlan:
         self.has_loss = head is not None or last == len(model.units)
         self.training = training
         self.support = support
+        self.decoding = decoding
         self._input = model.input if first == 0 else model.units[first - 1].output
         loss = model if head is None else head
         self._loss_forward = loss.loss_forward if head is None else _named(head.loss_forward)
@@ -115,6 +119,7 @@ class BlockPlan:
         self.forward_part = cache(self._forward_part)
         self.backward_part = cache(self._backward_part)
         self.infer_part = cache(self._infer_part)
+        self.answer_parts = cache(self._answer_parts)
         self.gradient_part = cache(self._gradient_part)
         self.estimate_part = cache(self._estimate_part)
         self.activations = cache(self._activations)
@@ -236,6 +241,20 @@ class BlockPlan:
         memory = max(before + after for before, after in pairwise(sizes))
         return Part("infer", forward_cost(trunk, batch, self.model.name), memory=memory)
 
+    def _answer_parts(self, batch: int, tokens: int) -> tuple[Part, ...]:
+        """Answering a request: a forward or, to give new tokens, a prompt and then a token at a time.
+
+        What generated a token is in memory until the next: a prompt's forward gives the first.
+        """
+        if not tokens:
+            return (self._infer_part(batch),)
+        decoding = self.decoding
+        assert decoding is not None, "tokens of a model that was not measured token by token"
+        first = Part("prefill", decoding.prefill(batch), memory=decoding.prefill_memory(batch))
+        lengths = range(decoding.length + 1, decoding.length + tokens)
+        rest = (Part("decode", decoding.step(batch, n), memory=decoding.step_memory(batch, n)) for n in lengths)
+        return (first, *rest)
+
     def _kept(self, batch: int, *, input_bytes: int = 0) -> int:
         """Bytes that lie between a forward and its backward; the output is held for it to begin at."""
         to_input = not self.raw_input
@@ -271,14 +290,16 @@ def plans(
     training: Training,
     head: ModelMeasure | None = None,
     support: Support = WHOLE,
+    decoding: Decoding | None = None,
 ) -> dict[str, BlockPlan]:
     """The blocks that scripts may hold: the whole model or, with a cut, the device and the server block.
 
-    A `head` stands behind the device block. The `support` says what a pruned model has of its parent's.
+    A `head` stands behind the device block. The `support` says what a pruned model has of its parent's. The whole model
+    may answer token by token.
     """
     count = len(model.units)
     if cut is None:
-        return {MODEL: BlockPlan(MODEL, model, 0, count, training, support=support)}
+        return {MODEL: BlockPlan(MODEL, model, 0, count, training, support=support, decoding=decoding)}
     return {
         DEVICE: BlockPlan(DEVICE, model, 0, cut, training, head, support),
         SERVER_BLOCK: BlockPlan(SERVER_BLOCK, model, cut, count, training, support=support),
@@ -292,6 +313,7 @@ def variant_plan(
     training: Training,
     head: ModelMeasure | None = None,
     support: Support = WHOLE,
+    decoding: Decoding | None = None,
 ) -> BlockPlan:
     """What devices of a pruned variant hold: the smaller of `plans`' first block, under a name of its own.
 
@@ -299,7 +321,8 @@ def variant_plan(
         number: the variant's, from 1.
         model: the variant, measured; its server block is nobody's.
         support: what it has of the model that all variants are parts of.
+        decoding: what it costs token by token, where it is to answer.
     """
     last = len(model.units) if cut is None else cut
     name = f"{MODEL if cut is None else DEVICE}{VARIANT}{number}"
-    return BlockPlan(name, model, 0, last, training, None if cut is None else head, support)
+    return BlockPlan(name, model, 0, last, training, None if cut is None else head, support, decoding)

@@ -9,8 +9,8 @@ any time, but a second of imports that PyTorch's shape functions need. Both give
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ from fedsim.models.retaining import Kept, kept
 from fedsim.models.units import UnitList
 from fedsim.payload.meta import ITEM_BYTES, Shape
 
-_BATCHES: Final = (2, 4)  # two points of a line; 1 would not do, batch norm refuses it on 1x1 maps
+BATCHES: Final = (2, 4)  # two points of a line; 1 would not do, batch norm refuses it on 1x1 maps
 
 Function = Callable[..., Tensor]
 
@@ -58,17 +58,18 @@ class _Counter(TorchDispatchMode):
 
 def _line(small: int, large: int, what: str) -> Line:
     """The line through the values at the two batch sizes."""
-    each, odd = divmod(large - small, _BATCHES[1] - _BATCHES[0])
-    line = Line(small - each * _BATCHES[0], each)
+    each, odd = divmod(large - small, BATCHES[1] - BATCHES[0])
+    line = Line(small - each * BATCHES[0], each)
     if odd or line.fixed < 0 or line.each < 0:
         raise UserError(
-            f"{what}: {small} for a batch of {_BATCHES[0]}, but {large} for a batch of {_BATCHES[1]}, which is not a "
+            f"{what}: {small} for a batch of {BATCHES[0]}, but {large} for a batch of {BATCHES[1]}, which is not a "
             "fixed amount and as much again for every sample; let samples not see one another, batch norm aside"
         )
     return line
 
 
-def _operators(what: str, unit: str, phase: Phase, passes: Sequence[list[Counted]]) -> list[LinearOperator]:
+def operators(what: str, unit: str, phase: Phase, passes: Sequence[list[Counted]]) -> list[LinearOperator]:
+    """The operators of passes at both batch sizes, as lines in the batch size."""
     small, large = passes
     if [c.kind for c in small] != [c.kind for c in large]:
         raise UserError(f"{what} runs other operators for another batch size; let what it does not depend on that")
@@ -106,7 +107,7 @@ def _retained(what: str, small: Kept, large: Kept) -> Retained:
 
 
 @dataclass(frozen=True, slots=True)
-class _Passes:
+class Passes:
     """One forward, and the backward that gives the gradients of what was wanted."""
 
     out: Tensor
@@ -115,7 +116,8 @@ class _Passes:
     draws: bool
 
 
-def _run(function: Function, inputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> _Passes:
+def run(function: Function, inputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> Passes:
+    """Run a function, and the backward to the tensors that are wanted, and record the operators of both."""
     with _Counter() as forward, sdpa_kernel(SDPBackend.MATH):  # attention as its two products, on any device
         out = function(*inputs)
     backward = _Counter()
@@ -126,7 +128,7 @@ def _run(function: Function, inputs: Sequence[Tensor], wanted: Sequence[Tensor])
         out.register_hook(lambda _: backward.counted.clear())
         with backward:
             torch.autograd.grad(scalar, wanted, allow_unused=True)
-    return _Passes(out, forward.counted, backward.counted, forward.draws)
+    return Passes(out, forward.counted, backward.counted, forward.draws)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,18 +151,23 @@ def _measure(
     resident: Sequence[Tensor],
 ) -> _Lines:
     passes, held = [], []
-    for batch in _BATCHES:
+    for batch in BATCHES:
         made = inputs(batch)
-        passes.append(_run(function, made, [t for t in (*made, *wanted) if t.requires_grad]))
+        passes.append(run(function, made, [t for t in (*made, *wanted) if t.requires_grad]))
         held.append(kept(function, inputs(batch), resident))
-    forward = _operators(what, unit, Phase.FORWARD, [p.forward for p in passes])
-    backward = _operators(what, unit, Phase.BACKWARD, [p.backward for p in passes])
+    forward = operators(what, unit, Phase.FORWARD, [p.forward for p in passes])
+    backward = operators(what, unit, Phase.BACKWARD, [p.backward for p in passes])
     return _Lines(
         passes[0].out, tuple(forward), _with_forward(backward, forward), passes[0].draws, _retained(what, *held)
     )
 
 
-def _shape(name: str, tensor: Tensor) -> Shape:
+def shape_of(name: str, tensor: Tensor) -> Shape:
+    """Its shape, with its name and type.
+
+    Raises:
+        UserError: weights are not stored in its type.
+    """
     dtype = str(tensor.dtype).removeprefix("torch.")
     if dtype not in ITEM_BYTES:
         raise UserError(f"{name} is a tensor of {dtype}; weights may be {', '.join(ITEM_BYTES)}")
@@ -187,15 +194,15 @@ def _unit(
 
     what = f"unit {name} of model {model}"
     wanted = list(module.parameters())
-    resident = _held(module)
+    resident = residents(module)
     first = _measure(what, name, module, inputs(requires_grad=False), wanted, resident)
     full = first if raw else _measure(what, name, module, inputs(requires_grad=True), wanted, resident)
     through = _measure(what, name, module, inputs(requires_grad=True), (), resident).backward if frozen else ()
     return UnitMeasure(
         name,
         tuple(first.out.shape[1:]),
-        tuple(_shape(f"{name}.{n}", p) for n, p in module.named_parameters()),
-        tuple(_shape(f"{name}.{n}", b) for n, b in module.named_buffers()),
+        tuple(shape_of(f"{name}.{n}", p) for n, p in module.named_parameters()),
+        tuple(shape_of(f"{name}.{n}", b) for n, b in module.named_buffers()),
         first.forward,
         full.backward,
         first.backward,
@@ -206,7 +213,7 @@ def _unit(
     )
 
 
-def _held(module: nn.Module) -> list[Tensor]:
+def residents(module: nn.Module) -> list[Tensor]:
     """All tensors that a module has anyway: parameters, buffers, and constants among its attributes."""
     constants = [tensor for part in module.modules() for tensor in forms.tensors(list(vars(part).values()))]
     return [*module.parameters(), *module.buffers(), *constants]
@@ -282,6 +289,16 @@ def measure(
             which no closed form is known; costs that are not linear in the batch size.
     """
     _check(model)
+    with prepared(model) as device:
+        return _measured(model, device, raw_input, loss, beside)
+
+
+@contextmanager
+def prepared(model: UnitList) -> Iterator[torch.device]:
+    """Training mode and a seed inside; afterwards mode and buffers as they were. Gives the device that it was built on.
+
+    On `meta`, shape functions are remembered meanwhile.
+    """
     state = {name: buffer.clone() for name, buffer in model.named_buffers()}  # batch norm counts what it sees
     training = model.training
     device = next(model.parameters()).device
@@ -289,7 +306,7 @@ def measure(
     model.train()
     try:
         with seeded(0), remembered:
-            return _measured(model, device, raw_input, loss, beside)
+            yield device
     finally:
         model.train(training)
         with torch.no_grad():
@@ -304,7 +321,7 @@ def _measured(
     shape, kind = model.input, torch.int64 if model.tokens else dtype
     units: list[UnitMeasure] = []
     for index, (name, module) in enumerate(model.named_children()):
-        _try(model, name, module, torch.zeros((_BATCHES[0], *shape), device=device, dtype=kind))
+        _try(model, name, module, torch.zeros((BATCHES[0], *shape), device=device, dtype=kind))
         first = raw_input and index == 0
         unit = _unit(model.name, name, module, shape, kind, device, raw=first, frozen=not raw_input)
         units.append(unit)

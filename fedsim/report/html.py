@@ -20,6 +20,7 @@ from fedsim.report.comparison import Grid
 from fedsim.report.contributions import STEPS
 from fedsim.report.measures import Measures, Point
 from fedsim.report.pages import cell, page, section, table
+from fedsim.report.requests import lines
 from fedsim.report.show import MISSING, best_of, figures, labels, percent
 from fedsim.report.summary import perplexity, utilisation
 from fedsim.report.tables import NODES, node_rows
@@ -69,6 +70,7 @@ def render(runs: Sequence[Run], grids: Sequence[Grid] = ()) -> str:
             *(f'<p class="sub">{escape(_about(run.summary))}</p>' for run in runs),
             *map(_grid, grids),
             _headline(runs, names),
+            _answers(runs, names),
             _quality(runs, names),
             *_pruned(runs, names),
             _idle(runs, names),
@@ -222,6 +224,16 @@ def _groups(measures: Measures) -> list[tuple[str, list[float], Bools]]:
         for label, rows in picks
         if rows.any()
     ]
+
+
+def _answers(runs: Sequence[Run], names: Sequence[str]) -> str:
+    """What each group of devices took to answer, in runs for inference."""
+    tables = []
+    for name, run in zip(names, runs, strict=True):
+        if "inference" in run.summary:
+            heads, rows = lines(run.summary["inference"])
+            tables.append(table(heads, [[cell(text) for text in row] for row in rows], name if len(runs) > 1 else ""))
+    return section("Requests answered", *tables) if tables else ""
 
 
 def _bytes(runs: Sequence[Run], names: Sequence[str]) -> str:

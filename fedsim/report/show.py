@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fedsim.report.requests import lines
 from fedsim.report.variants import notices, variant_line
 from fedsim.units import human_count, human_seconds
 
@@ -75,7 +76,8 @@ def _moment(seconds: float) -> str:
 
 def _given(summaries: Sequence[Summary]) -> list[Figure]:
     """What the least and the most contributing device gave, by kind: a device can be busy and useless."""
-    kinds = list(dict.fromkeys(str(summary["contributions"]["kind"]) for summary in summaries))
+    training = [summary for summary in summaries if "inference" not in summary]
+    kinds = list(dict.fromkeys(str(summary["contributions"]["kind"]) for summary in training))
 
     def least(chosen: Sequence[str], summary: Summary) -> float | None:
         found = summary["contributions"]
@@ -94,6 +96,8 @@ def _given(summaries: Sequence[Summary]) -> list[Figure]:
 
 
 def _rate(summary: Summary) -> float | None:
+    if "inference" in summary:  # nothing is trained
+        return None
     value: float | None = summary["throughput"]["end_to_end_samples_per_s"]
     return value
 
@@ -215,6 +219,9 @@ def show(summaries: Sequence[Summary], names: Sequence[str] | None = None, conso
     """Print the table of one or several runs."""
     screen = Console() if console is None else console
     screen.print(table(summaries, names))
+    for summary in summaries:
+        if "inference" in summary:
+            screen.print(_answers(summary, labels([summary])[0] if len(summaries) > 1 else ""))
     for label in dict.fromkeys(summary["energy_label"] for summary in summaries):
         screen.print(Text(f"energy: {label}", "dim"))
     for notice in notices([variant for summary in summaries for variant in _variants(summary)]):
@@ -224,6 +231,17 @@ def show(summaries: Sequence[Summary], names: Sequence[str] | None = None, conso
 def _variants(summary: Summary) -> Sequence[Mapping[str, Any]]:
     found: Sequence[Mapping[str, Any]] = (summary.get("pruning") or {}).get("variants", ())
     return found
+
+
+def _answers(summary: Summary, name: str) -> Table:
+    """What each group of devices took to answer."""
+    heads, rows = lines(summary["inference"], brief=True)
+    grid = Table(box=None, pad_edge=False, header_style="bold", title=Text(name) if name else None)
+    for head in heads:
+        grid.add_column(head, justify="left" if head == "devices" else "right", no_wrap=head == "devices")
+    for row in rows:
+        grid.add_row(*row)
+    return grid
 
 
 def _bytes(value: float) -> str:

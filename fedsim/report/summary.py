@@ -18,6 +18,7 @@ from fedsim.report.energy import energy_label
 from fedsim.report.idle import CAUSES, DEPENDENCY
 from fedsim.report.measures import SECOND, Floats, Measures, Point, best, finite, measure
 from fedsim.report.quality import time_to
+from fedsim.report.requests import inference
 from fedsim.report.traffic import DIRECTIONS
 from fedsim.trace import PURPOSES, Trace
 
@@ -69,6 +70,9 @@ def summarise(
             "bytes_wasted": found.traffic.wasted,
         },
     }
+    answered = inference(found)
+    if answered is not None:
+        summary["inference"] = answered
     variants = _variants(found, summary)
     if variants:
         shares = [mark.value for mark in found.columns.named("covered")]

@@ -15,6 +15,7 @@ from fedsim.schedulers.fedoptima import FedOptima
 from fedsim.schedulers.fedprox import FedProx
 from fedsim.schedulers.fsl_sage import FslSage
 from fedsim.schedulers.gas import Gas
+from fedsim.schedulers.inference import Inference
 from fedsim.schedulers.locsplitfed import LocSplitFed
 from fedsim.schedulers.mergesfl import MergeSFL
 from fedsim.schedulers.oafl import Oafl
@@ -39,4 +40,5 @@ SCHEDULERS: Final[Mapping[str, type[Any]]] = {
     "ecofed": EcoFed,
     "gas": Gas,
     "fsl_sage": FslSage,
+    "inference": Inference,
 }

@@ -113,3 +113,17 @@ def test_a_tokenizer_of_another_model_may_be_too_large(folder: Path) -> None:
     with pytest.raises(UserError, match=r"vocabulary of 200 tokens, but the data have \d\d\d; give the model a larger"):
         build(load_scenario(source))
     made.unlink()
+
+
+# --------------------------------------------------------------------------------------------- inference
+
+
+def test_a_published_model_answers(folder: Path) -> None:
+    """For real and timing only alike: half a sample is the prompt, the rest are new tokens."""
+    source = scenario(folder, scheduler={"name": "inference"}, until={"rounds": 3})
+    done, timed = run(source), run(source, learning=False)
+    assert done.summary["inference"] == timed.summary["inference"]
+    boards, jetson = done.summary["inference"]
+    assert (boards["requests"], boards["tokens"], jetson["tokens"]) == (6, 6 * 8, 3 * 8)
+    assert boards["first_token_s"]["p50"] < boards["latency_s"]["p50"]
+    assert done.curves[0]["loss"] == done.curves[-1]["loss"], "nothing is trained"

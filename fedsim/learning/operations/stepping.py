@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedsim import seeds
 from fedsim.learning.augmenting import augmented
@@ -14,6 +14,7 @@ from fedsim.learning.blocks import Instance
 from fedsim.learning.core import Core, Operation, Trainee
 from fedsim.learning.learners import Batch, Controlled, Proximal, Pull
 from fedsim.learning.operations.controlling import corrected
+from fedsim.models.decoding import generate
 from fedsim.script import Payload
 
 
@@ -64,6 +65,22 @@ def _infer(core: Core, node: int, learner: int, batch: Batch, mode: str, augment
             buffer.copy_(before)  # a look changes nothing
     trunk.train()
     return _arranged(trainee, z)
+
+
+def _answer(core: Core, node: int, learner: int, batch: Batch, tokens: int) -> None:
+    trainee, _, module = core.ready(node, learner)
+    x, _ = core.data.train(core.indices(node, batch))
+    trunk = core.trunk(trainee, module)
+    trunk.eval()
+    try:
+        if tokens:
+            assert isinstance(trunk, nn.Sequential)
+            generate(trunk, x[:, : x.shape[1] - tokens], tokens)
+        else:
+            with torch.no_grad():
+                trunk(x)
+    finally:
+        trunk.train()
 
 
 def _arranged(trainee: Trainee, z: Tensor) -> Tensor:
@@ -137,6 +154,7 @@ METHODS: Final[Mapping[str, Operation]] = {
     "train": _train,
     "local_step": _local_step,
     "infer": _infer,
+    "answer": _answer,
     "labels": _labels,
     "forward": _forward,
     "backward": _backward,

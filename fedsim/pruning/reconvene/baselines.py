@@ -101,10 +101,15 @@ def masked(
     loss: Loss = cross_entropy,
     *,
     seed: int = 0,
+    iterations: int = 100,
 ) -> Pruned:
     """Baseline `upai`: the model whole, with so many values that may be other than zero.
 
     All of them lie where the score wants them, but for biases and norms, which stay.
+
+    Args:
+        parameters: how many.
+        iterations: as in `masks`.
 
     Raises:
         UserError: fewer values than there are biases and norms.
@@ -113,7 +118,7 @@ def masked(
     rest = total - sum(weight.numel() for weight in scored(model).values())
     if parameters <= rest:
         raise UserError(f"{parameters} values cannot be kept: biases and norms alone have {rest}")
-    found = masks(model, options, parameters - rest, example, labels, loss, seed=seed)
+    found = masks(model, options, parameters - rest, example, labels, loss, seed=seed, iterations=iterations)
     module = deepcopy(model)
     with torch.no_grad():
         for name, mask in found.items():

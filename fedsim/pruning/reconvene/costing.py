@@ -6,6 +6,7 @@ priced by the machine, training memory is weights, gradients, optimizer state an
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -16,8 +17,8 @@ from torch import nn
 from fedsim.errors import UserError
 from fedsim.hardware import pricing
 from fedsim.hardware.machines import Machine
-from fedsim.models.counting import measure
-from fedsim.models.measure import ModelMeasure, forward_cost, retained_bytes
+from fedsim.models.measure import forward_cost, retained_bytes
+from fedsim.models.sides import Known, forward_side, memory_side
 from fedsim.models.units import UnitList
 from fedsim.payload.meta import ITEM_BYTES
 from fedsim.pruning.reconvene.coupling import Coupling
@@ -52,23 +53,26 @@ class Costing:
 
 
 class Costed:
-    """Memory and latency by how many units each set keeps; each model is measured once."""
+    """Memory and latency by how many units each set keeps."""
 
     def __init__(self, costing: Costing, model: UnitList, coupling: Coupling) -> None:
         self._costing, self._coupling = costing, coupling
         self._skeleton = deepcopy(model).to("meta")
         self._shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        self._known: dict[bytes, ModelMeasure] = {}
+        self._forwards: Known = {}
+        self._kept: Known = {}
 
     def memory(self, kept: Ints) -> float:
         """Bytes of training on the device."""
-        costing, measured = self._costing, self.measured(kept)
-        units = measured.units[: costing.units]
-        item = ITEM_BYTES[measured.dtype]
+        costing, smaller = self._costing, self._smaller(kept)
+        units, end = memory_side(smaller, costing.batch, self._kept)
+        units = units[: costing.units]
+        item = ITEM_BYTES[smaller.dtype]
         held = sum(unit.state_bytes for unit in units)
         warm = sum(unit.trainable for unit in units) * item * (1 + costing.slots)
-        loss = measured.loss_retained if costing.units is None else None
-        batch = measured.input_bytes(costing.batch) + costing.batch * ITEM_BYTES["int64"]
+        sample = math.prod(smaller.input) * (ITEM_BYTES["int64"] if smaller.tokens else item)
+        batch = costing.batch * (sample + ITEM_BYTES["int64"])
+        loss = end if costing.units is None else None
         return float(held + warm + batch + retained_bytes(units, costing.batch, to_input=False, loss=loss))
 
     def latency(self, kept: Ints) -> float:
@@ -80,17 +84,14 @@ class Costed:
         costing = self._costing
         if costing.machine is None:
             raise UserError("budget.latency needs a device profile to be computed with; name one")
-        measured = self.measured(kept)
-        cost = forward_cost(measured.units[: costing.units], costing.forward_batch, measured.name)
-        return pricing.seconds(costing.machine, cost)
+        smaller = self._smaller(kept)
+        units = forward_side(smaller, self._forwards)[: costing.units]
+        return pricing.seconds(costing.machine, forward_cost(units, costing.forward_batch, smaller.name))
 
-    def measured(self, kept: Ints) -> ModelMeasure:
-        """The model whose sets keep so many units, measured."""
-        key = kept.tobytes()
-        if key not in self._known:
-            support = self._coupling.support([np.arange(count) for count in kept.tolist()])
-            smaller = deepcopy(self._skeleton)
-            with torch.device("meta"):
-                resize(smaller, {name: support.shape(name, shape) for name, shape in self._shapes.items()})
-            self._known[key] = measure(smaller)
-        return self._known[key]
+    def _smaller(self, kept: Ints) -> UnitList:
+        """The shapes of the model whose sets keep so many units."""
+        support = self._coupling.support([np.arange(count) for count in kept.tolist()])
+        smaller = deepcopy(self._skeleton)
+        with torch.device("meta"):
+            resize(smaller, {name: support.shape(name, shape) for name, shape in self._shapes.items()})
+        return smaller

@@ -20,8 +20,8 @@ from fedsim.costs import Cost, OpClass, Operator, Phase
 from fedsim.errors import UserError
 from fedsim.hardware import pricing
 from fedsim.hardware.machines import Machine
-from fedsim.models.counting import measure
 from fedsim.models.measure import forward_cost
+from fedsim.models.sides import forward_side
 from fedsim.models.units import UnitList
 from fedsim.pruning import storing
 from fedsim.pruning.counting import Counts, counts
@@ -134,8 +134,8 @@ def write(folder: Path, variants: Sequence[Variant]) -> None:
 
 def _latency(module: nn.Module, machine: Machine, batch: int) -> float:
     assert isinstance(module, UnitList)
-    measured = measure(deepcopy(module).to("meta"))
-    return pricing.seconds(machine, forward_cost(measured.units, batch, measured.name))
+    units = forward_side(deepcopy(module).to("meta"))
+    return pricing.seconds(machine, forward_cost(units, batch, module.name))
 
 
 def _switching(module: nn.Module, machine: Machine) -> float:

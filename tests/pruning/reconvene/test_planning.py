@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -79,7 +80,7 @@ def test_widths_follow_the_densities(vgg: UnitList, curve: Curve) -> None:
             of, density = planner.coupling.width(name), found["densities"][name]
             assert density < found["tau"]
             least = max(-(-2 // step) * step, step * math.ceil(of * density**gamma / step))
-            assert len(kept[name].indices) if name in kept else of == min(of, least)
+            assert (len(kept[name].indices) if name in kept else of) == min(of, least)
         layer, best = "conv10.0", curve.ranking("conv10.0", found["step"])
         assert set(kept[layer].indices) == set(np.argsort(-best)[: len(kept[layer].indices)].tolist())
 
@@ -91,6 +92,54 @@ def test_a_smaller_variant_lies_within_a_larger_one(vgg: UnitList, curve: Curve)
     assert inner.parameters <= 0.1 * size(vgg) < outer.parameters
     small, large = ({kept.layer: set(kept.indices) for kept in each.kept} for each in (inner, outer))
     assert all(small[name] <= large[name] for name in large)
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 10_000), st.sampled_from(["bn", "gn"]), st.floats(0.4, 0.9), st.floats(0.3, 0.9))
+@pytest.mark.slow
+def test_variants_of_random_networks_nest(seed: int, norm: str, share: float, further: float) -> None:
+    """Every coordinate of the smaller one is the larger one's, whichever scores either goes by; both budgets hold."""
+    model = network(seed, norm)
+    large, small = (
+        Reconvene(score="magnitude", iterations=6, budget=Budget(params=each), tau=1.0)
+        for each in (share, share * further)
+    )
+    outer = plan(model, score(model, large, IMAGES), large, example=IMAGES)
+    other = replace(small, score="random")
+    try:
+        inner = plan(model, score(model, other, IMAGES, seed=seed), other, example=IMAGES, within=outer)
+    except UserError:  # so small that it cannot be reached
+        assume(False)
+    assert inner.parameters <= share * further * size(model)
+    whole = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    supports = [apply(model, each, IMAGES)[0].support for each in (inner, outer)]
+    for name, shape in whole.items():
+        narrow, wide = (np.zeros(shape, bool) for _ in range(2))
+        narrow[supports[0].index(name, shape)], wide[supports[1].index(name, shape)] = True, True
+        assert not (narrow & ~wide).any()
+
+
+def test_a_larger_budget_within_a_plan_keeps_what_the_plan_keeps(vgg: UnitList, curve: Curve) -> None:
+    """A variant is never wider than the one that it lies in."""
+    outer = plan(vgg, curve, Reconvene(budget=Budget(params=0.3)))
+    inner = plan(vgg, curve, Reconvene(budget=Budget(params=0.8)), within=outer)
+    assert inner.kept == outer.kept
+
+
+@pytest.mark.parametrize("budget", ["params", "macs"])
+def test_budgets_of_a_scope_are_of_the_scope_alone(vgg: UnitList, curve: Curve, budget: str) -> None:
+    """A share is of what lies inside; the rest of the model, most of it, does not count."""
+    names = tuple(f"conv{number}" for number in range(1, 7))
+    options = Reconvene(budget=Budget(**{budget: 0.6}), scope=names, tau=1)
+    pruned, _ = apply(vgg, plan(vgg, curve, options))
+    assert isinstance(pruned.module, UnitList)
+    both = (vgg, pruned.module)
+    if budget == "params":
+        inside, after = (sum(size(each.get_submodule(name)) for name in names) for each in both)
+    else:
+        inside, after = (counting.macs(each.block(0, 6), torch.zeros(1, 3, 32, 32)) for each in both)
+    assert 0.58 * inside < after <= 0.6 * inside
+    assert size(pruned.module) > 0.9 * size(vgg)
 
 
 def test_the_same_inputs_give_the_same_plan(vgg: UnitList, curve: Curve) -> None:
