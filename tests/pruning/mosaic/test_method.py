@@ -111,7 +111,7 @@ def test_making_it_costs_more_with_zeros_first() -> None:
     model = tiny.units()
     costs = {}
     for order in ("structured-first", "unstructured-first"):
-        options = Mosaic(alpha=0.5, order=order)  # type: ignore[arg-type]
+        options = Mosaic(alpha=0.5, order=order)
         prunes = method(options)
         planned = prunes.plan(model, prunes.study(model, SIGHT), SIGHT)
         costs[order] = prunes.macs(model, planned, SIGHT)
