@@ -44,9 +44,9 @@ CLOZE: Final[dict[str, Any]] = {"items": 200, "context": 32, "continuation": 16}
 """Choice among continuations."""
 RECOVERY: Final[dict[str, Any]] = {"lr": 1e-3, "batch": 2, "epochs": 1}
 """A rate ten times LLM-Pruner's, for there are few steps."""
-PART: Final = 8
+PART: Final = 4
 """Windows that are trained on before the model is looked at again."""
-PARTS: Final = 6
+PARTS: Final = 12
 """Two epochs of the calibration windows."""
 SLACK: Final = 0.001
 """Of a share of zeros: 0.1 points."""

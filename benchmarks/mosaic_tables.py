@@ -122,13 +122,14 @@ def recovered(results: Mapping[str, Any]) -> str:
 
 def recovery(results: Mapping[str, Any]) -> str:
     """Perplexity by windows trained on."""
+    shown = [0, 1, 2, 4, 6, 9, PARTS]
     rows = []
     for key, found in results.items():
         if key.startswith("recovery"):
-            row = [f"{math.exp(loss):.1f}" for loss in found["losses"]]
-            rows.append([key.removeprefix("recovery "), *row, *["-"] * (PARTS + 1 - len(row))])
-    counts = [f"{PART * number} windows" for number in range(PARTS + 1)]
-    return table(["perplexity after LoRA on (seed 0)", *counts], rows)
+            losses = found["losses"]
+            row = [f"{math.exp(losses[part]):.1f}" if part < len(losses) else "-" for part in shown]
+            rows.append([key.removeprefix("recovery "), *row])
+    return table(["perplexity after LoRA (seed 0) on", *(f"{PART * part} windows" for part in shown)], rows)
 
 
 def choices(results: Mapping[str, Any]) -> str:
