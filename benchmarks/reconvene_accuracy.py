@@ -1,19 +1,18 @@
 """Accuracy after training of networks pruned by Reconvene, of masked ones and of other cuts, all of one size.
 
-    python benchmarks/reconvene_accuracy.py --data FOLDER [--out runs/reconvene_accuracy.json] [--jobs 1]
-        [--only WORD ...] [--compression 4] [--epochs 10] [--samples 10000] [--seeds 3] [--report] [--json]
+    python -m benchmarks.reconvene_accuracy --data FOLDER [--out runs/reconvene_accuracy] [--jobs 1] [--only PATTERN]
+        [--compression 4] [--epochs 10] [--samples 10000] [--seeds 3] [--list] [--report] [--json]
 
 VGG-16 of a quarter of the width and ResNet-20, 10,000 images of CIFAR-10 with shifts and mirroring, 10 epochs of SGD
 with a cosine schedule, measured on the whole test set; three seeds of initial values, of the order of the samples and
 of their augmentation, over one set of images. Variants: `dense`, `upai` (a mask, kept while training), `reconvene`, and
 the cuts `uniform`, `all-layers`, `random-layers`, `inverted`; all but `dense` have a quarter of its parameters.
-About two hours of one core. Every cell is a process of its own; finished ones are kept in the file of results, and
-started again, the program goes on with what is missing. `--only` takes words that a cell's name (such as
-`resnet20 upai seed 1`) must contain.
+About two hours of one core. Every cell is a process of its own; finished ones are kept, and started again, the program
+goes on with what is missing. `--only` is a regular expression for the names of cells, such as `resnet20 upai seed 1`.
 
-Prints what is supported, and what is not or was not tested; fails where a run fails or sizes differ by more than 2 %.
-A difference counts as one where it is larger than twice its standard error over the seeds; "within 2 standard
-deviations" refers to those of the two variants pooled, since a deviation over three seeds is itself uncertain.
+Prints what is supported, and what is not or cannot be said yet; fails where a run fails, sizes differ by more than 2 %,
+or a loss is not finite. "Above" means in every seed, and by more than twice the standard error of the differences.
+"Within 2 standard deviations" refers to those of both variants pooled: one over three seeds is itself uncertain.
 """
 
 from __future__ import annotations
@@ -21,84 +20,77 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import subprocess
-import sys
+import statistics
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
+from benchmarks import cells
+from benchmarks.cells import Cell, Study
 
 MODELS: Final = ("vgg16", "resnet20")
 VARIANTS: Final = ("dense", "upai", "reconvene", "inverted", "uniform", "all-layers", "random-layers")
 RATES: Final = {"vgg16": 0.01, "resnet20": 0.05}
 """The better one of two after four epochs: 0.01 and 0.05 for the dense VGG, 0.05 and 0.1 for the pruned ResNet."""
 MOMENTUM, DECAY, BATCH = 0.9, 5e-4, 64
+"""Of SGD, as is usual for both networks at this batch size."""
 CLAIMS: Final = (
-    ("B4", "reconvene is within 2 standard deviations of upai, or above", "reconvene", "upai", "within"),
-    ("B4", "reconvene is above uniform", "reconvene", "uniform", "above"),
-    ("B5", "reconvene is above inverted, which prunes the sensitive layers", "reconvene", "inverted", "above"),
-    ("B4", "reconvene is above all-layers", "reconvene", "all-layers", "above"),
-    ("B4", "reconvene is above random-layers", "reconvene", "random-layers", "above"),
+    ("B4", "upai", "within"),
+    ("B4", "uniform", "above"),
+    ("B5", "inverted", "above"),
+    ("B4", "all-layers", "above"),
+    ("B4", "random-layers", "above"),
 )
+"""What Reconvene is compared with, and what it is to be."""
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """What all cells have in common."""
-
-    compression: float
-    epochs: int
-    samples: int
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One network, trained once."""
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One network, trained once: what a process is told."""
 
     model: str
     variant: str
     seed: int
+    compression: float
+    epochs: int
+    samples: int
+    data: str
 
     @property
-    def name(self) -> str:
+    def key(self) -> str:
         """In the file of results."""
-        return f"{self.model} {self.variant} seed {self.seed}"
+        protocol = f"{self.compression:g} times, {self.epochs} epochs, {self.samples} images"
+        return f"{self.model} {self.variant} seed {self.seed} ({protocol})"
 
 
 # ------------------------------------------------------------------------------------------ in the cell's process
 
 
-def train(cell: Cell, protocol: Protocol, data: Path) -> dict[str, Any]:
+def process(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Prune, train and measure."""
     import torch
 
     from fedsim.pruning.counting import macs
 
-    torch.set_num_threads(1)
+    told = Training(**settings)
     torch.set_flush_denormal(True)
-    model, masks, held = _variant(cell, protocol)
-    example = torch.zeros(1, 3, 32, 32)
-    images = _images(data, protocol)
+    model, masks, held = _variant(told)
+    images = _images(told)
     start, wall = time.process_time(), time.perf_counter()
-    losses = _fit(model, masks, cell, protocol, *images["train"])
-    seconds = time.process_time() - start
+    losses = _fit(model, masks, told, *images["train"])
     return {
-        **asdict(cell),
         "accuracy": _accuracy(model, *images["test"]),
         "losses": losses,
         "parameters": held,
-        "macs": macs(model, example),
-        "seconds": seconds,
+        "macs": macs(model, torch.zeros(1, 3, 32, 32)),
+        "seconds": time.process_time() - start,
         "wall": time.perf_counter() - wall,
     }
 
 
-def _variant(cell: Cell, protocol: Protocol) -> tuple[Any, dict[str, Any], int]:
+def _variant(told: Training) -> tuple[Any, dict[str, Any], int]:
     """A network, the masks that it keeps, and how many of its parameters may be other than zero."""
     import torch
 
@@ -106,24 +98,24 @@ def _variant(cell: Cell, protocol: Protocol) -> tuple[Any, dict[str, Any], int]:
     from fedsim.models.options import Plain, Vgg
     from fedsim.pruning.reconvene import Budget, Planner, Reconvene, apply, baseline, masked, rectify, score
 
-    shape: Any = Vgg(width_ratio=0.25, hidden=None) if cell.model == "vgg16" else Plain()
-    model = build(cell.model, shape, input=(3, 32, 32), classes=10, kind="image", device="cpu", seed=cell.seed)
-    if cell.variant == "dense":
+    shape: Any = Vgg(width_ratio=0.25, hidden=None) if told.model == "vgg16" else Plain()
+    model = build(told.model, shape, input=(3, 32, 32), classes=10, kind="image", device="cpu", seed=told.seed)
+    if told.variant == "dense":
         return model, {}, sum(p.numel() for p in model.parameters())
-    options, example = Reconvene(budget=Budget(params=1 / protocol.compression)), torch.zeros(2, 3, 32, 32)
-    planner = Planner(model, score(model, options, example, seed=cell.seed), options)
+    options, example = Reconvene(budget=Budget(params=1 / told.compression)), torch.zeros(2, 3, 32, 32)
+    planner = Planner(model, score(model, options, example, seed=told.seed), options)
     plan = planner.plan()
-    if cell.variant == "upai":
-        found = masked(model, options, plan.parameters, example, seed=cell.seed)
+    if told.variant == "upai":
+        found = masked(model, options, plan.parameters, example, seed=told.seed)
         masks = {name: torch.from_numpy(mask) for name, mask in found.support.masks.items()}
         return found.module, masks, int(found.realised["nonzero"])
-    if cell.variant != "reconvene":
-        plan = baseline(planner, cell.variant, plan, seed=cell.seed)
+    if told.variant != "reconvene":
+        plan = baseline(planner, told.variant, plan, seed=told.seed)
     cut, checks = apply(model, plan)
-    return rectify(cut, cell.seed).module, {}, checks.parameters
+    return rectify(cut, told.seed).module, {}, checks.parameters
 
 
-def _fit(model: Any, masks: dict[str, Any], cell: Cell, protocol: Protocol, images: Any, labels: Any) -> list[float]:
+def _fit(model: Any, masks: dict[str, Any], told: Training, images: Any, labels: Any) -> list[float]:
     """Train in place; returns the mean loss of every epoch."""
     import torch
     from torch.nn.functional import cross_entropy
@@ -133,13 +125,13 @@ def _fit(model: Any, masks: dict[str, Any], cell: Cell, protocol: Protocol, imag
 
     images = images.to(memory_format=torch.channels_last)
     model.train().to(memory_format=torch.channels_last)
-    rate = RATES[cell.model]
+    rate = RATES[told.model]
     optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=MOMENTUM, weight_decay=DECAY, foreach=True)
-    order = seeds.generator(cell.seed, -1, "order of the samples")
-    moves = seeds.generator(cell.seed, -1, "augmentation")
+    order = seeds.generator(told.seed, -1, "order of the samples")
+    moves = seeds.generator(told.seed, -1, "augmentation")
     weights = [(model.get_parameter(name), mask) for name, mask in masks.items()]
-    steps, step, losses = protocol.epochs * math.ceil(len(labels) / BATCH), 0, []
-    for _ in range(protocol.epochs):
+    steps, step, losses = told.epochs * math.ceil(len(labels) / BATCH), 0, []
+    for _ in range(told.epochs):
         total, places = 0.0, torch.from_numpy(order.permutation(len(labels)))
         for chosen in places.split(BATCH):
             for group in optimizer.param_groups:
@@ -173,13 +165,13 @@ def _accuracy(model: Any, images: Any, labels: Any) -> float:
     return right / len(labels)
 
 
-def _images(data: Path, protocol: Protocol) -> dict[str, tuple[Any, Any]]:
+def _images(told: Training) -> dict[str, tuple[Any, Any]]:
     """Standardised images and labels of both parts; the same training images for every seed."""
     import torch
 
     from fedsim.data import load
 
-    found = load("cifar10", path=data, samples=protocol.samples, seed=0)
+    found = load("cifar10", path=Path(told.data), samples=told.samples, seed=0)
     assert found.mean is not None
     assert found.std is not None
     mean, std = (torch.tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in (found.mean, found.std))
@@ -190,154 +182,117 @@ def _images(data: Path, protocol: Protocol) -> dict[str, tuple[Any, Any]]:
     }
 
 
-# ------------------------------------------------------------------------------------------ the study
-
-
-def study(todo: Sequence[Cell], args: argparse.Namespace, protocol: Protocol, found: dict[str, Any]) -> list[str]:
-    """Run the cells, each in a process of its own, and note every result at once; returns what failed."""
-    failed = []
-    with ThreadPoolExecutor(args.jobs) as pool:
-        running = {pool.submit(_process, cell, args): cell for cell in todo}
-        for future in as_completed(running):
-            cell = running[future]
-            ran = future.result()
-            if ran.returncode:
-                failed.append(cell.name)
-                print(f"{cell.name}: failed\n{ran.stderr[-2000:]}", file=sys.stderr, flush=True)
-                continue
-            found[cell.name] = json.loads(ran.stdout.splitlines()[-1])
-            _keep(args.out, protocol, found)
-            one = found[cell.name]
-            said = f"{one['accuracy'] * 100:.2f} %, {one['parameters']:,} parameters, {one['seconds']:.0f} CPU-seconds"
-            print(f"{cell.name}: {said}", file=sys.stderr, flush=True)
-    return failed
-
-
-def _process(cell: Cell, args: argparse.Namespace) -> subprocess.CompletedProcess[str]:
-    said = ["--data", str(args.data), "--compression", str(args.compression), "--epochs", str(args.epochs)]
-    said += ["--samples", str(args.samples), "--cell", cell.model, cell.variant, str(cell.seed)]
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    command = [sys.executable, str(Path(__file__).resolve()), *said]
-    return subprocess.run(command, check=False, capture_output=True, text=True, env={**os.environ, **threads})
-
-
-def _keep(out: Path, protocol: Protocol, found: dict[str, Any]) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f"{out.name}.part")
-    beside.write_text(json.dumps({"protocol": asdict(protocol), "cells": found}, indent=1))
-    beside.replace(out)
-
-
-def _kept(out: Path, protocol: Protocol) -> dict[str, Any]:
-    if not out.exists():
-        return {}
-    said = json.loads(out.read_text())
-    if said["protocol"] != asdict(protocol):
-        raise SystemExit(f"{out} has results of {said['protocol']}, not of {asdict(protocol)}; name another file")
-    cells: dict[str, Any] = said["cells"]
-    return cells
-
-
 # ------------------------------------------------------------------------------------------ what it says
 
 
-def _values(found: dict[str, Any], model: str, variant: str, key: str) -> list[float]:
-    return [one[key] for one in found.values() if (one["model"], one["variant"]) == (model, variant)]
+def every(told: argparse.Namespace) -> list[Training]:
+    """All cells: the first seed of everything comes first."""
+    data = str(told.data.resolve()) if told.data else ""
+    said = {"compression": told.compression, "epochs": told.epochs, "samples": told.samples, "data": data}
+    return [
+        Training(model=model, variant=variant, seed=seed, **said)
+        for seed in range(told.seeds)
+        for model in MODELS
+        for variant in VARIANTS
+    ]
 
 
-def _deviation(values: Sequence[float]) -> float:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+Found = Mapping[tuple[str, str], Mapping[int, Mapping[str, Any]]]
+"""By model and variant, by seed, what a process has found."""
 
 
-def table(found: dict[str, Any], model: str) -> str:
+def found_of(results: Mapping[str, Any], trainings: Sequence[Training]) -> Found:
+    """What is done of these."""
+    found: dict[tuple[str, str], dict[int, Any]] = {(m, v): {} for m in MODELS for v in VARIANTS}
+    for each in trainings:
+        if each.key in results:
+            found[each.model, each.variant][each.seed] = results[each.key]
+    return found
+
+
+def table(found: Found, model: str) -> str:
     """By variant: sizes, accuracy over the seeds, and time."""
-    lines = ["| | parameters | MACs | accuracy, % | by seed | CPU-seconds |", "| --- " * 6 + "|"]
+    rows = []
     for variant in VARIANTS:
-        values = [100 * value for value in _values(found, model, variant, "accuracy")]
-        if values:
+        each = list(found[model, variant].values())
+        if each:
             held, macs, seconds = (
-                np.mean(_values(found, model, variant, key)) for key in ("parameters", "macs", "seconds")
+                statistics.fmean(one[key] for one in each) for key in ("parameters", "macs", "seconds")
             )
-            spread = f"{np.mean(values):.2f} ± {_deviation(values):.2f}" if len(values) > 1 else f"{values[0]:.2f}"
-            each = ", ".join(f"{value:.2f}" for value in values)
-            lines.append(f"| {variant} | {held:,.0f} | {macs / 1e6:.2f} M | {spread} | {each} | {seconds:.0f} |")
-    return "\n".join(lines)
+            accuracies = [100 * one["accuracy"] for one in each]
+            by_seed = ", ".join(f"{value:.2f}" for value in accuracies)
+            sizes = [f"{held:,.0f}", f"{macs / 1e6:.2f} M"]
+            rows.append([variant, *sizes, cells.spread(accuracies, ".2f"), by_seed, f"{seconds:.0f}"])
+    return cells.table(["", "parameters", "MACs", "accuracy, %", "by seed", "CPU-seconds"], rows)
 
 
-def claims(found: dict[str, Any], model: str) -> list[dict[str, Any]]:
-    """What the accuracies say of each claim."""
+def claims(found: Found, model: str) -> list[str]:
+    """What the accuracies say of each claim, seed by seed."""
     said = []
-    for which, text, ours, theirs, rule in CLAIMS:
-        a, b = ([100 * v for v in _values(found, model, variant, "accuracy")] for variant in (ours, theirs))
-        claim: dict[str, Any] = {"id": which, "model": model, "claim": text, "verdict": "not tested"}
-        if min(len(a), len(b)) > 1:
-            difference = float(np.mean(a) - np.mean(b))
-            pooled = math.sqrt((_deviation(a) ** 2 + _deviation(b) ** 2) / 2)
-            error = math.sqrt(_deviation(a) ** 2 / len(a) + _deviation(b) ** 2 / len(b))
-            holds = difference >= -2 * pooled if rule == "within" else difference > 2 * error
-            claim |= {"difference": difference, "pooled": pooled, "error": error, "seeds": min(len(a), len(b))}
-            claim["verdict"] = "supported" if holds else "not supported"
-        said.append(claim)
+    for which, other, rule in CLAIMS:
+        ours, theirs = found[model, "reconvene"], found[model, other]
+        both = sorted(ours.keys() & theirs.keys())
+        a, b = ([100 * each[seed]["accuracy"] for seed in both] for each in (ours, theirs))
+        differences = [theirs - ours for ours, theirs in zip(a, b, strict=True)]
+        figures = f"difference {cells.spread([-d for d in differences], '.2f')} points over {len(both)} seeds"
+        sentence = f"{which} {model}: reconvene is above {other}"
+        result = cells.verdict(differences)
+        if rule == "within":
+            sentence = f"{which} {model}: reconvene is not more than 2 standard deviations below {other}"
+            if len(both) > 2:
+                pooled = math.sqrt((statistics.variance(a) + statistics.variance(b)) / 2)
+                figures += f"; deviation {pooled:.2f}"
+                result = "supported" if statistics.fmean(differences) <= 2 * pooled else "not supported"
+        said.append(cells.claim(sentence, result, figures))
     return said
 
 
-def sentence(claim: dict[str, Any]) -> str:
-    """A claim with its figures."""
-    if "difference" not in claim:
-        return f"{claim['id']} {claim['model']}: {claim['claim']}: {claim['verdict']} (fewer than two seeds)"
-    figures = f"{claim['difference']:+.2f} points, standard error {claim['error']:.2f}, deviation {claim['pooled']:.2f}"
-    inside = abs(claim["difference"]) <= 2 * claim["error"] and claim["verdict"] == "not supported"
-    note = "; the spread is as large" if inside else ""
-    return f"{claim['id']} {claim['model']}: {claim['claim']}: {claim['verdict']} ({figures}{note})"
+def wrong(found: Found, compression: float) -> list[str]:
+    """What should not be: sizes more than 2 % off, and losses that are not finite."""
+    broken = []
+    for (model, variant), by_seed in found.items():
+        for seed, one in by_seed.items():
+            dense = found[model, "dense"].get(seed)
+            if variant != "dense" and dense and abs(one["parameters"] * compression / dense["parameters"] - 1) > 0.02:
+                broken.append(f"{model} {variant} seed {seed} has {one['parameters']:,} parameters")
+            if not all(map(math.isfinite, one["losses"])):
+                broken.append(f"{model} {variant} seed {seed}: its loss is not finite")
+    return broken
 
 
-def unequal(found: dict[str, Any], compression: float) -> list[str]:
-    """Cells whose size is more than 2 % off what was asked for."""
-    wrong = []
-    for name, one in found.items():
-        dense = _values(found, one["model"], "dense", "parameters")
-        if one["variant"] != "dense" and dense and abs(one["parameters"] * compression / dense[0] - 1) > 0.02:
-            wrong.append(name)
-    return wrong
-
-
-def main() -> int:
-    """Run what is missing, then print."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is missing, then print; 1 where a cell has failed, or is not what it should be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the CIFAR-10 files")
-    parser.add_argument("--out", type=Path, default=Path("runs/reconvene_accuracy.json"))
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--only", nargs="+", default=[], metavar="WORD")
+    parser.add_argument("--data", type=Path, help="folder of the CIFAR-10 files")
+    parser.add_argument("--out", type=Path, default=Path("runs/reconvene_accuracy"), help="folder of the results")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at the same time")
+    parser.add_argument("--only", default="", help="a regular expression that is found in the names of cells to run")
     parser.add_argument("--compression", type=float, default=4.0)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--report", action="store_true", help="run nothing, print what there is")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--cell", nargs=3, metavar=("MODEL", "VARIANT", "SEED"), help="what a process is started with")
-    args = parser.parse_args()
-    protocol = Protocol(args.compression, args.epochs, args.samples)
-    if args.cell:
-        model, variant, seed = args.cell
-        print(json.dumps(train(Cell(model, variant, int(seed)), protocol, args.data)))
+    parser.add_argument("--list", action="store_true", help="print the names of all cells and whether they are done")
+    parser.add_argument("--report", action="store_true", help="run nothing; print what is known")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--process", help=argparse.SUPPRESS)
+    told = parser.parse_args(arguments)
+    if told.process is not None:
+        cells.processed(told, process)
         return 0
-    found = _kept(args.out, protocol)
-    every = [Cell(model, variant, seed) for seed in range(args.seeds) for model in MODELS for variant in VARIANTS]
-    todo = [c for c in every if c.name not in found and all(word in c.name.split() for word in args.only)]
-    failed = [] if args.report else study(todo, args, protocol, found)
-    found = {cell.name: found[cell.name] for cell in every if cell.name in found}
-    judged = [claim for model in MODELS for claim in claims(found, model)]
-    wrong = unequal(found, args.compression)
-    wrong += [name for name, one in found.items() if not all(map(math.isfinite, one["losses"]))]
-    if args.json:
-        print(json.dumps({"protocol": asdict(protocol), "cells": found, "claims": judged, "wrong": wrong + failed}))
+    trainings = every(told)
+    study = Study("benchmarks.reconvene_accuracy", told.out / "results.json")
+    failed = cells.driven(told, study, [Cell(key=each.key, settings=asdict(each)) for each in trainings])
+    results = study.results()
+    found = found_of(results, trainings)
+    if told.json:
+        print(json.dumps(results))
     else:
         for model in MODELS:
-            print(f"{model}, {args.compression:g} times smaller:\n\n{table(found, model)}\n")
-        print("\n".join(sentence(claim) for claim in judged))
-        for name in wrong:
-            print(f"{name}: its size is off, or its loss is not finite")
-    return 1 if failed or wrong else 0
+            print(f"{model}, {told.compression:g} times smaller:\n\n{table(found, model)}\n")
+        print("\n".join(line for model in MODELS for line in claims(found, model)))
+    broken = wrong(found, told.compression)
+    print("\n".join([*broken, *(f"{key} failed" for key in failed)]))
+    return 1 if failed or broken else 0
 
 
 if __name__ == "__main__":
