@@ -253,7 +253,7 @@ def _decoded(name: str, stored: Tensor, entry: Entry, masks: dict[str, NDArray[n
     if entry.kept is None:
         if tuple(stored.shape) != entry.shape or stored.dtype != DTYPES[entry.dtype]:
             raise ValueError(f"{name} is of {stored.dtype} and shape {tuple(stored.shape)}, not as the manifest says")
-        return stored
+        return stored.clone()  # else it keeps all of the file mapped, what was decoded included
     values, masks[name] = sparse.decode(stored.numpy().tobytes(), entry.shape, entry.dtype, entry.kept)
     tensor = torch.from_numpy(values)
     return tensor.view(torch.bfloat16) if entry.dtype == "bfloat16" else tensor

@@ -103,6 +103,16 @@ def test_an_object_of_the_callers(tmp_path: Path, small: Small) -> None:
     assert manifest.counts.disk == (tmp_path / "a" / "small" / "model.safetensors").stat().st_size
 
 
+def test_a_model_that_was_read_has_memory_of_its_own(folder: Path) -> None:
+    """It keeps its values when the file is overwritten in place, and the file's bytes do not stay in memory for it."""
+    module = read(folder, Small()).module
+    before = fingerprint(module)
+    file = folder / "model.safetensors"
+    with file.open("r+b") as opened:
+        opened.write(b"\xff" * file.stat().st_size)
+    assert fingerprint(module) == before
+
+
 def test_what_the_manifest_says(folder: Path) -> None:
     """Of every layer the shape, what stays, the mask, and how much of it is zero, wanted and counted."""
     said = json.loads((folder / "manifest.json").read_text())
