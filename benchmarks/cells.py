@@ -214,3 +214,24 @@ def processed(told: argparse.Namespace, process: Process) -> None:
 
     torch.set_num_threads(1)
     print(json.dumps(process(json.loads(told.process))))
+
+
+def studied(
+    told: argparse.Namespace,
+    module: str,
+    *,
+    cells: Callable[[argparse.Namespace], Sequence[Cell]],
+    process: Process,
+    report: Callable[[Mapping[str, Any]], str],
+) -> int:
+    """A study's program: do one cell if told so, else run what is missing, then print; 1 where a cell has failed."""
+    if told.process is not None:
+        processed(told, process)
+        return 0
+    study = Study(module, told.out / "results.json")
+    failed = driven(told, study, cells(told))
+    results = study.results()
+    print(json.dumps(results) if told.json else f"\n{report(results)}")
+    if failed:
+        print(f"failed: {', '.join(failed)}")
+    return 1 if failed else 0

@@ -15,13 +15,12 @@ supported where all three seeds agree and the mean is beyond twice its error.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.cells import Cell, Stages, Study, arguments, driven, processed, resident
+from benchmarks.cells import Cell, Stages, arguments, resident, studied
 
 POLICIES: Final[dict[str, dict[str, Any]]] = {
     "uniform": {"policy": "uniform"},
@@ -287,16 +286,7 @@ def main(arguments_given: Sequence[str] | None = None) -> int:
     from benchmarks.mosaic_tables import report
 
     told = arguments(__doc__, "runs/mosaic").parse_args(arguments_given)
-    if told.process is not None:
-        processed(told, process)
-        return 0
-    study = Study("benchmarks.mosaic", told.out / "results.json")
-    failed = driven(told, study, cells(told))
-    results = study.results()
-    print(json.dumps(results) if told.json else f"\n{report(results)}")
-    if failed:
-        print(f"failed: {', '.join(failed)}")
-    return 1 if failed else 0
+    return studied(told, "benchmarks.mosaic", cells=cells, process=process, report=report)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.cells import ROOT, Cell, Stages, Study, arguments, claim, driven, processed, resident, spread, table
+from benchmarks.cells import ROOT, Cell, Stages, arguments, claim, resident, spread, studied, table
 from benchmarks.mosaic import LENGTH, SLACK, TEXTS, evaluated, ranking_of, windows
 
 SHARES: Final = (0.5, 0.7, 0.8)
@@ -379,16 +379,7 @@ def report(results: Mapping[str, Any]) -> str:
 def main(arguments_given: Sequence[str] | None = None) -> int:
     """Run what is missing, then print; 1 where a cell has failed."""
     told = arguments(__doc__, "runs/mosaic-structured").parse_args(arguments_given)
-    if told.process is not None:
-        processed(told, process)
-        return 0
-    study = Study("benchmarks.mosaic_structured", told.out / "results.json")
-    failed = driven(told, study, cells(told))
-    results = study.results()
-    print(json.dumps(results) if told.json else f"\n{report(results)}")
-    if failed:
-        print(f"failed: {', '.join(failed)}")
-    return 1 if failed else 0
+    return studied(told, "benchmarks.mosaic_structured", cells=cells, process=process, report=report)
 
 
 if __name__ == "__main__":

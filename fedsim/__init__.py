@@ -9,7 +9,9 @@ both.summary["ratios"]["splitfed"]["bytes_total"]
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fedsim.lazily import attributes
 
 if TYPE_CHECKING:
     from fedsim.experiment.artifacts import load_model
@@ -19,11 +21,11 @@ if TYPE_CHECKING:
 __all__ = ["Comparison", "Run", "compare", "load_model", "run"]
 
 _HOMES = {
-    "Comparison": "fedsim.experiment.comparing",
-    "Run": "fedsim.experiment.running",
-    "compare": "fedsim.experiment.comparing",
-    "run": "fedsim.experiment.running",
-    "load_model": "fedsim.experiment.artifacts",
+    "Comparison": "experiment.comparing",
+    "Run": "experiment.running",
+    "compare": "experiment.comparing",
+    "run": "experiment.running",
+    "load_model": "experiment.artifacts",
 }
 
 
@@ -32,10 +34,4 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_HOMES})
 
 
-def __getattr__(name: str) -> Any:
-    """Import on first use, so that `import fedsim.scenario` stays light."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'fedsim' has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__ = attributes(__name__, _HOMES)

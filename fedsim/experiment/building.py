@@ -23,7 +23,7 @@ from fedsim.experiment.fleet import Fleet
 from fedsim.experiment.fleets import build_fleet
 from fedsim.experiment.forecast import Need, needs, works_of
 from fedsim.experiment.materials import Materials
-from fedsim.experiment.networks import NOTHING, build_network, is_heavy
+from fedsim.experiment.networks import NOTHING, Counted, counting_device, measured, scenario_network
 from fedsim.experiment.placing import placed
 from fedsim.experiment.profiling import Profiler
 from fedsim.experiment.selection import asked
@@ -68,7 +68,7 @@ class Study:
         """The model that the server holds, with its initial weights; each call may give the same."""
         if self.family is not None:
             return self.family.network
-        return _network(self.scenario, self.info, self.objects, device)
+        return scenario_network(self.scenario, self.info, self.objects, device)
 
     def needs(self) -> tuple[Need, ...]:
         """The least memory that each group's devices and the server need."""
@@ -101,7 +101,7 @@ class Study:
             UserError: there can be no such head there.
         """
         options = self.scenario.auxiliary.options
-        network = self.network(_counting_device(self.scenario))
+        network = self.network(counting_device(self.scenario))
         head = _head(self.scenario, network, cut)
         return head_cost(self.assembly.model, cut, options, head.measure(network.block(0, cut)))
 
@@ -176,8 +176,8 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
     with data_kept():
         info, data, shards, validation = deal(scenario, objects)
         labels = count_labels(scenario, shards, objects)
-    network = _network(scenario, info, objects, _counting_device(scenario))
-    model = _measured(network)
+    network = scenario_network(scenario, info, objects, counting_device(scenario))
+    model = measured(network)
     training = Training(
         batch=scenario.training.batch,
         optimizer=scenario.training.optimizer.options,
@@ -198,7 +198,7 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
     if cut is not None and has_local_loss(scenario.scheduler.options):
         with placed(scenario, "auxiliary"):
             head = _head(scenario, network, cut).measure(network.block(0, cut))
-    counted = _Counted(scenario, info, objects, model)
+    counted = Counted(scenario, info, objects, model)
     family = _family(scenario, fleet, info, objects, training, cut, head, counted)
     if family is not None:
         model = counted(family.network)
@@ -247,12 +247,12 @@ def _family(
     training: Training,
     cut: int | None,
     head: ModelMeasure | None,
-    counted: _Counted,
+    counted: Counted,
 ) -> Family | None:
     """The pruned variants of a scenario; None where it asks for none, or all devices can have the whole model."""
     if not requests(scenario, fleet):
         return None
-    network = _network(scenario, info, objects)
+    network = scenario_network(scenario, info, objects)
     materials = Materials(
         scenario=scenario,
         network=network,
@@ -265,59 +265,6 @@ def _family(
     )
     made = make_family(scenario, network, fleet, materials)
     return made if made.made else None
-
-
-class _Counted:
-    """What networks of one architecture cost, each shape of them counted once.
-
-    On the `meta` device where that is cheaper, as for the scenario's own model, whose measure is given.
-    """
-
-    def __init__(self, scenario: Scenario, info: DataInfo, objects: Mapping[str, Any], whole: ModelMeasure) -> None:
-        self._scenario, self._info, self._objects = scenario, info, objects
-        shapes = tuple((s.name, s.shape) for unit in whole.units for s in (*unit.parameters, *unit.buffers))
-        self._known = {frozenset(shapes): whole}
-
-    def __call__(self, network: UnitList) -> ModelMeasure:
-        """The costs of a network."""
-        from fedsim.pruning.resizing import resize
-
-        shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-        key = frozenset(shapes.items())
-        if key not in self._known:
-            if _counting_device(self._scenario) == "meta":
-                network = _network(self._scenario, self._info, self._objects, "meta")
-                resize(network, shapes)
-            self._known[key] = _measured(network)
-        return self._known[key]
-
-
-def _counting_device(scenario: Scenario) -> str:
-    return "meta" if is_heavy(scenario.model.name) else "cpu"
-
-
-def _measured(network: UnitList) -> ModelMeasure:
-    from fedsim.models.counting import measure
-
-    return measure(network)
-
-
-def _network(scenario: Scenario, info: DataInfo, objects: Mapping[str, Any], device: str = "cpu") -> UnitList:
-    """The scenario's network with its initial weights, trained ones if it names some; on `meta`, its shapes."""
-    with placed(scenario, "model"):
-        return build_network(
-            scenario.model.name,
-            scenario.model.options,
-            input=info.shape,
-            classes=info.classes,
-            kind=info.kind,
-            norm=scenario.norm,
-            dtype=scenario.training.dtype,
-            seed=scenario.seed,
-            objects=objects,
-            device=device,
-            weights=scenario.model.weights if scenario.learning else None,
-        )
 
 
 def has_local_loss(scheduler: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from fedsim import data as data_sets
 from fedsim import seeds
 from fedsim.data import DataInfo, DataSet, TokenOptions
 from fedsim.errors import UserError
+from fedsim.experiment.balanced import balanced
 from fedsim.experiment.forecast import device_need
 from fedsim.hardware.machines import Machine
 from fedsim.learning.optimizers import Training
@@ -77,8 +78,8 @@ class Materials:
             example=self.example(),
             scope=scope,
             protected=scope[-1:],
-            batch=self.batch if self.info.kind != "text" else None,
-            windows=partial(self.windows, calibration) if self.info.kind == "text" else None,
+            batch=cache(self.batch) if self.info.kind != "text" else None,
+            windows=cache(partial(self.windows, calibration)) if self.info.kind == "text" else None,
             private=calibration is None,
             pretrained=self.pretrained,
             machine=machine,
@@ -91,28 +92,13 @@ class Materials:
 
     def example(self) -> Tensor:
         """Two samples of random values, as the model takes them."""
-        import torch
+        from fedsim.pruning.calls import drawn
 
-        rng = seeds.generator(self.scenario.seed, -1, "pruning example")
-        if self.network.tokens:
-            return torch.from_numpy(rng.integers(0, self.info.classes, (2, *self.network.input)))
-        drawn = rng.standard_normal((2, *self.network.input))
-        return torch.from_numpy(drawn).to(getattr(torch, self.network.dtype))
+        return drawn(self.network, length=0, vocabulary=self.info.classes, seed=self.scenario.seed)
 
     def batch(self, each: int) -> tuple[Tensor, Tensor]:
         """Training samples, so many of each class, or all there are of one that has fewer."""
-        import torch
-
-        from fedsim.data import Shards
-        from fedsim.learning.samples import TensorSamples
-
-        data = self.data()
-        rng = seeds.generator(self.scenario.seed, -1, "pruning batch")
-        labels = data.train.labels
-        chosen = [rng.permutation(np.flatnonzero(labels == label))[:each] for label in range(data.info.classes)]
-        nobody = Shards.of(np.zeros(len(labels), np.int64), 1)
-        samples = TensorSamples(data, nobody, dtype=self.scenario.training.dtype)
-        return samples.train(torch.from_numpy(np.sort(np.concatenate(chosen))))
+        return balanced(self.data(), each, self.scenario.seed, dtype=self.scenario.training.dtype)
 
     def windows(self, calibration: Calibration | None) -> Tensor:
         """Pieces of public text or, without any, of the training data: `windows length` tokens."""

@@ -13,12 +13,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from fedsim.data import DataInfo
 from fedsim.errors import UserError
+from fedsim.experiment.placing import placed
 from fedsim.experiment.starting import fill
 from fedsim.models.catalogue import ENTRIES
-from fedsim.scenario import Arguments, import_object
+from fedsim.scenario import Arguments, Scenario, import_object
 
 if TYPE_CHECKING:
+    from fedsim.models.measure import ModelMeasure
     from fedsim.models.units import UnitList
 
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -58,9 +61,64 @@ def build_network(
     return network
 
 
+def scenario_network(scenario: Scenario, info: DataInfo, objects: Mapping[str, Any], device: str = "cpu") -> UnitList:
+    """The scenario's network with its initial weights, trained ones if it names some; on `meta`, its shapes."""
+    with placed(scenario, "model"):
+        return build_network(
+            scenario.model.name,
+            scenario.model.options,
+            input=info.shape,
+            classes=info.classes,
+            kind=info.kind,
+            norm=scenario.norm,
+            dtype=scenario.training.dtype,
+            seed=scenario.seed,
+            objects=objects,
+            device=device,
+            weights=scenario.model.weights if scenario.learning else None,
+        )
+
+
 def is_heavy(name: str) -> bool:
     """Whether a model is better counted on the device `meta`; those of the user's own may not work there."""
     return name in ENTRIES and ENTRIES[name].heavy
+
+
+def counting_device(scenario: Scenario) -> str:
+    """Where the scenario's network is counted."""
+    return "meta" if is_heavy(scenario.model.name) else "cpu"
+
+
+def measured(network: UnitList) -> ModelMeasure:
+    """What a network costs."""
+    from fedsim.models.counting import measure
+
+    return measure(network)
+
+
+class Counted:
+    """What networks of one architecture cost, each shape of them counted once.
+
+    On the `meta` device where that is cheaper, as for the scenario's own model, whose measure is given.
+    """
+
+    def __init__(self, scenario: Scenario, info: DataInfo, objects: Mapping[str, Any], whole: ModelMeasure) -> None:
+        self._scenario, self._info, self._objects = scenario, info, objects
+        shapes = tuple((s.name, s.shape) for unit in whole.units for s in (*unit.parameters, *unit.buffers))
+        self._known = {frozenset(shapes): whole}
+
+    def __call__(self, network: UnitList) -> ModelMeasure:
+        """The costs of a network."""
+        from fedsim.pruning.resizing import resize
+
+        shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+        key = frozenset(shapes.items())
+        if key not in self._known:
+            if counting_device(self._scenario) == "meta":
+                network = scenario_network(self._scenario, self._info, self._objects, "meta")
+                resize(network, shapes)
+            self._known[key] = measured(network)
+        return self._known[key]
 
 
 def _own(name: str, options: Any, objects: Mapping[str, Any]) -> Callable[..., UnitList]:

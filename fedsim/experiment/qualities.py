@@ -46,23 +46,17 @@ def _part(network: UnitList, support: Support, weights: Mapping[str, Tensor]) ->
     """A network like this one with what a support has of other weights."""
     from copy import deepcopy
 
-    import torch
+    from fedsim.pruning.resizing import fill
 
     part = deepcopy(network)
-    with torch.no_grad():
-        for name, tensor in part.state_dict().items():
-            tensor.copy_(weights[name][support.index(name, tuple(weights[name].shape))])
-            if name in support.masks:
-                tensor.masked_fill_(torch.from_numpy(~support.masks[name]), 0)
+    fill(part, weights, support)
     return part
 
 
 def _quality(study: Study, network: UnitList) -> Quality:
     from fedsim.learning.measuring import quality
+    from fedsim.pruning.watching import evaluating
 
     outputs = math.prod(study.assembly.model.units[-1].output)
-    training = network.training
-    try:
-        return quality(network.eval(), network.loss, study.samples(), "test", outputs)
-    finally:
-        network.train(training)
+    with evaluating(network):
+        return quality(network, network.loss, study.samples(), "test", outputs)

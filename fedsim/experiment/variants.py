@@ -130,7 +130,7 @@ def _variants(
     from fedsim.pruning.methods import method
 
     studies: dict[str, Any] = {}
-    planned: list[tuple[Request, Method, Any, Plan]] = []
+    planned: list[tuple[Request, Material, Method, Any, Plan]] = []
     for request in wanted:
         with placed(scenario, *request.place):
             material = materials.of(request.machine, request.section.calibration)
@@ -146,18 +146,17 @@ def _variants(
                 if found is None:
                     continue  # all of it fits
                 prunes = found
-            planned.append((request, prunes, studies[key], prunes.plan(network, studies[key], material)))
-    planned.sort(key=lambda each: -each[3].parameters)
+            planned.append((request, material, prunes, studies[key], prunes.plan(network, studies[key], material)))
+    planned.sort(key=lambda each: -each[4].parameters)
     within: Plan | None = None
     made: dict[str, Variant] = {}
     same: dict[str, str] = {}  # from plans for devices alone to those within larger ones
-    for request, prunes, study, first in planned:
+    for request, material, prunes, study, first in planned:
         with placed(scenario, *request.place):
             if first.digest in same:
                 before = made[same[first.digest]]
                 made[same[first.digest]] = replace(before, groups=before.groups | set(request.groups))
                 continue
-            material = materials.of(request.machine, request.section.calibration)
             plan = first if within is None else prunes.plan(network, study, material, within)
             within, same[first.digest] = plan, plan.digest
             made = {digest: replace(variant, module=None) for digest, variant in made.items()}

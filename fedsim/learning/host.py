@@ -20,12 +20,13 @@ from fedsim.learning.core import Core, Samples
 from fedsim.learning.learners import meta_of
 from fedsim.learning.measuring import quality
 from fedsim.learning.operations import OPERATIONS
+from fedsim.learning.operations.holding import overwritten
 from fedsim.learning.plan import BlockPlan
 from fedsim.models.auxiliary import PREFIX, Head
 from fedsim.models.units import UnitList
 from fedsim.payload.coding import Value
 from fedsim.payload.meta import TensorMeta
-from fedsim.payload.tensors import FlatTensors, Layout
+from fedsim.payload.tensors import Layout
 from fedsim.script import SERVER, Command, Payload, Purpose, Quality
 
 __all__ = ["Host", "Samples"]
@@ -153,14 +154,7 @@ class Host:
         value = self.core.flat(payload)
         for name, block in self.core.blocks.items():
             if value.layout in (block.layout, self.core.layout(name, "block")):
-                return block, block.showing(value if value.layout is block.layout else _filled(block, value))
+                return block, block.showing(
+                    value if value.layout is block.layout else overwritten(block.initial, value)
+                )
         raise AssertionError("weights of no block")
-
-
-def _filled(block: Block, part: FlatTensors) -> FlatTensors:
-    """A block's weights made of a part of them and of its initial ones."""
-    made = block.initial.clone()
-    mine = made.named()
-    for name, tensor in part.named().items():
-        mine[name].copy_(tensor)
-    return made

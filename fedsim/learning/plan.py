@@ -25,7 +25,7 @@ from fedsim.models.measure import (
 )
 from fedsim.payload.codecs import PLAIN
 from fedsim.payload.meta import ITEM_BYTES, Shape, TensorMeta
-from fedsim.payload.supports import WHOLE, Support
+from fedsim.payload.supports import WHOLE, Support, covered
 from fedsim.script import Part, Purpose
 
 MODEL: Final = "model"
@@ -124,6 +124,7 @@ class BlockPlan:
         self.estimate_part = cache(self._estimate_part)
         self.activations = cache(self._activations)
         self.gradients = cache(self._gradients)
+        self.covered_by = cache(self._covered_by)
 
     def _weights(self, shapes: Iterable[Shape]) -> TensorMeta:
         codecs = self.training.codecs
@@ -273,6 +274,10 @@ class BlockPlan:
         if step:
             cost = cost + self._step(batch)
         return Part("backward", cost, batch, memory=self._activations(batch).memory_bytes, keeps=-kept)
+
+    def _covered_by(self, supports: tuple[Support, ...]) -> float:
+        """The share of its parameters, a head's among them, that variants of these supports have together."""
+        return covered(supports, {shape.name: shape.shape for shape in self.parameters.shapes})
 
     def average_part(self, members: int, trainable: int | None = None) -> Part:
         """Putting `members` models of this block together: one MAC a parameter and member.

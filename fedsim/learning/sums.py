@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import lru_cache
 from typing import Literal, Protocol, get_args
 
 from fedsim.costs import total
@@ -13,7 +12,7 @@ from fedsim.errors import ScriptError
 from fedsim.learning.learners import Node, WeightPart, meta_of
 from fedsim.learning.plan import VARIANT, BlockPlan
 from fedsim.payload.meta import TensorMeta
-from fedsim.payload.supports import WHOLE, covered
+from fedsim.payload.supports import WHOLE
 from fedsim.script import Part, Payload, Work
 
 
@@ -123,14 +122,8 @@ class Mean:
     def _coverage(self) -> float:
         """The share of the trained parameters that at least one of those that came has."""
         whole = next(iter(self._plans.values()))
-        return coverage(whole, tuple(self._plans[meta] for meta in self._came))
-
-
-@lru_cache(maxsize=64)
-def coverage(whole: BlockPlan, held: tuple[BlockPlan, ...]) -> float:
-    """The share of a block's parameters that its variants have together, the auxiliary head's among them."""
-    shapes = {shape.name: shape.shape for shape in whole.parameters.shapes}
-    return covered((plan.support if plan is not whole else WHOLE for plan in held), shapes)
+        held = (self._plans[meta] for meta in self._came)
+        return whole.covered_by(tuple(WHOLE if plan is whole else plan.support for plan in held))
 
 
 class Changes:

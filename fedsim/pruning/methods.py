@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from fedsim.hardware.machines import Machine
     from fedsim.pruning.checks import Checks
+    from fedsim.pruning.mosaic.calibration import Calibration
     from fedsim.pruning.plans import Plan
     from fedsim.pruning.pruned import Pruned
 
@@ -39,8 +40,8 @@ class Material:
     """Modules whose outputs keep their width."""
     batch: Callable[[int], tuple[Tensor, Tensor]] | None = None
     """Inputs and labels of so many samples of each class; None: there are no data."""
-    windows: Callable[[], Tensor] | None = None
-    """Pieces of text, `windows length` tokens; None: there is no text."""
+    windows: Callable[[], Tensor | Calibration] | None = None
+    """Pieces of text, `windows length` tokens, maybe with what is known of them; None: there is no text."""
     private: bool = True
     """Whether these are data of the devices, rather than public."""
     pretrained: bool = False

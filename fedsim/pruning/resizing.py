@@ -58,14 +58,19 @@ def sliced(parent: nn.Module, support: Support) -> nn.Module:
     state = {name: tensor.detach() for name, tensor in parent.state_dict().items()}
     smaller = deepcopy(parent)
     resize(smaller, {name: support.shape(name, tuple(tensor.shape)) for name, tensor in state.items()})
+    fill(smaller, state, support)
+    return smaller
+
+
+def fill(smaller: nn.Module, whole: Mapping[str, Tensor], support: Support) -> None:
+    """Overwrite a smaller model's tensors, in place, with what a support keeps of these, masks included."""
     with torch.no_grad():
         for name, tensor in _named(smaller).items():
-            if name not in state:  # a buffer that does not travel
+            if name not in whole:  # a buffer that does not travel
                 continue
-            tensor.copy_(kept_part(state[name], support, name))
+            tensor.copy_(kept_part(whole[name], support, name))
             if name in support.masks:
                 tensor.masked_fill_(torch.from_numpy(~support.masks[name]), 0)
-    return smaller
 
 
 def put(module: nn.Module, name: str, tensor: Tensor) -> None:

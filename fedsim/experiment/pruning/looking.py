@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from fedsim import data as data_sets
-from fedsim import seeds
-from fedsim.data import DataSet, Shards
+from fedsim.data import DataSet
+from fedsim.experiment.balanced import balanced
 from fedsim.experiment.pruning.subjects import Subject
 from fedsim.hardware.machines import Machine
 
@@ -34,20 +32,8 @@ class Named:
         return data_sets.load(self.name, path=self.path, seed=self.seed)
 
     def balanced(self, each: int) -> tuple[Tensor, Tensor]:
-        """Training samples, so many of each class, or all there are of one that has fewer."""
-        data = self.read()
-        rng = seeds.generator(self.seed, -1, "pruning batch")
-        labels = data.train.labels
-        chosen = [rng.permutation(np.flatnonzero(labels == label))[:each] for label in range(data.info.classes)]
-        found: tuple[Tensor, Tensor] = samples(data).train(_indices(np.sort(np.concatenate(chosen))))
-        return found
-
-
-def samples(data: DataSet) -> Any:
-    """A data set as tensors, scaled as in training."""
-    from fedsim.learning.samples import TensorSamples
-
-    return TensorSamples(data, Shards.of(np.zeros(len(data.train.labels), np.int64), 1))
+        """Training samples, so many of each class."""
+        return balanced(self.read(), each, self.seed)
 
 
 def material(
@@ -65,16 +51,10 @@ def material(
     return Material(
         example=subject.example,
         batch=None if data is None or subject.text else data.balanced,
-        windows=None if calibration is None else lambda: calibration.tokens,
+        windows=None if calibration is None else lambda: calibration,
         private=private,
         pretrained=subject.pretrained,
         machine=machine,
         samples=batch,
         seed=subject.seed,
     )
-
-
-def _indices(rows: Any) -> Tensor:
-    from fedsim.pruning.quality import indices
-
-    return indices(rows)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fedsim import data as data_sets
 from fedsim.errors import UserError
-from fedsim.experiment.pruning.looking import samples
+from fedsim.experiment.balanced import samples
 from fedsim.experiment.pruning.stages import Stages
 from fedsim.experiment.pruning.subjects import Subject
 from fedsim.experiment.pruning.texts import WINDOWS, consecutive, text_file
@@ -18,7 +20,7 @@ from fedsim.hardware.machines import Machine
 from fedsim.payload.supports import WHOLE, Support
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from fedsim.pruning.counting import Counts
 
@@ -63,11 +65,10 @@ class Meter:
         """How good it is, where that is asked for, as JSON takes it."""
         if self.named is None:
             return None
-        from fedsim.pruning.mosaic.evaluating import quality
-        from fedsim.pruning.quality import image_quality
-
         if not self.subject.text:
-            return image_quality(module, *self._wanted).data()
+            return self._right(module)
+        from fedsim.pruning.mosaic.evaluating import quality
+
         found = quality(module, self._wanted)
         return {
             "perplexity": found.perplexity,
@@ -75,6 +76,14 @@ class Meter:
             "windows": len(found.losses),
             "length": found.length,
         }
+
+    def _right(self, module: nn.Module) -> dict[str, Any]:
+        from fedsim.learning.measuring import quality
+        from fedsim.models.units import UnitList
+        from fedsim.pruning.watching import evaluating
+
+        with evaluating(module):
+            return asdict(quality(module, UnitList.loss, self._wanted, "test", self.subject.vocabulary))
 
     def times(self, modules: Mapping[str, nn.Module], stages: Stages) -> dict[str, dict[str, Any]]:
         """By model and by what is called: p50 and p95 on this host; nothing where nobody asks."""
@@ -103,7 +112,7 @@ class Meter:
 
     @cached_property
     def _wanted(self) -> Any:
-        """Windows of a text, or the test samples of a data set with their number."""
+        """Windows of a text, or the samples of a data set."""
         assert self.named is not None
         if self.subject.text:
             file = text_file(self.named, self.folder, test=True)
@@ -121,9 +130,4 @@ class Meter:
                 f"{self.subject.name} takes {own} and tells {self.subject.vocabulary} apart; set --input and "
                 "--classes to those of the data"
             )
-        found = samples(data)
-
-        def batch(first: int, last: int) -> tuple[Tensor, Tensor]:
-            return found.held_out("test", first, last)  # type: ignore[no-any-return]
-
-        return batch, min(self.limit or data.info.test, data.info.test)
+        return samples(data, test=None if self.limit is None else np.arange(min(self.limit, data.info.test)))

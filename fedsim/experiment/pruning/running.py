@@ -15,20 +15,21 @@ from fedsim.experiment.pruning.looking import Named, material
 from fedsim.experiment.pruning.measuring import Meter
 from fedsim.experiment.pruning.settings import Settings, built
 from fedsim.experiment.pruning.stages import Heard, Stages
-from fedsim.experiment.pruning.studies import check_kept, load, mosaic, study
+from fedsim.experiment.pruning.studies import check_kept, load
 from fedsim.experiment.pruning.subjects import Subject, Wanted, subject
 from fedsim.experiment.pruning.texts import calibration, text_file
 from fedsim.experiment.registry import registry
 from fedsim.hardware.machines import Machine, machine
 from fedsim.hardware.profiles import load_profile
 from fedsim.models.catalogue import ENTRIES
+from fedsim.pruning.methods import method
 from fedsim.pruning.mosaic.options import Mosaic
 from fedsim.pruning.reconvene.options import Reconvene
 
 if TYPE_CHECKING:
     from fedsim.pruning.checks import Checks
     from fedsim.pruning.counting import Counts
-    from fedsim.pruning.methods import Material
+    from fedsim.pruning.methods import Material, Method
     from fedsim.pruning.mosaic.calibration import Calibration
     from fedsim.pruning.plans import Plan
     from fedsim.pruning.pruned import Pruned
@@ -168,12 +169,13 @@ def _made(
     baselines = chosen(asked.baselines, options)
     text = _calibration(asked, found, options)
     sight = material(found, data=named, calibration=text, machine=device, batch=asked.batch, private=asked.private)
+    prunes = method(options)
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always", UserWarning)  # our own remarks; others are shown as ever, below
         with stages.stage("study"):
             known = load(asked.ranking, options, found.module) if asked.ranking and asked.ranking.exists() else None
-            first = study(options, found, sight, text) if known is None else known
-        pruned, checks = _cut(options, found, first, sight, text, stages)
+            first = prunes.study(found.module, sight) if known is None else known
+        pruned, checks = _cut(prunes, found, first, sight, stages)
         rest = made(baselines, options, found, first, pruned.plan, sight, stages)
     remarks = _remarks(heard)
     parent, now, rest = _measured(found, pruned, rest, meter, stages)
@@ -257,18 +259,8 @@ def _calibration(asked: Asked, found: Subject, options: Any) -> Calibration | No
     return calibration(found, file, windows=asked.windows, privacy=privacy)
 
 
-def _cut(
-    options: Any, found: Subject, known: Any, sight: Material, text: Calibration | None, stages: Stages
-) -> tuple[Pruned, Checks]:
+def _cut(prunes: Method, found: Subject, known: Any, sight: Material, stages: Stages) -> tuple[Pruned, Checks]:
     """Plan, cut, verify and finish."""
-    from fedsim.pruning.methods import method
-
-    if isinstance(options, Mosaic) and options.order == "unstructured-first" and 0 < options.alpha < 1:
-        assert text is not None
-        done, checks = mosaic(options, found, known, text)
-        stages.seconds["plan"] = done.timings.get("plan", 0.0)
-        return replace(done, timings={k: v for k, v in done.timings.items() if k != "plan"}), checks
-    prunes = method(options)
     with stages.stage("plan"):
         plan = prunes.plan(found.module, known, sight)
     with stages.stage("apply"):

@@ -1,4 +1,4 @@
-"""What a method learns of a model before it plans: made, or read from a file that was made before."""
+"""What a method has learnt of a model before it plans, in a file: written, and read again for other targets."""
 
 from __future__ import annotations
 
@@ -6,36 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import UserError
-from fedsim.experiment.pruning.subjects import Subject
 from fedsim.pruning.mosaic.options import Mosaic
 from fedsim.pruning.reconvene.options import Reconvene
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from fedsim.pruning.checks import Checks
-    from fedsim.pruning.methods import Material
-    from fedsim.pruning.mosaic.calibration import Calibration
-    from fedsim.pruning.pruned import Pruned
-
-
-def study(options: Any, found: Subject, sight: Material, text: Calibration | None) -> Any:
-    """A ranking with the description of its text, a curve, or what a method of the user's own makes."""
-    from fedsim.pruning.methods import method
-
-    if isinstance(options, Mosaic):
-        from fedsim.pruning.mosaic import rank
-
-        assert text is not None
-        return rank(found.module, text, options)
-    return method(options).study(found.module, sight)
-
-
-def mosaic(options: Mosaic, found: Subject, ranking: Any, text: Calibration) -> tuple[Pruned, Checks]:
-    """Mosaic with its steps in the other order, in which the second is not planned before the first is done."""
-    from fedsim.pruning.mosaic import prune
-
-    return prune(found.module, ranking, options, text)
 
 
 def check_kept(options: Any, file: Path) -> None:

@@ -92,8 +92,9 @@ def consecutive(subject: Subject, file: Path, *, windows: int) -> Tensor:
     Raises:
         UserError: it has not one.
     """
+    import torch
+
     from fedsim.pruning.mosaic.evaluating import consecutive as cut
-    from fedsim.pruning.quality import indices
 
     found = tokens(subject, file)
     count = min(windows, len(found) // subject.length)
@@ -101,7 +102,7 @@ def consecutive(subject: Subject, file: Path, *, windows: int) -> Tensor:
         raise UserError(
             f"{file}: {len(found)} tokens make no window of {subject.length}; take a longer text, or a smaller --length"
         )
-    return cut(indices(found), subject.length, count)
+    return cut(torch.from_numpy(found), subject.length, count)
 
 
 def _short(tokenizer: str | None) -> str:

@@ -114,4 +114,7 @@ class MosaicMethod:
     def _windows(self, material: Material) -> Calibration:
         if material.windows is None:
             raise UserError("mosaic prunes language models by what they do on text, and there is none; give text data")
-        return Calibration(tokens=material.windows(), privacy="device-private" if material.private else "public")
+        given = material.windows()
+        if isinstance(given, Calibration):
+            return given
+        return Calibration(tokens=given, privacy="device-private" if material.private else "public")

@@ -7,8 +7,9 @@ initial values (`rectify`). What is published is the outline; formulas, threshol
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fedsim.lazily import attributes
 
 if TYPE_CHECKING:
     from fedsim.pruning.reconvene.baselines import BASELINES, baseline, masked
@@ -69,9 +70,4 @@ __all__ = [
     "without_empty",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import what is asked for; the options alone, which scenarios need, take no torch."""
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+__getattr__ = attributes(__name__, _WHERE)  # the options alone, which scenarios need, take no torch
