@@ -250,9 +250,11 @@ def _family(
     counted: Counted,
 ) -> Family | None:
     """The pruned variants of a scenario; None where it asks for none, or all devices can have the whole model."""
-    if not requests(scenario, fleet):
+    wanted = requests(scenario, fleet)
+    if not wanted:
         return None
-    network = scenario_network(scenario, info, objects)
+    chooses = any(request.section.method is not None for request in wanted)
+    network = scenario_network(scenario, info, objects, pruned=chooses)
     materials = Materials(
         scenario=scenario,
         network=network,

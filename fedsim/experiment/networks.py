@@ -61,8 +61,13 @@ def build_network(
     return network
 
 
-def scenario_network(scenario: Scenario, info: DataInfo, objects: Mapping[str, Any], device: str = "cpu") -> UnitList:
-    """The scenario's network with its initial weights, trained ones if it names some; on `meta`, its shapes."""
+def scenario_network(
+    scenario: Scenario, info: DataInfo, objects: Mapping[str, Any], device: str = "cpu", *, pruned: bool = False
+) -> UnitList:
+    """The scenario's network with its initial weights, trained ones if it names some; on `meta`, its shapes.
+
+    With `learning: off` trained weights are read only where it is `pruned`, for what a method keeps depends on them.
+    """
     with placed(scenario, "model"):
         return build_network(
             scenario.model.name,
@@ -75,7 +80,7 @@ def scenario_network(scenario: Scenario, info: DataInfo, objects: Mapping[str, A
             seed=scenario.seed,
             objects=objects,
             device=device,
-            weights=scenario.model.weights if scenario.learning else None,
+            weights=scenario.model.weights if scenario.learning or pruned else None,
         )
 
 

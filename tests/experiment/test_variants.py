@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
 import fedsim
 from fedsim.errors import UserError
@@ -142,6 +143,18 @@ def test_a_support_is_found_again_within_a_larger_one() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("learning", [True, False])
+def test_what_is_kept_is_chosen_by_the_trained_weights(learning: bool, tmp_path: Path) -> None:
+    """Whether or not the run goes on to train them."""
+    weights = study().network().state_dict()
+    weights["conv1.0.weight"][3:7] *= 100
+    save_file(weights, tmp_path / "trained.safetensors")
+    model = {**SCENARIO["model"], "weights": tmp_path / "trained.safetensors"}
+    family = study(crop(4), model=model, learning=learning).family
+    assert family is not None
+    assert family.network.get_parameter("conv2.0.weight").equal(weights["conv2.0.weight"][:, 3:7])
+
+
 def test_pruned_devices_are_sent_less_and_compute_less() -> None:
     """As their shapes say; a mask saves bytes, neither memory nor MACs."""
     whole, small, sparse = (
