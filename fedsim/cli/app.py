@@ -332,6 +332,22 @@ def prune(
     profile: Annotated[
         str | None, typer.Option(help="A device, for budgets of memory and latency, and for times by its cost model.")
     ] = None,
+    advise: Annotated[
+        bool,
+        typer.Option(
+            "--advise",
+            help="Take the kind and the share of Mosaic's pruning that the device of --profile needs for "
+            "--set needs.context=512, needs.seconds='300 ms' a token, and needs.download='200 MB'.",
+        ),
+    ] = False,
+    recover: Annotated[
+        str | None,
+        typer.Option(
+            metavar="lora|full",
+            help="Train what Mosaic has pruned on its calibration text, zeros staying zero; --set recover.epochs=2 and "
+            "the like.",
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Samples of a training step, for budgets of memory.")] = 16,
     ranking: Annotated[
         Path | None,
@@ -357,6 +373,14 @@ def prune(
         Path | None,
         typer.Option("--hugging-face", metavar="DIR", help="Export a language model whose blocks are of one width."),
     ] = None,
+    portfolio: Annotated[
+        str | None,
+        typer.Option(
+            metavar="1,2,4",
+            help="In place of one cut, variants of a trained network for images: so many times fewer weights other "
+            "than zero, and without the filters that this has emptied.",
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of the pruned model.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -379,6 +403,8 @@ def prune(
         data_path=data_path,
         private=private,
         profile=profile,
+        advise=advise,
+        recover=recover,
         batch=batch,
         ranking=ranking,
         baselines=baselines,
@@ -388,6 +414,7 @@ def prune(
         threads=threads,
         onnx=onnx,
         hugging_face=hugging_face,
+        portfolio=portfolio,
         out=out,
         as_json=as_json,
     )

@@ -15,6 +15,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from fedsim.errors import UserError, shown
+from fedsim.experiment.pruning import portfolios
 from fedsim.experiment.pruning.documents import document
 from fedsim.experiment.pruning.running import Asked, Outcome, run
 from fedsim.experiment.pruning.settings import settings
@@ -48,6 +49,8 @@ def prune_command(
     data_path: Path | None,
     private: bool,
     profile: str | None,
+    advise: bool,
+    recover: str | None,
     batch: int,
     ranking: Path | None,
     baselines: str | None,
@@ -57,6 +60,7 @@ def prune_command(
     threads: int,
     onnx: Path | None,
     hugging_face: Path | None,
+    portfolio: str | None,
     out: Path | None,
     as_json: bool,
 ) -> int:
@@ -86,6 +90,8 @@ def prune_command(
         data_path=data_path,
         private=private,
         profile=profile,
+        advise=advise,
+        recover=recover,
         batch=batch,
         ranking=ranking,
         baselines=names,
@@ -96,6 +102,8 @@ def prune_command(
     )
     looked_at = sys.stderr.isatty() and not as_json
     with _spinner() if looked_at else nullcontext(_quiet) as heard:
+        if portfolio is not None:
+            return _portfolio(asked, places, portfolios.compressions(portfolio), heard, as_json=as_json)
         outcome = run(asked, heard)
         _writable(outcome, places)
         places.check(tuple(each.name for each in outcome.baselines))
@@ -109,6 +117,28 @@ def prune_command(
         print(json.dumps(made, indent=1, ensure_ascii=False))
     else:
         show(made)
+    return 0
+
+
+def _portfolio(asked: Asked, places: Places, sizes: tuple[float, ...], heard: Heard, *, as_json: bool) -> int:
+    portfolios.check(asked, places)
+    done = portfolios.run(asked, sizes, heard)
+    if places.out is not None:
+        heard("write")
+        portfolios.write(done, places.out)
+    made = portfolios.document(done)
+    made["written"] = {"folder": None if places.out is None else str(places.out)}
+    if as_json:
+        print(json.dumps(made, indent=1, ensure_ascii=False))
+        return 0
+    console = _console()
+    console.print(f"[bold]{escape(made['model']['name'])}[/bold], without its empty filters", soft_wrap=True)
+    console.print(grid(*pruned.portfolio(made)))
+    console.print(grid(("stage", ""), pruned.stages(made)))
+    for notice in made["notices"]:
+        console.print(f"notice: {escape(notice)}", soft_wrap=True)
+    if places.out is not None:
+        print(places.out)
     return 0
 
 
@@ -132,9 +162,11 @@ def shape(text: str) -> tuple[int, ...]:
 
 def show(made: Mapping[str, Any]) -> None:
     """Print the tables."""
-    console = Console(highlight=False, width=max(WIDTH, Console().width))
+    console = _console()
     names = [name for name, _ in pruned.columns(made)]
     console.print(f"[bold]{escape(made['model']['name'])}[/bold] pruned by {escape(made['method'])}", soft_wrap=True)
+    for sentence in pruned.decided(made):
+        console.print(escape(sentence), soft_wrap=True)
     if made["targets"]:
         console.print(grid(("", "asked", "target", "realised"), pruned.targets(made)))
     console.print(grid(("", *names), pruned.sizes(made) + pruned.qualities(made) + pruned.times(made)))
@@ -153,6 +185,10 @@ def show(made: Mapping[str, Any]) -> None:
         print(f"note: {note}", file=sys.stderr)
     for place in _places(made["written"]):
         print(place)
+
+
+def _console() -> Console:
+    return Console(highlight=False, width=max(WIDTH, Console().width))
 
 
 def grid(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: bool = True) -> Table:

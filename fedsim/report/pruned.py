@@ -15,6 +15,8 @@ Document = Mapping[str, Any]
 Row = tuple[str, ...]
 
 PROJECTIONS: Final = ("q", "k", "v", "o", "gate", "up", "down")
+REMOVED: Final = ("zero", "folded", "unread")
+"""Fates of the empty filters that could go."""
 _DARKEST: Final = 85
 """Per cent of a colour in the fullest cell of a heat map."""
 
@@ -105,7 +107,28 @@ def times(document: Document) -> list[Row]:
 
 def baselines(document: Document) -> tuple[Row, list[Row]]:
     """What was pruned beside what it is compared with: heads, and a row a model."""
-    models = [*columns(document), *document["baselines"].items()]
+    return _side_by_side(document, [*columns(document), *document["baselines"].items()])
+
+
+def portfolio(document: Document) -> tuple[Row, list[Row]]:
+    """The variants of a portfolio beside the network itself: heads, and a row a figure."""
+    variants = document["variants"]
+    named = [(f"{name} times", variant) for name, variant in variants.items()]
+    head, rows = _side_by_side(document, [("whole", document["parent"]), *named])
+    head = (*head, "filters removed", "empty, but stayed")
+    head += () if document["profile"] is None else ("switching",)
+    more: list[Row] = [(MISSING,) * (len(head) - len(rows[0]))]
+    for variant in variants.values():
+        units = variant["units"]
+        gone = sum(units.get(fate, 0) for fate in REMOVED)
+        stayed = sum(units.values()) - gone - units.get("live", 0)
+        switching = () if document["profile"] is None else (_seconds(variant["switching"]),)
+        more.append((f"{gone:,}", f"{stayed:,}", *switching))
+    heads, *figures = zip(head, *((*row, *last) for row, last in zip(rows, more, strict=True)), strict=True)
+    return heads, figures
+
+
+def _side_by_side(document: Document, models: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[Row, list[Row]]:
     first = models[0][1]
     calls = list(first["time"])
     quality = None if first["quality"] is None else "perplexity" if "perplexity" in first["quality"] else "accuracy"
@@ -123,6 +146,19 @@ def baselines(document: Document) -> tuple[Row, list[Row]]:
             )
         rows.append(tuple(row))
     return tuple(head), rows
+
+
+def decided(document: Document) -> list[str]:
+    """Sentences: what a device needs, and how what was pruned was trained; none where there was neither."""
+    advice, recovery = document["advice"], document["recovery"]
+    said = [] if advice is None else [f"advice for {document['profile']}: {advice['text']}"]
+    if recovery is not None:
+        losses, options = recovery["losses"], recovery["options"]
+        said.append(
+            f"recovery: {options['kind']}, {recovery['steps']} steps of {options['batch']} windows; mean loss of its "
+            f"epochs {', '.join(_number(loss) for loss in losses)}"
+        )
+    return said
 
 
 def targets(document: Document) -> list[Row]:
@@ -187,6 +223,8 @@ def render(document: Document) -> str:
         f'<p class="sub">{escape("; ".join(said))}</p>',
         section("What to know", *(f"<p>{escape(each)}</p>" for each in (*document["notices"], *document["notes"]))),
     ]
+    if decided(document):
+        parts.append(section("Advice and recovery", *(f"<p>{escape(each)}</p>" for each in decided(document))))
     if document["targets"]:
         parts.append(section("Target and realised", _plain(("", "asked", "target", "realised"), targets(document))))
     parts.append(section("Sizes, quality and times", _plain(("", *names), figures)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from fedsim.pruning.storing import read
 from tests.experiment.pruning.models import IMAGES, LENGTH, LLAMA, published, text, tokenizer
 
 VGG = ("vgg5", *IMAGES, "--set", "budget.params=40 %")
+ADVISE = ("--advise", "--profile", "jetson-nano")
 METHODS = "tests.experiment.pruning.models"
 
 KEYS = {
@@ -28,6 +30,7 @@ KEYS = {
     "seed",
     "privacy",
     "calibration",
+    "advice",
     "targets",
     "parent",
     "pruned",
@@ -36,6 +39,7 @@ KEYS = {
     "outliers",
     "checks",
     "checked",
+    "recovery",
     "reinitialised",
     "timings",
     "peak_memory_bytes",
@@ -99,6 +103,11 @@ class Said:
         assert err.count("\n") == 1, "one sentence"
         assert _files() == before
         return err.removeprefix("error: ").strip()
+
+
+def page_of(folder: str) -> str:
+    """The report as it is read."""
+    return unescape((Path(folder) / "report.html").read_text(encoding="utf-8"))
 
 
 def _files() -> set[str]:
@@ -352,6 +361,64 @@ def test_published_models_go_with_their_tokenizer(said: Said) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("more", "kind", "alpha"),
+    [
+        ((), "unstructured", 0.0),
+        (("--set", "needs.download=110 kB"), "unstructured", 0.0),
+        (("--set", "needs.seconds=1027 us"), "structured", 1.0),
+        (("--set", "needs.download=110 kB", "--set", "alpha=0.25"), "composite", 0.25),
+    ],
+)
+def test_a_device_decides_on_the_kind_and_the_share(more: tuple[str, ...], kind: str, alpha: float, said: Said) -> None:
+    """What is cut is what the advice says, and what was asked for holds."""
+    found = said.document(*llama("--set", "round_to=1", *ADVISE, *more, "--out", "small"))
+    advice = found["advice"]
+    assert (advice["kind"], advice["alpha"]) == (kind, alpha)
+    assert (found["options"]["sparsity"], found["options"]["alpha"]) == (advice["sparsity"], alpha)
+    assert found["pruned"]["parameters"] * 4 == advice["pruned"]["weights"]
+    (target,) = found["targets"]
+    assert target["realised"] == pytest.approx(advice["sparsity"], abs=0.01)
+    if more:
+        limit = "download" if "needs.download=110 kB" in more else "seconds"
+        most = 110e3 if limit == "download" else 1.027e-3
+        assert advice["pruned"][limit] <= most < advice["dense"][limit]
+        assert advice["binds"] == ["download" if limit == "download" else "time"]
+    else:
+        assert (advice["binds"], advice["sparsity"]) == ([], 0.5)
+    assert f"advice for jetson-nano: {advice['text']}" in page_of("small")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_what_was_pruned_is_trained_and_stays_pruned(kind: str, said: Said) -> None:
+    """Its loss falls, it says so, and the folder has the trained weights with their zeros."""
+    given = llama("--set", "sparsity=0.5", "--seed", "3")
+    evaluated = ("--evaluate", "words.txt", "--samples", "4")
+    before = said.document(*given, *evaluated)
+    trained = ("--recover", kind, "--set", "recover.epochs=3", "--set", "recover.lr=0.01", "--set", "recover.batch=2")
+    found = said.document(*given, *evaluated, *trained, "--out", "small")
+    assert before["recovery"] is None
+    recovery = found["recovery"]
+    assert recovery["options"] == {
+        "kind": kind, "rank": 8, "scale": 2.0, "lr": 0.01, "epochs": 3, "batch": 2, "clip": 1.0, "seed": 3
+    }  # fmt: skip
+    assert recovery["steps"] == 6
+    assert recovery["losses"][0] > recovery["losses"][-1]
+    assert found["pruned"]["quality"]["perplexity"] < 0.9 * before["pruned"]["quality"]["perplexity"]
+    assert found["pruned"]["nonzero"] <= before["pruned"]["nonzero"]
+    assert "recover" in found["timings"]
+    stored = read(Path("small"))
+    for name, mask in stored.support.masks.items():
+        weight = stored.module.state_dict()[name]
+        assert not weight[~torch.from_numpy(mask)].any()
+    assert f"recovery: {kind}, 6 steps of 2 windows" in page_of("small")
+    again = said.document("small", "--length", str(LENGTH), *evaluated)
+    assert again["recovery"] == recovery
+    assert again["pruned"]["quality"] == found["pruned"]["quality"]
+
+
+@pytest.mark.slow
 def test_models_whose_blocks_are_alike_go_to_hugging_face(said: Said) -> None:
     """And can be pruned from there again; the embedding stays tied."""
     published(Path("model"))
@@ -391,6 +458,32 @@ def test_a_method_of_ones_own_is_named_by_module_and_class(said: Said) -> None:
     assert found["targets"] == []
 
 
+@pytest.mark.slow
+def test_a_portfolio_has_variants_without_empty_filters(said: Said) -> None:
+    """Smaller and smaller, each measured, and in a folder of its own."""
+    given = ("vgg5", "--data", "digits", "--portfolio", "1,16,64")
+    found = said.document(*given, "--profile", "jetson-nano", "--evaluate", "digits", "--time", "--out", "some")
+    assert list(found["variants"]) == ["1", "16", "64"]
+    first, _, last = found["variants"].values()
+    assert first["units"].keys() == {"live"}
+    assert first["quality"]["accuracy"] == found["parent"]["quality"]["accuracy"]
+    assert first["parameters"] < found["parent"]["parameters"], "batch norms are fused"
+    assert last["parameters"] < first["parameters"] / 16
+    assert last["units"]["live"] < first["units"]["live"]
+    for variant in found["variants"].values():
+        assert variant["difference"] <= 1e-5
+        assert variant["switching"] > 0
+        assert 0 < variant["priced"] < found["parent"]["priced"]
+        assert variant["time"].keys() == found["parent"]["time"].keys() != set()
+    index = json.loads(Path("some/portfolio.json").read_text(encoding="utf-8"))
+    assert index["64"]["quality"] == last["quality"]
+    assert index["64"]["counts"]["parameters"] == last["parameters"]
+    assert {path.name for path in Path("some").iterdir()} == {"1", "16", "64", "portfolio.json"}
+    out, _ = said.table(*given)
+    for piece in ("whole", "64 times", "filters removed", "it is not trained", "reconstruction of DNNShifter"):
+        assert piece.replace("it is", "the network is") in out
+
+
 # ------------------------------------------------------------------------------------------------ mistakes
 
 
@@ -413,7 +506,7 @@ def test_a_method_of_ones_own_is_named_by_module_and_class(said: Said) -> None:
         (("vgg5", "--set", "a..b=1"), ("not of the form key=value",)),
         (("vgg5", "--set", "budget=1", "--set", "budget.params=1"), ("budget was set to 1 before",)),
         (("vgg5", "--set", "gamma=[1"), ("--set gamma", "close the")),
-        (("vgg5", "--set", "model=3"), ("name an option of the model",)),
+        (("vgg5", "--set", "model=3"), ("--set model=3 names no option", "--set model.width_ratio=0.25")),
         (("vgg11", "--set", "model.width=1"), ("model vgg11: model.width: unknown key", "width_ratio")),
         ((*VGG, "--norm", "batch"), ("unknown norm 'batch'", "bn")),
         ((*VGG, "--input", "3x32"), ("--input '3x32' is no shape", "3x32x32")),
@@ -435,6 +528,14 @@ def test_a_method_of_ones_own_is_named_by_module_and_class(said: Said) -> None:
         (("llama", "--input", "3x8x8"), ("--input 3x8x8 is for images", "--length")),
         (("llama", "--calibration", "nothing.txt"), ("text nothing.txt does not exist",)),
         (("llama", "--calibration", "tinyshakespear"), ("unknown text 'tinyshakespear'", "--data-path")),
+        ((*VGG, "--advise", "--profile", "jetson-nano"), ("--advise is for method mosaic", "budget")),
+        ((*VGG, "--recover", "lora"), ("--recover is for method mosaic",)),
+        (("vgg5", "--portfolio", "4,2"), ("--portfolio '4,2' names no compressions", "1,2,4")),
+        (("vgg5", "--portfolio", "0.5"), ("numbers of 1 or more",)),
+        (("vgg5", "--portfolio", "two"), ("names no compressions",)),
+        (("vgg5", "--portfolio", "2", "--onnx", "x"), ("--onnx is for one pruned model",)),
+        (("vgg5", "--portfolio", "2", "--set", "gamma=1"), ("--set gamma is for one pruned model",)),
+        (("llama", "--portfolio", "2"), ("llama is a language model", "--weights")),
         (("vgg5", *IMAGES, "--set", "budget.params=0.001 %"), ("cannot be reached", "the smallest is")),
     ],
 )
@@ -460,6 +561,16 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(
         (("--onnx", "x.onnx"), ("--onnx is for networks of images", "--hugging-face")),
         (("--set", "polcy=uniform"), ("polcy: unknown key; did you mean policy?",)),
         (("--set", "alpha=0.9", "--set", "sparsity=0.99"), ("sparsity",)),
+        (("--advise",), ("none is named; give --profile NAME",)),
+        ((*ADVISE, "--set", "needs.download=3"), ("needs.download: 3 has no unit", "500 MB")),
+        ((*ADVISE, "--set", "needs.contxt=3"), ("needs.contxt: unknown key; did you mean context?",)),
+        ((*ADVISE, "--set", "needs.context=0"), ("context 0 must be 1 or more",)),
+        ((*ADVISE, "--set", "needs.download=1 B"), ("no unstructured pruning makes the model fit jetson-nano",)),
+        (("--set", "needs.context=3"), ("--set needs.context is for advice", "--advise")),
+        (("--set", "recover.epochs=3"), ("--set recover.epochs is for training", "--recover lora")),
+        (("--recover", "sgd"), ("recovery sgd: recover.kind", "give lora or full")),
+        (("--recover", "lora", "--set", "recover.kind=full"), ("--recover lora says the kind already",)),
+        (("--recover", "lora", "--set", "recover.rank=0"), ("rank 0 must be 1 or more",)),
         (("--set", "scope=[block7]"), ("scope 'block7' matches no decoder block",)),
     ],
 )

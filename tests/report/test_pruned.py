@@ -34,6 +34,8 @@ def document(**changed: Any) -> dict[str, Any]:
         "privacy": "data-free",
         "calibration": "",
         "seed": 0,
+        "advice": None,
+        "recovery": None,
         "targets": [{"name": "params", "of": "of the parent's", "asked": "25 %", "target": 0.25, "realised": 0.2494}],
         "parent": MODEL,
         "pruned": smaller,
@@ -150,3 +152,30 @@ def test_a_heat_map_is_darkest_where_the_value_is_greatest() -> None:
     assert "most &lt;2&gt;" in page
     assert page.count("<td") == 5
     assert "<td>–</td>" in page
+
+
+def test_what_was_decided_is_said_with_its_figures() -> None:
+    """Advice of a device, and losses of a recovery; nothing where there was neither."""
+    assert pruned.decided(document()) == []
+    recovery = {"options": {"kind": "lora", "batch": 4}, "steps": 16, "losses": [3.25, 2.5]}
+    assert pruned.decided(document(advice={"text": "what binds is time"}, recovery=recovery)) == [
+        "advice for board: what binds is time",
+        "recovery: lora, 16 steps of 4 windows; mean loss of its epochs 3.25, 2.5",
+    ]
+    assert "what binds is time" in pruned.render(document(advice={"text": "what binds is time"}))
+
+
+def test_a_portfolio_is_a_column_a_variant() -> None:
+    """Beside the whole; filters that went, and empty ones that could not."""
+    units = {"live": 5, "zero": 2, "folded": 1, "unread": 3, "padded": 4, "last": 1}
+    variant = {**MODEL, "parameters": 10, "units": units, "difference": 0.0, "switching": 0.25}
+    made = {"profile": "board", "parent": MODEL, "variants": {"4": variant}}
+    head, rows = pruned.portfolio(made)
+    assert head == ("", "whole", "4 times")
+    found = {label: cells for label, *cells in rows}
+    assert found["held"] == ["1,000", "10"]
+    assert found["filters removed"] == ["–", "6"]
+    assert found["empty, but stayed"] == ["–", "5"]
+    assert found["switching"] == ["–", "250 ms"]
+    assert found["accuracy"] == ["50.00 %", "50.00 %"]
+    assert "switching" not in {label for label, *_ in pruned.portfolio({**made, "profile": None})[1]}

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from fedsim.experiment.pruning.baselines import Baseline
+from fedsim.experiment.pruning.subjects import Subject
 from fedsim.experiment.pruning.targets import layers, outliers, support, targets
 from fedsim.report.variants import NOTICES, SPARSE
 
 if TYPE_CHECKING:
-    from fedsim.experiment.pruning.running import Outcome, Report
+    from fedsim.experiment.pruning.running import Outcome
 
 SCHEMA: Final = 1
 ROUNDED: Final = (
@@ -27,26 +28,22 @@ def document(outcome: Outcome) -> dict[str, Any]:
     made_by = outcome.pruned if found.stored is None else found.stored.manifest
     made: dict[str, Any] = {
         "schema": SCHEMA,
-        "model": {
-            "name": found.name,
-            "data": found.kind,
-            "input": list(found.example.shape[1:]),
-            "classes": found.vocabulary,
-            "fingerprint": plan.parent,
-        },
+        "model": {**said_of(found), "fingerprint": plan.parent},
         "method": plan.method,
         "options": {key: value for key, value in plan.options.items() if key != "found"},
         "seed": plan.seed,
         "privacy": plan.privacy,
         "calibration": calibrated(outcome),
+        "advice": None if outcome.advice is None else outcome.advice.data(),
         "targets": targets(outcome),
-        "parent": None if outcome.parent is None else _report(outcome.parent),
-        "pruned": _report(outcome.now),
+        "parent": None if outcome.parent is None else outcome.parent.data(),
+        "pruned": outcome.now.data(),
         "baselines": {each.name: _baseline(each) for each in outcome.baselines},
         "layers": layers(outcome),
         "outliers": outliers(outcome),
         "checks": None if outcome.checks is None else outcome.checks.data(),
         "checked": [] if outcome.checks is None else [list(row) for row in outcome.checks.rows()],
+        "recovery": None if made_by is None else made_by.realised.get("recovery"),
         "reinitialised": list(() if made_by is None else made_by.reinitialised),
         "timings": dict(outcome.timings),
         "peak_memory_bytes": peak_memory(),
@@ -56,7 +53,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "notices": list(notices(outcome)),
         "notes": list(outcome.notes),
     }
-    cleaned: dict[str, Any] = _finite(made)
+    cleaned: dict[str, Any] = finite(made)
     return cleaned
 
 
@@ -97,27 +94,28 @@ def peak_memory() -> int:
     return most if sys.platform == "darwin" else most * 1024
 
 
-def _report(report: Report) -> dict[str, Any]:
+def _baseline(baseline: Baseline) -> dict[str, Any]:
+    return {**baseline.report.data(), "seconds": baseline.seconds}
+
+
+def said_of(found: Subject) -> dict[str, Any]:
+    """What model it is."""
     return {
-        **report.counts.data(),
-        "quality": report.quality,
-        "time": {name: each.data() for name, each in report.timed.items()},
-        "priced": report.priced,
+        "name": found.name,
+        "data": found.kind,
+        "input": list(found.example.shape[1:]),
+        "classes": found.vocabulary,
     }
 
 
-def _baseline(baseline: Baseline) -> dict[str, Any]:
-    return {**_report(baseline.report), "seconds": baseline.seconds}
-
-
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """The same, with null for what JSON has no number for."""
     match value:
         case float():
             return value if math.isfinite(value) else None
         case Mapping():
-            return {key: _finite(each) for key, each in value.items()}
+            return {key: finite(each) for key, each in value.items()}
         case list() | tuple():
-            return [_finite(each) for each in value]
+            return [finite(each) for each in value]
         case _:
             return value

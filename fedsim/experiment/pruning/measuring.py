@@ -50,11 +50,6 @@ class Meter:
             made._wanted  # noqa: B018  # reads what is to be evaluated on
         return made
 
-    @property
-    def evaluates(self) -> bool:
-        """Whether quality is asked for."""
-        return self.named is not None
-
     def counts(self, module: nn.Module, support: Support = WHOLE) -> Counts:
         """Sizes."""
         from fedsim.pruning.counting import counts
@@ -76,6 +71,13 @@ class Meter:
             "windows": len(found.losses),
             "length": found.length,
         }
+
+    def qualities(self, modules: Mapping[str, nn.Module], stages: Stages) -> dict[str, dict[str, Any] | None]:
+        """By model, the same; a stage where that is asked for."""
+        if self.named is None:
+            return dict.fromkeys(modules)
+        with stages.stage("evaluate"):
+            return {name: self.quality(module) for name, module in modules.items()}
 
     def _right(self, module: nn.Module) -> dict[str, Any]:
         from fedsim.learning.measuring import quality

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from fedsim import data as data_sets
 from fedsim.errors import UserError
+from fedsim.experiment.pruning.advising import advised, needs
 from fedsim.experiment.pruning.baselines import Baseline, chosen, made
 from fedsim.experiment.pruning.looking import Named, material
 from fedsim.experiment.pruning.measuring import Meter
+from fedsim.experiment.pruning.recovering import recovered, recovery
 from fedsim.experiment.pruning.settings import Settings, built
 from fedsim.experiment.pruning.stages import Heard, Stages
 from fedsim.experiment.pruning.studies import check_kept, load
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from fedsim.pruning.counting import Counts
     from fedsim.pruning.methods import Material, Method
     from fedsim.pruning.mosaic.calibration import Calibration
+    from fedsim.pruning.mosaic.platforms import Advice
     from fedsim.pruning.plans import Plan
     from fedsim.pruning.pruned import Pruned
 
@@ -51,6 +54,10 @@ class Asked:
     private: bool = False
     """Whether the data and the text are of devices."""
     profile: str | None = None
+    advise: bool = False
+    """Whether the device of the profile decides on the kind and the share of pruning."""
+    recover: str | None = None
+    """What is trained behind the cut: `lora` or `full`."""
     batch: int = 16
     ranking: Path | None = None
     baselines: tuple[str, ...] = ()
@@ -72,6 +79,15 @@ class Report:
     priced: float | None = None
     """Seconds of a forward by the cost model of the profile."""
 
+    def data(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return {
+            **self.counts.data(),
+            "quality": self.quality,
+            "time": {name: each.data() for name, each in self.timed.items()},
+            "priced": self.priced,
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
@@ -88,6 +104,8 @@ class Outcome:
     """None: a folder that had been pruned before."""
     checks: Checks | None = None
     calibration: Calibration | None = None
+    advice: Advice | None = None
+    """Where the options are what a device needs."""
     parent: Report | None = None
     now: Report
     baselines: tuple[Baseline, ...] = ()
@@ -112,6 +130,18 @@ def run(asked: Asked, heard: Heard = lambda _: None) -> Outcome:
         PruningError: what the method has cut is not what it planned.
     """
     stages = Stages(heard)
+    found, device, named, meter = loaded(asked, stages)
+    if found.stored is not None:
+        return _read(asked, found, device, meter, stages)
+    return _made(asked, found, device, named, meter, stages)
+
+
+def loaded(asked: Asked, stages: Stages) -> tuple[Subject, Machine | None, Named | None, Meter]:
+    """The model, the device, the data that is looked at, and how all is measured.
+
+    Raises:
+        UserError: there is no such thing.
+    """
     named = None if asked.data is None else Named(name=asked.data, path=asked.data_path, seed=asked.model.seed)
     device = None if asked.profile is None else machine(load_profile(asked.profile))
     wanted = asked.model
@@ -119,20 +149,19 @@ def run(asked: Asked, heard: Heard = lambda _: None) -> Outcome:
         wanted = replace(wanted, data=data_sets.describe(named.name, path=named.path))
     with stages.stage("load"):
         found = subject(wanted)
-        meter = Meter.of(asked, found, device)
-    if found.stored is not None:
-        return _read(asked, found, device, meter, stages)
-    return _made(asked, found, device, named, meter, stages)
+        return found, device, named, Meter.of(asked, found, device)
 
 
 def _read(asked: Asked, found: Subject, device: Machine | None, meter: Meter, stages: Stages) -> Outcome:
     """A folder that was pruned before is looked at only."""
     given = {
         "--method": asked.method,
-        "--set": asked.settings.method,
+        "--set": asked.settings.method or asked.settings.needs or asked.settings.recover,
         "--ranking": asked.ranking,
         "--calibration": asked.calibration,
         "--baselines": asked.baselines,
+        "--advise": asked.advise,
+        "--recover": asked.recover,
     }
     for option, value in given.items():
         if value:
@@ -166,7 +195,7 @@ def _made(
         _sufficient(options, asked)
     if asked.ranking is not None:
         check_kept(options, asked.ranking)
-    baselines = chosen(asked.baselines, options)
+    baselines, wanted, trained = chosen(asked.baselines, options), needs(asked, options), recovery(asked, options)
     text = _calibration(asked, found, options)
     sight = material(found, data=named, calibration=text, machine=device, batch=asked.batch, private=asked.private)
     prunes = method(options)
@@ -175,11 +204,19 @@ def _made(
         with stages.stage("study"):
             known = load(asked.ranking, options, found.module) if asked.ranking and asked.ranking.exists() else None
             first = prunes.study(found.module, sight) if known is None else known
+        advice = None
+        if wanted is not None and device is not None:
+            with stages.stage("advise"):
+                advice = advised(wanted, options, found.module, first, device, asked=asked)
+            options = advice.options
+            prunes = method(options)
         pruned, checks = _cut(prunes, found, first, sight, stages)
+        if trained is not None and text is not None:
+            with stages.stage("recover"):
+                pruned = recovered(pruned, text, trained)
         rest = made(baselines, options, found, first, pruned.plan, sight, stages)
     remarks = _remarks(heard)
     parent, now, rest = _measured(found, pruned, rest, meter, stages)
-    ours = {"load", "study", "plan", *pruned.timings}
     return Outcome(
         asked=asked,
         subject=found,
@@ -190,10 +227,11 @@ def _made(
         pruned=replace(pruned, timings={k: stages.seconds[k] for k in ("study", "plan")} | dict(pruned.timings)),
         checks=checks,
         calibration=text,
+        advice=advice,
         parent=parent,
         now=now,
         baselines=rest,
-        timings={k: v for k, v in {**stages.seconds, **pruned.timings}.items() if k in ours or k != "apply"},
+        timings={k: v for k, v in stages.seconds.items() if k != "apply"} | dict(pruned.timings),
         notes=remarks,
     )
 
@@ -278,10 +316,7 @@ def _measured(
         sizes = [meter.counts(each.pruned.module, each.pruned.support) for each in baselines]
     others = {each.name: each.pruned.module for each in baselines}
     modules = {"parent": found.module, "pruned": pruned.module, **others}
-    qualities: dict[str, Mapping[str, Any] | None] = dict.fromkeys(modules)
-    if meter.evaluates:
-        with stages.stage("evaluate"):
-            qualities = {name: meter.quality(module) for name, module in modules.items()}
+    qualities = meter.qualities(modules, stages)
     timed = meter.times(modules, stages)
 
     def report(name: str, counts: Counts) -> Report:

@@ -1,4 +1,4 @@
-"""What `--set key=value` says of a method and of a model: strict, with the nearest right key for a wrong one."""
+"""What `--set key=value` says of a method, and of what goes with it: strict, with the nearest key for a wrong one."""
 
 from __future__ import annotations
 
@@ -13,19 +13,24 @@ from fedsim.errors import UserError, shown, unknown
 from fedsim.scenario import Arguments, import_object
 from fedsim.scenario.options import build
 
-MODEL: Final = "model"
+PARTS: Final = {"model": "width_ratio=0.25", "needs": "context=1024", "recover": "epochs=1"}
+"""What keys below one of these are for, rather than for the method, and what such a key may say."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Plain data for the options of a method, and for those of a model."""
+    """Plain data for options."""
 
     method: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
+    needs: dict[str, Any] = field(default_factory=dict)
+    """What a device is to do with the model, for advice."""
+    recover: dict[str, Any] = field(default_factory=dict)
+    """Of the training of what was pruned."""
 
 
 def settings(given: Sequence[str]) -> Settings:
-    """What the texts `key.path=value` say; values are YAML, and keys below `model` are the model's.
+    """What the texts `key.path=value` say; values are YAML, and keys below one of `PARTS` are for that.
 
     Raises:
         UserError: one is no such text.
@@ -50,10 +55,11 @@ def settings(given: Sequence[str]) -> Settings:
                 raise UserError(f"--set {name.strip()}: {key} was set to {shown(inner)} before; leave one of them out")
             node = inner
         node[last] = found
-    model = data.pop(MODEL, {})
-    if not isinstance(model, dict):
-        raise UserError(f"--set model={shown(model)}: name an option of the model, as in --set model.width_ratio=0.25")
-    return Settings(method=data, model=model)
+    parts = {part: data.pop(part, {}) for part in PARTS}
+    for part, found in parts.items():
+        if not isinstance(found, dict):
+            raise UserError(f"--set {part}={shown(found)} names no option; write it as in --set {part}.{PARTS[part]}")
+    return Settings(method=data, **parts)
 
 
 def built(

@@ -66,7 +66,7 @@ def write(outcome: Outcome, places: Places, rendered: Rendered) -> Manifest | No
     pruned = outcome.pruned
     module = done.module if pruned is None else pruned.module
     manifest = None
-    with _together() as begun:
+    with together() as begun:
         if places.onnx is not None:
             begun(places.onnx)
             if done.text:
@@ -134,7 +134,7 @@ def _with_tokenizer(folder: Path, subject: Subject) -> None:
 
 
 @contextmanager
-def _together() -> Iterator[Callable[[Path], None]]:
+def together() -> Iterator[Callable[[Path], None]]:
     """Places that are named to what this gives are emptied again where something fails."""
     begun: list[Path] = []  # all of them were free before
     try:

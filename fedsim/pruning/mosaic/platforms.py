@@ -8,8 +8,8 @@ since zeros alone save no time. All is predicted from shapes and the profile; no
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Final, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, Literal
 
 from torch import nn
 
@@ -97,6 +97,18 @@ class Advice:
     dense: Forecast
     pruned: Forecast
 
+    def data(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return {
+            "binds": list(self.binds),
+            "kind": self.kind,
+            "sparsity": self.options.sparsity,
+            "alpha": self.options.alpha,
+            "dense": asdict(self.dense),
+            "pruned": asdict(self.pruned),
+            "text": self.text,
+        }
+
     @property
     def text(self) -> str:
         """The reason in a sentence, and the figures in another."""
@@ -158,6 +170,11 @@ def advise(
         raise refused
     assert best is not None
     raise UserError(_unreachable(machine, needs, advised, *best))
+
+
+def kind_of(alpha: float) -> Kind:
+    """What pruning with an `alpha` is called."""
+    return "unstructured" if alpha == 0 else "structured" if alpha == 1 else "composite"
 
 
 def _kind(binds: Sequence[Bound]) -> Kind:

@@ -7,7 +7,7 @@ model, never timed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,19 +116,23 @@ def portfolio(
     return tuple(made)
 
 
-def write(folder: Path, variants: Sequence[Variant]) -> None:
+def write(folder: Path, variants: Sequence[Variant], more: Sequence[Mapping[str, Any]] | None = None) -> None:
     """A folder of folders, one a variant (`fedsim.pruning.storing.read` reads it back, given its fused network), and
     `portfolio.json`, which says what each comes to.
+
+    Args:
+        more: what else that file is to say of each.
 
     Raises:
         UserError: the folder holds something, or cannot be written.
     """
     storing.check_free(folder)
-    for each in variants:
-        emptied = each.emptied
-        place = folder / f"{each.compression:g}"
+    index = {}
+    for each, said in zip(variants, more or [{}] * len(variants), strict=True):
+        emptied, name = each.emptied, f"{each.compression:g}"
+        place = folder / name
         storing.write(place, emptied.pruned, emptied.checks, ObjectBase(), each.counts, parent=emptied.fused)
-    index = {f"{each.compression:g}": each.data() for each in variants}
+        index[name] = {**each.data(), **said}
     (folder / "portfolio.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
 
 

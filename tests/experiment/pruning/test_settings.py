@@ -11,8 +11,10 @@ from fedsim.pruning.mosaic.options import Mosaic
 from fedsim.pruning.reconvene.options import Budget, Reconvene
 
 
-def test_keys_below_model_are_the_models() -> None:
-    """All others are the method's; values are YAML; the last of equal keys counts."""
+def test_keys_below_a_part_are_for_it() -> None:
+    """Model, device and recovery; all others are the method's; values are YAML; the last of equal keys counts."""
+    parts = settings(["needs.context=64", "recover.lr=0.1", "alpha=1"])
+    assert (parts.needs, parts.recover, parts.method, parts.model) == ({"context": 64}, {"lr": 0.1}, {"alpha": 1}, {})
     found = settings(["budget.params=6.17 %", "model.width_ratio=0.25", "gamma=1", "scope=[a, b]", "gamma=0.5"])
     assert found.method == {"budget": {"params": "6.17 %"}, "gamma": 0.5, "scope": ["a", "b"]}
     assert found.model == {"width_ratio": 0.25}
