@@ -73,7 +73,7 @@ class Variant:
     """With the values that the method gave it; kept as long as it is the only variant, since it may be large."""
     request: Request
     macs: int
-    """What making it takes on the server."""
+    """What making it takes on the server; a study that serves several is counted with the first of them."""
     said: Mapping[str, Any]
     """What the summary says of it, its groups apart."""
 
@@ -130,7 +130,8 @@ def _variants(
     from fedsim.pruning.methods import method
 
     studies: dict[str, Any] = {}
-    planned: list[tuple[Request, Material, Method, Any, Plan]] = []
+    charged: set[str] = set()
+    planned: list[tuple[Request, Material, Method, str, Plan]] = []
     for request in wanted:
         with placed(scenario, *request.place):
             material = materials.of(request.machine, request.section.calibration)
@@ -146,18 +147,18 @@ def _variants(
                 if found is None:
                     continue  # all of it fits
                 prunes = found
-            planned.append((request, material, prunes, studies[key], prunes.plan(network, studies[key], material)))
+            planned.append((request, material, prunes, key, prunes.plan(network, studies[key], material)))
     planned.sort(key=lambda each: -each[4].parameters)
     within: Plan | None = None
     made: dict[str, Variant] = {}
     same: dict[str, str] = {}  # from plans for devices alone to those within larger ones
-    for request, material, prunes, study, first in planned:
+    for request, material, prunes, key, first in planned:
         with placed(scenario, *request.place):
             if first.digest in same:
                 before = made[same[first.digest]]
                 made[same[first.digest]] = replace(before, groups=before.groups | set(request.groups))
                 continue
-            plan = first if within is None else prunes.plan(network, study, material, within)
+            plan = first if within is None else prunes.plan(network, studies[key], material, within)
             within, same[first.digest] = plan, plan.digest
             made = {digest: replace(variant, module=None) for digest, variant in made.items()}
             cut, checks = prunes.apply(network, plan, material)
@@ -169,9 +170,10 @@ def _variants(
                 support=done.support,
                 module=module,
                 request=request,
-                macs=prunes.macs(network, plan, material),
+                macs=prunes.macs(network, plan, material, study=key not in charged),
                 said=_said(done, checks, request, network, materials),
             )
+            charged.add(key)
     return tuple(made.values())
 
 

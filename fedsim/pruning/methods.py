@@ -86,8 +86,12 @@ class Method(Protocol):
         """
         ...
 
-    def macs(self, model: nn.Module, plan: Plan, material: Material) -> int:
-        """What making this variant takes, the study included: multiply-accumulates in closed form, not as measured."""
+    def macs(self, model: nn.Module, plan: Plan, material: Material, *, study: bool = True) -> int:
+        """What making this variant takes: multiply-accumulates in closed form, not as measured.
+
+        Args:
+            study: whether the study is counted, too; variants that share one take it once.
+        """
         ...
 
     def sized(self, share: float) -> Method:

@@ -61,7 +61,7 @@ class MosaicMethod:
     def renew(self, model: nn.Module, layers: Iterable[str], material: Material) -> None:
         """Nothing: the weights are trained."""
 
-    def macs(self, model: nn.Module, plan: Plan, material: Material) -> int:
+    def macs(self, model: nn.Module, plan: Plan, material: Material, *, study: bool = True) -> int:
         """A forward over the windows for the ranking and for each step; second moments, tokens·C² each, and what is
         solved with them, C³ + rows·C² a matrix. Zeros that come first are set twice, for the plan and for the cut.
         """
@@ -79,7 +79,7 @@ class MosaicMethod:
             for times, wanted in ((1 + first, sparse), (1, made_up)):  # each step has second moments of its own
                 seen = sum(tokens.numel() * shapes[reader][1] ** 2 for reader in {READERS[p] for p in wanted})
                 solving += times * (seen + sum(shapes[p][1] ** 3 + shapes[p][0] * shapes[p][1] ** 2 for p in wanted))
-        return forward * (1 + bool(plan.kept) + bool(plan.sparsity) + first) + solving
+        return forward * (study + bool(plan.kept) + bool(plan.sparsity) + first) + solving
 
     def sized(self, share: float) -> MosaicMethod:
         """So many of the projections' parameters; zeros take as much memory as other values, so all is cut out.

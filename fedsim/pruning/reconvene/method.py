@@ -87,12 +87,14 @@ class ReconveneMethod:
         with torch.no_grad():
             reinitialise(model, names, material.seed)
 
-    def macs(self, model: nn.Module, plan: Plan, material: Material) -> int:
+    def macs(self, model: nn.Module, plan: Plan, material: Material, *, study: bool = True) -> int:
         """Iterations, times samples, times a forward and the backward to inputs and weights: 3 forwards.
 
         GraSP takes the gradient twice and differentiates one of them again, which is counted as three of these. Scores
-        that look at weights alone take none.
+        that look at weights alone take none. All of it is the study.
         """
+        if not study:
+            return 0
         kind = score_type(self.options.score)
         if not kind.data and not kind.iterated:
             return 0

@@ -115,7 +115,8 @@ def test_making_it_costs_more_with_zeros_first() -> None:
         prunes = method(options)
         planned = prunes.plan(model, prunes.study(model, SIGHT), SIGHT)
         costs[order] = prunes.macs(model, planned, SIGHT)
-    forward = tiny.WINDOWS * _forward(model)
+        forward = tiny.WINDOWS * _forward(model)
+        assert prunes.macs(model, planned, SIGHT, study=False) == costs[order] - forward, "the ranking"
     assert costs["unstructured-first"] - costs["structured-first"] > 2 * forward
     assert costs["structured-first"] > 3 * forward
 

@@ -14,6 +14,7 @@ from fedsim.hardware.profiles import load_profile
 from fedsim.models.building import build
 from fedsim.models.options import Plain
 from fedsim.models.units import UnitList
+from fedsim.pruning import counting
 from fedsim.pruning.methods import Material, Method, method
 from fedsim.pruning.reconvene import Budget, Reconvene, score
 from fedsim.pruning.reconvene.costing import Costing
@@ -149,3 +150,21 @@ def test_sizes_and_studies() -> None:
     assert sized.studied == found.studied
     for other in ({"score": "snip"}, {"iterations": 7}, {"lowest_density": 0.1}):
         assert method(replace(OPTIONS, **other)).studied != found.studied
+
+
+@pytest.mark.parametrize(
+    ("options", "passes"),
+    [
+        (OPTIONS, 6 * 3),
+        (replace(OPTIONS, score="snip"), 4 * 10 * 3),
+        (replace(OPTIONS, score="grasp"), 4 * 10 * 9),
+        (replace(OPTIONS, score="magnitude"), 0),
+    ],
+)
+def test_only_the_study_multiplies(vgg: UnitList, options: Reconvene, passes: int) -> None:
+    """A forward and twice as much backward, for every iteration and sample; what shares the study takes none."""
+    sight = replace(MATERIAL, batch=batch)
+    prunes = method(options)
+    plan = prunes.plan(vgg, prunes.study(vgg, sight), sight)
+    assert prunes.macs(vgg, plan, sight) == passes * counting.macs(vgg, EXAMPLE)
+    assert prunes.macs(vgg, plan, sight, study=False) == 0
