@@ -125,6 +125,7 @@ class Study:
                 "devices hold variants of different widths, whose batch statistics are not comparable; norm: gn or "
                 "frozen_bn has none to average"
             )
+        found += () if self.family is None else self.family.warnings
         return [text for text in found if text is not None]
 
     def _normalises(self) -> bool:

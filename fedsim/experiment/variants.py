@@ -11,7 +11,7 @@ import numpy as np
 from fedsim.errors import UserError
 from fedsim.experiment.assembly import Smaller
 from fedsim.experiment.fleet import Fleet, process_bytes
-from fedsim.experiment.manifests import from_manifest
+from fedsim.experiment.manifests import from_manifest, overruled
 from fedsim.experiment.materials import Materials
 from fedsim.experiment.placing import placed
 from fedsim.hardware.machines import Machine
@@ -94,6 +94,8 @@ class Family:
     """How they have come about, all of them."""
     report: list[dict[str, Any]] = field(default_factory=list)
     """What the summary says of them."""
+    warnings: tuple[str, ...] = ()
+    """What a reader has to know of how they were put together."""
 
 
 def family(scenario: Scenario, network: UnitList, fleet: Fleet, materials: Materials) -> Family:
@@ -268,7 +270,7 @@ def relative(support: Support, base: Support) -> Support:
         kept = tuple(_position(inner, other) for inner, other in zip(mine, outer, strict=True))
         if any(each is not None for each in kept):
             axes[name] = kept
-    return Support(axes, support.masks)
+    return Support(axes, support.masks, placed=support.placed)
 
 
 def _position(inner: Any, outer: Any) -> Any:
@@ -287,17 +289,26 @@ def _put_together(
 ) -> Family:
     from fedsim.pruning.resizing import sliced
 
-    networks: list[UnitList] = []
+    held: list[tuple[Variant, UnitList]] = []
     smaller: list[Smaller] = []
     for variant in made:
         support = relative(variant.support, base)
         if support.whole:
+            held.append((variant, whole))
             continue  # its devices hold all there is
         module: Any = sliced(whole, support)
         _share(whole, module, support)
-        networks.append(module)
+        held.append((variant, module))
         smaller.append(Smaller(model=materials.measured(module), support=support, groups=variant.groups))
-    return Family(network=whole, networks=tuple(networks), smaller=tuple(smaller), made=tuple(made), report=report)
+    begun = [(variant.method, network, sorted(variant.groups)) for variant, network in held]
+    return Family(
+        network=whole,
+        networks=tuple(network for variant, network in held if network is not whole),
+        smaller=tuple(smaller),
+        made=tuple(made),
+        report=report,
+        warnings=tuple(overruled(begun)),
+    )
 
 
 def _share(whole: nn.Module, part: nn.Module, support: Support) -> None:
@@ -336,10 +347,14 @@ def _said(done: Pruned, checks: Checks, request: Request, network: UnitList, mat
 
 
 def _of_device(plan: BlockPlan) -> dict[str, int]:
-    """What a device holds: parameters and forward MACs of a sample without the auxiliary head, bytes of a message."""
+    """What a device holds: parameters and forward MACs of a sample without the auxiliary head, bytes of a message.
+
+    Of the parameters, as many as masks leave out are zeros.
+    """
     units = plan.units[: plan.trunk]
     return {
         "parameters": sum(unit.trainable for unit in units),
+        "zeros": sum(shape.elements - shape.travelling for shape in plan.parameters.shapes),
         "macs": sum(unit.macs for unit in units),
         "message_bytes": plan.weights.nbytes,
     }

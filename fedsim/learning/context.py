@@ -375,7 +375,7 @@ class Server:
 
     def changes(self) -> Changes:
         """A running sum of changes of what devices train."""
-        return Changes(self._node, self._plan)
+        return Changes(self._node, self._plan, self._job.variants)
 
     def mix(self, one: Payload, other: Payload, weight: float) -> Work[Payload]:
         """(1 − weight)·one + weight·other; buffers alike, integer buffers take the larger value."""

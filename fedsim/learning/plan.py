@@ -275,7 +275,7 @@ class BlockPlan:
             cost = cost + self._step(batch)
         return Part("backward", cost, batch, memory=self._activations(batch).memory_bytes, keeps=-kept)
 
-    def _covered_by(self, supports: tuple[Support, ...]) -> float:
+    def _covered_by(self, supports: tuple[Support, ...]) -> float | None:
         """The share of its parameters, a head's among them, that variants of these supports have together."""
         return covered(supports, {shape.name: shape.shape for shape in self.parameters.shapes})
 

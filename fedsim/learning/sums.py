@@ -115,12 +115,14 @@ class Mean:
         command = self._node.command(self._number, "mean.result", output=payload, holds=holds)
         parts = [averaging(self._plans[meta], meta, count) for meta, count in self._came.items()]
         if len(self._plans) > 1 and self._part in ("weights", "block"):
-            self._node.port.mark("covered", self._coverage())
+            share = self._coverage()
+            if share is not None:
+                self._node.port.mark("covered", share)
         part = parts[0] if len(parts) == 1 else replace(parts[0], cost=total(each.cost for each in parts))
         return Work(command, (part,), payload)
 
-    def _coverage(self) -> float:
-        """The share of the trained parameters that at least one of those that came has."""
+    def _coverage(self) -> float | None:
+        """The share of the trained parameters that at least one of those that came has, where that is known."""
         whole = next(iter(self._plans.values()))
         held = (self._plans[meta] for meta in self._came)
         return whole.covered_by(tuple(WHOLE if plan is whole else plan.support for plan in held))
@@ -137,11 +139,13 @@ class Changes:
     like these.
     """
 
-    __slots__ = ("_held", "_moving", "_node", "_number", "_plan", "members", "total")
+    __slots__ = ("_came", "_held", "_moving", "_node", "_number", "_plan", "_plans", "members", "total")
 
-    def __init__(self, node: Node, plan: BlockPlan) -> None:
+    def __init__(self, node: Node, plan: BlockPlan, variants: Iterable[BlockPlan] = ()) -> None:
         self._node = node
         self._plan = plan
+        self._plans = {variant.weights: variant for variant in (*variants, plan)}
+        self._came: Counter[TensorMeta] = Counter()
         self._number = node.learner()
         self._moving = False
         self._held: dict[TensorMeta, int] = {}  # bytes of the sum of each variant
@@ -156,6 +160,7 @@ class Changes:
         meta = meta_of(change)
         holds = 0 if meta in self._held else meta.memory_bytes
         self._held[meta] = meta.memory_bytes
+        self._came[meta] += 1
         self.members += 1
         self.total += weight
         self._node.queue(self._number, "changes.add", change, weight, holds=holds)
@@ -170,9 +175,12 @@ class Changes:
             self._moving = True
             holds += self._plan.state_bytes  # a velocity stays
         command = self._node.command(self._number, "changes.apply", *args, output=payload, holds=holds)
-        part = self._plan.average_part(self.members + 1)
+        self._came[self._plan.weights] += 1  # the model that they move
+        parts = [self._plans[meta].average_part(count) for meta, count in self._came.items()]
+        part = replace(parts[0], cost=total(each.cost for each in parts)) if len(parts) > 1 else parts[0]
         self.members, self.total = 0, 0.0
         self._held.clear()
+        self._came.clear()
         return Work(command, (part,), payload)
 
 

@@ -34,6 +34,8 @@ class Support:
     """By tensor, a list of kept indices for each of its axes."""
     masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     """By tensor, in the variant's own shape: true where a value may be other than zero."""
+    placed: bool = True
+    """Whether masks say where; false: only how many values there are, because nobody has looked."""
 
     @cached_property
     def digest(self) -> str:
@@ -88,9 +90,14 @@ class Support:
         return np.ix_(*full)
 
 
-def covered(supports: Iterable[Support], shapes: Mapping[str, tuple[int, ...]]) -> float:
-    """The share of a parent's values, of tensors with these shapes, that at least one of some supports has."""
-    chosen = tuple(supports)
+def covered(supports: Iterable[Support], shapes: Mapping[str, tuple[int, ...]]) -> float | None:
+    """The share of a parent's values, of tensors with these shapes, that at least one of some supports has.
+
+    None where the masks of several are not known, so that nobody can say what they have in common.
+    """
+    chosen = tuple(dict.fromkeys(supports))
+    if len(chosen) > 1 and not all(each.placed for each in chosen) and not any(each.whole for each in chosen):
+        return None
     have = total = 0
     for name, shape in shapes.items():
         size = math.prod(shape)

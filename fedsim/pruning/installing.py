@@ -147,10 +147,11 @@ def installed(place: Path, network: nn.Module, *, values: bool = True) -> Instal
         )
     given = network if isinstance(manifest.base, ObjectBase) else None
     stored = read(folder, given, device="cpu" if values else "meta")
-    masks = stored.support.masks if values else _stand_ins(manifest.tensors)
+    masks = stored.support.masks if values else _stand_ins(manifest)
     support = Support(
         {named[name]: axes for name, axes in stored.support.axes.items()},
         {named[name]: mask for name, mask in masks.items()},
+        placed=values or not masks,
     )
     found = {named[name]: tensor.detach() for name, tensor in stored.module.state_dict().items()} if values else {}
     plan = manifest.plan
@@ -203,14 +204,14 @@ def _fingerprint(network: nn.Module, named: Mapping[str, str]) -> str:
     return fingerprint(made)
 
 
-def _stand_ins(entries: Mapping[str, Entry]) -> dict[str, Any]:
-    """Masks that keep as many values as those of a file that stays closed."""
+def _stand_ins(manifest: Manifest) -> dict[str, Any]:
+    """Masks that keep as many values as those of a file that stays closed, at other places for every file."""
     made = {}
-    for name, entry in entries.items():
+    for name, entry in manifest.tensors.items():
         if entry.kept is not None:
             mask = np.zeros(entry.elements, np.bool_)
             mask[: entry.kept] = True
-            made[name] = mask.reshape(entry.shape)
+            made[name] = np.roll(mask, int(manifest.weights, 16) % entry.elements).reshape(entry.shape)
     return made
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final, Literal
 
 Kind = Literal["filters", "features", "kv_groups", "query_heads", "mlp_channels"]
 """What is kept or removed as a whole: output channels of a convolution, outputs of a linear layer, groups of heads
@@ -27,6 +27,10 @@ class Kept:
     """How many units the parent has there."""
     indices: tuple[int, ...]
     """The units that stay, ascending."""
+
+
+_PRIVACY: Final = ("data-free", "public", "device-private")
+"""From what reveals least to what reveals most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +61,10 @@ class Plan:
     """Forward MACs of a sample after the cut; None where the planner does not predict them."""
     privacy: Literal["data-free", "public", "device-private"]
     """What the choice depends on: no data, public data, or data of the devices."""
+
+    def within(self, larger: Plan) -> Plan:
+        """The same, of a choice among what a larger variant keeps, so that it depends on whatever that depends on."""
+        return replace(self, privacy=max(self.privacy, larger.privacy, key=_PRIVACY.index))
 
     @property
     def cuts(self) -> bool:

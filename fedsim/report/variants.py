@@ -19,9 +19,9 @@ SPARSE: Final = "zeros are not sent, but they alone shrink neither memory nor ti
 
 def variant_line(variant: Mapping[str, Any]) -> str:
     """One variant: who has it, how it was made, what is left of what a device holds, and what it weighs."""
-    sizes, before, after = variant["parameters"], variant["device"]["parent"], variant["device"]["pruned"]
+    before, after = variant["device"]["parent"], variant["device"]["pruned"]
     groups = ", ".join(str(group) for group in variant["groups"])
-    zeros = f", {sizes['held'] - sizes['nonzero']:,} of them zeros" if sizes["nonzero"] < sizes["held"] else ""
+    zeros = f", {after['zeros']:,} of them zeros" if after["zeros"] else ""
     fit = "" if variant["fit"] is None else f" to fit the {variant['fit']}"
     return (
         f"group{'s' if len(variant['groups']) > 1 else ''} {groups}: {variant['method']}{fit}; on the device "
@@ -51,14 +51,14 @@ COLUMNS: Final = (
 
 def variant_cells(variant: Mapping[str, Any]) -> tuple[str, ...]:
     """One variant as a row of a table."""
-    sizes, before, after = variant["parameters"], variant["device"]["parent"], variant["device"]["pruned"]
+    before, after = variant["device"]["parent"], variant["device"]["pruned"]
     first, last = (variant.get(name) or {} for name in ("quality_at_start", "quality"))
     return (
         ", ".join(str(group) for group in variant["groups"]),
         str(variant["method"]),
         f"{after['parameters']:,}",
         f"{before['parameters']:,}",
-        f"{sizes['held'] - sizes['nonzero']:,}",
+        f"{after['zeros']:,}",
         human_count(after["macs"], "MAC"),
         human_count(before["macs"], "MAC"),
         human_count(after["message_bytes"], "B"),

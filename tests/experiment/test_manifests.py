@@ -31,7 +31,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     assert main([*common, "--seed", "3", "--out", f"{place}/cut", "--baselines", "upai"]) == 0
     assert main([*common, "--seed", "3", "--out", f"{place}/block", *block, "--set", "budget.params=90 %"]) == 0
     assert main([*common, "--seed", "4", "--out", f"{place}/other"]) == 0
-    return {"cut": f"{place}/cut", "masked": f"{place}/cut-upai", "block": f"{place}/block", "other": f"{place}/other"}
+    small = ("--set", "budget.params=20 %", "--set", "score=magnitude", "--set", "tau=1.0", "--baselines", "upai")
+    assert main([*common, "--seed", "3", "--out", f"{place}/small", *small]) == 0
+    names = {"cut": "cut", "masked": "cut-upai", "block": "block", "other": "other", "sparse": "small-upai"}
+    return {name: f"{place}/{folder}" for name, folder in names.items()} | {"small": f"{place}/small"}
 
 
 def study(*sections: Any, **more: Any) -> Study:
@@ -181,3 +184,32 @@ def test_units_that_were_pruned_as_such_come_back(tmp_path: Path) -> None:
     found = study({"manifest": str(tmp_path / "small")}, model={"name": "llama", **sizes}, data=data)
     assert found.family is not None
     assert found.family.support.masks
+
+
+@pytest.mark.slow
+def test_values_that_are_not_those_of_the_folder_are_warned_of(made: Made) -> None:
+    """Each of two folders has new values of its own; one model can have those of one of them."""
+    two = study(None, {"manifest": made["cut"]}, {"manifest": made["small"]}, norm="frozen_bn")
+    (warning,) = two.warnings()
+    assert f"group 1 begin with other values than {made['small']} has" in warning
+    assert study(None, {"manifest": made["cut"]}, None, norm="frozen_bn").warnings() == []
+
+
+@pytest.mark.slow
+def test_coverage_is_told_where_masks_are_known(made: Made) -> None:
+    """Without learning nobody looks where two masks have zeros, so nobody says what they have in common."""
+    sections = ({"manifest": made["masked"]}, {"manifest": made["sparse"]})
+    on, off = (fedsim.run(scenario(None, *sections, learning=state, until={"rounds": 1})) for state in (True, False))
+    assert on.summary["seconds"] == off.summary["seconds"]
+    assert on.summary["bytes"] == off.summary["bytes"]
+    masks = [read(Path(made[name])).support.masks for name in ("masked", "sparse")]
+    assert on.weights is not None
+    have = total = 0
+    for name, tensor in on.weights.items():
+        if "running" in name or "tracked" in name:
+            continue
+        total += tensor.numel()
+        one, other = (each.get(name) for each in masks)
+        have += tensor.numel() if one is None or other is None else int((one | other).sum())
+    assert on.summary["pruning"]["coverage"]["mean"] == pytest.approx(have / total)
+    assert off.summary["pruning"]["coverage"] is None

@@ -359,3 +359,38 @@ def test_reports_of_variants_survive_in_the_run_folder(tmp_path: Path) -> None:
     fedsim.run(scenario(crop(8), until={"rounds": 1}), out=tmp_path / "run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["pruning"]["variants"][0]["method"] == "crop"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheduler", ["fedavg", "splitfed", "fedoptima", "ampere"])
+def test_a_budget_of_memory_is_what_the_device_needs(scheduler: str) -> None:
+    """Its auxiliary head, and what goes to the server and back, are in it."""
+    whole = study(scheduler=scheduler).needs()[0]
+    budget = round(0.4 * (whole.model + whole.step))
+    made = study({"method": "reconvene", "budget": {"memory": f"{budget} B"}, "tau": 1.0}, scheduler=scheduler)
+    need = made.needs()[0]
+    assert 0.85 * budget < need.model + need.step <= budget
+
+
+@pytest.mark.slow
+def test_what_is_chosen_within_a_private_choice_is_private() -> None:
+    """A list of channels among those that data have picked depends on the data, whatever scored them."""
+    wide = {"method": "reconvene", "score": "snip", "tau": 1.0, "budget": {"params": "60 %"}}
+    narrow = {"method": "reconvene", "score": "random", "tau": 1.0, "budget": {"params": "30 %"}}
+    family = study(None, wide, narrow, learning=False).family
+    assert family is not None
+    assert [each["privacy"] for each in family.report] == ["device-private", "device-private"]
+    alone = study(None, narrow, learning=False).family
+    assert alone is not None
+    assert [each["privacy"] for each in alone.report] == ["data-free"]
+
+
+def test_zeros_on_the_device_are_those_of_the_device() -> None:
+    """Those behind the cut are the server's."""
+    for cut, zeros in ((1, 0), (2, 9214)):
+        model = {"name": "vgg5", "cut": cut}
+        family = study({**crop(32, masked=0.5), "scope": "model"}, scheduler="splitfed", model=model).family
+        assert family is not None
+        (said,) = family.report
+        assert said["device"]["pruned"]["zeros"] == zeros
+        assert said["parameters"]["held"] - said["parameters"]["nonzero"] == 9214

@@ -155,11 +155,14 @@ def test_changes_of_variants_count_as_if_all_had_changed_like_those() -> None:
     server = Server(NARROW, WIDE)
     narrow, wide = server.variants
     model = server.model(server.whole, 1)
-    changes = Changes(server.node, server.whole)
+    changes = Changes(server.node, server.whole, server.variants)
     given = [(narrow, server.model(narrow, 2), 0.5), (wide, server.model(wide, 3), 2.0)]
     for _, payload, weight in given:
         changes.add(payload, weight)
-    made = server.do(changes.applied(model, rate=1.0, denominator=2.0))
+    work = changes.applied(model, rate=1.0, denominator=2.0)
+    held = sum(plan.trainable for plan in (narrow, wide, server.whole))
+    assert sum(part.cost.macs for part in work.parts) == held, "each change by what it holds, and the model"
+    made = server.do(work)
     for name in ("conv1.0.weight", "conv2.0.weight", "hidden.1.weight"):
         before = server.named(model)[name]
         sums, weights = np.zeros(before.shape), np.zeros(before.shape)

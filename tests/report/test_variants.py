@@ -18,8 +18,8 @@ def variant(**more: Any) -> dict[str, Any]:
         "fit": None,
         "parameters": {"parent": 2000, "held": 800, "nonzero": 700},
         "device": {
-            "parent": {"parameters": 1000, "macs": 5_000_000, "message_bytes": 4000},
-            "pruned": {"parameters": 250, "macs": 2_000_000, "message_bytes": 600},
+            "parent": {"parameters": 1000, "zeros": 0, "macs": 5_000_000, "message_bytes": 4000},
+            "pruned": {"parameters": 250, "zeros": 90, "macs": 2_000_000, "message_bytes": 600},
         },
         "privacy": "data-free",
         "quality": {"accuracy": 0.5, "loss": 1.25},
@@ -31,11 +31,12 @@ def variant(**more: Any) -> dict[str, Any]:
 def test_a_line_says_what_is_left_of_what_a_device_holds() -> None:
     """Whose it is, parameters, zeros, work, bytes, what it depends on, how good it is."""
     assert variant_line(variant()) == (
-        "groups 0, 2: reconvene; on the device 250 of 1,000 parameters, 100 of them zeros, 2 MMAC of 5 MMAC a sample, "
+        "groups 0, 2: reconvene; on the device 250 of 1,000 parameters, 90 of them zeros, 2 MMAC of 5 MMAC a sample, "
         "600 B of 4 kB a message; data-free; in the end 50.0% right, loss 1.25 (25.0% "
         "and 2.5 as installed)"
     )
-    plain = variant(groups=[1], fit="memory", parameters={"parent": 9, "held": 8, "nonzero": 8}, quality=None)
+    plain = variant(groups=[1], fit="memory", quality=None)
+    plain["device"]["pruned"]["zeros"] = 0
     assert variant_line(plain).startswith(
         "group 1: reconvene to fit the memory; on the device 250 of 1,000 parameters, 2"
     )

@@ -70,7 +70,8 @@ def composed(
         options,
         least=lambda kept: empty(sparse, scope, kept, refilled=options.update != "none"),
     )
-    return replace(second, options={**second.options, FIRST: dict(first.sparsity)})
+    made = replace(second, options={**second.options, FIRST: dict(first.sparsity)})
+    return made if within is None else made.within(within)
 
 
 def filled(model: nn.Module, blocks: Sequence[Block]) -> list[UnitScores]:

@@ -62,8 +62,9 @@ class MosaicMethod:
         """Nothing: the weights are trained."""
 
     def macs(self, model: nn.Module, plan: Plan, material: Material, *, study: bool = True) -> int:
-        """A forward over the windows for the ranking and for each step; second moments, tokens·C² each, and what is
-        solved with them, C³ + rows·C² a matrix. Zeros that come first are set twice, for the plan and for the cut.
+        """A forward over the windows for the ranking and for each step that looks at them; second moments, tokens·C²
+        each, and what is solved with them, C³ + rows·C² a matrix. A loss behind the ranking takes a backward, too.
+        Zeros that come first are set twice, for the plan and for the cut.
         """
         tokens = self._windows(material).tokens
         blocks = found(adapter(self.options.adapter), model)
@@ -79,7 +80,9 @@ class MosaicMethod:
             for times, wanted in ((1 + first, sparse), (1, made_up)):  # each step has second moments of its own
                 seen = sum(tokens.numel() * shapes[reader][1] ** 2 for reader in {READERS[p] for p in wanted})
                 solving += times * (seen + sum(shapes[p][1] ** 3 + shapes[p][0] * shapes[p][1] ** 2 for p in wanted))
-        return forward * (study + bool(plan.kept) + bool(plan.sparsity) + first) + solving
+        ranking = (4 if self.options.unit_score == "taylor" else 1) if study else 0
+        looks = bool(cut) + bool(plan.sparsity) + first
+        return forward * (ranking + looks) + solving
 
     def sized(self, share: float) -> MosaicMethod:
         """So many of the projections' parameters; zeros take as much memory as other values, so all is cut out.

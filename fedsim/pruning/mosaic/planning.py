@@ -49,7 +49,8 @@ def plan(model: nn.Module, ranking: Ranking, options: Mosaic | None = None, *, w
     _, blocks = current(ranking, model, options)
     units = ranking.units(model, blocks, options.unit_score)
     outlook = Outlook(ranking, blocks, model, options, within)
-    return planned(model, blocks, outlook, units, ranking, options)
+    made = planned(model, blocks, outlook, units, ranking, options)
+    return made if within is None else made.within(within)
 
 
 @dataclass(frozen=True, kw_only=True)

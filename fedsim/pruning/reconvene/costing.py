@@ -40,6 +40,8 @@ class Costing:
     """Values of optimizer state a parameter: 1 for SGD with momentum, 2 for AdamW."""
     units: int | None = None
     """How many of the first units the device has; None for all, and the loss behind them."""
+    fixed: int = 0
+    """Bytes of training that the device needs whatever is cut: an auxiliary head, what goes to a server and back."""
 
     def of(self, model: nn.Module, coupling: Coupling) -> Costed:
         """This for one model.
@@ -73,7 +75,9 @@ class Costed:
         sample = math.prod(smaller.input) * (ITEM_BYTES["int64"] if smaller.tokens else item)
         batch = costing.batch * (sample + ITEM_BYTES["int64"])
         loss = end if costing.units is None else None
-        return float(held + warm + batch + retained_bytes(units, costing.batch, to_input=False, loss=loss))
+        return float(
+            costing.fixed + held + warm + batch + retained_bytes(units, costing.batch, to_input=False, loss=loss)
+        )
 
     def latency(self, kept: Ints) -> float:
         """Seconds of a forward on the device.

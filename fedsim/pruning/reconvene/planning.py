@@ -52,7 +52,8 @@ def plan(
         UserError: the curve is of another model; neither a budget nor a density is given; the budget cannot be
             reached, with the smallest that can.
     """
-    return Planner(model, curve, options, example=example, costing=costing, within=within).plan()
+    made = Planner(model, curve, options, example=example, costing=costing, within=within).plan()
+    return made if within is None else made.within(within)
 
 
 class Planner:

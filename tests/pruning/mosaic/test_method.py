@@ -125,3 +125,18 @@ def _forward(model: Any) -> int:
     from fedsim.pruning import counting
 
     return counting.macs(model, torch.zeros((1, tiny.LENGTH), dtype=torch.int64))
+
+
+def test_a_loss_takes_a_backward_and_plain_cutting_no_look_at_the_text() -> None:
+    """Four forwards for a ranking by a loss; none to cut what nothing makes up for."""
+    model = tiny.units()
+    forward = tiny.WINDOWS * _forward(model)
+
+    def cost(study: bool, **options: Any) -> int:
+        prunes = method(Mosaic(alpha=1.0, update="none", **options))
+        planned = prunes.plan(model, prunes.study(model, SIGHT), SIGHT)
+        return prunes.macs(model, planned, SIGHT, study=study)
+
+    assert cost(study=True, unit_score="taylor") == 4 * forward
+    assert cost(study=True) == forward
+    assert cost(study=False) == 0
