@@ -302,6 +302,21 @@ def test_text_has_perplexity_with_its_windows(said: Said) -> None:
 
 
 @pytest.mark.slow
+def test_a_named_text_is_calibrated_on_one_part_and_evaluated_on_the_other(said: Said) -> None:
+    """On the validation file and on the test file."""
+    Path("wikitext2-valid.txt").write_text("the cat sat on a mat . " * 60, encoding="utf-8")
+    Path("wikitext2-test.txt").write_text("while birds sang over the lake , " * 60, encoding="utf-8")
+    common = (*LLAMA, "--length", str(LENGTH), "--windows", "4", "--set", "sparsity=0.5", "--data-path", ".")
+    named = said.document(*common, "--calibration", "wikitext2", "--evaluate", "wikitext2", "--samples", "4")
+    files = ("--calibration", "wikitext2-valid.txt", "--evaluate", "wikitext2-test.txt", "--samples", "4")
+    found = said.document(*common, *files)
+    assert named["pruned"]["quality"] == found["pruned"]["quality"]
+    assert named["layers"] == found["layers"]
+    other = said.document(*common, "--calibration", "wikitext2-test.txt", "--evaluate", "wikitext2-valid.txt")
+    assert other["pruned"]["quality"] != found["pruned"]["quality"]
+
+
+@pytest.mark.slow
 def test_scores_that_look_at_data_get_some(said: Said) -> None:
     """What was cut is then known to depend on public data, or on the devices' own."""
     asked = ("vgg5", "--data", "digits", "--set", "budget.params=0.4", "--set", "score=snip")

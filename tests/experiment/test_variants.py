@@ -380,6 +380,11 @@ def test_what_is_chosen_within_a_private_choice_is_private() -> None:
     family = study(None, wide, narrow, learning=False).family
     assert family is not None
     assert [each["privacy"] for each in family.report] == ["device-private", "device-private"]
+    outer, inner = (variant.support.axes for variant in family.made)
+    for name, axes in outer.items():
+        for large, small in zip(axes, inner[name], strict=True):
+            assert large is None or small is not None
+            assert large is None or set(small.tolist()) < set(large.tolist()), "variants nest"
     alone = study(None, narrow, learning=False).family
     assert alone is not None
     assert [each["privacy"] for each in alone.report] == ["data-free"]
@@ -394,3 +399,26 @@ def test_zeros_on_the_device_are_those_of_the_device() -> None:
         (said,) = family.report
         assert said["device"]["pruned"]["zeros"] == zeros
         assert said["parameters"]["held"] - said["parameters"]["nonzero"] == 9214
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["sgd", {"name": "adamw", "lr": 0.001}])
+@pytest.mark.parametrize("batch", [4, 32])
+def test_memory_is_counted_alike_for_plans_and_for_devices(optimizer: Any, batch: int) -> None:
+    """Whatever is trained with, and however much is cut."""
+    from fedsim.pruning.reconvene.costing import Costing
+    from fedsim.pruning.reconvene.coupling import couple
+
+    training = {"optimizer": optimizer, "batch": batch}
+    whole = study(training=training)
+    network, slots = whole.network(), whole.assembly.training.optimizer.slots
+    coupling = couple(network, torch.zeros(2, 1, 8, 8))
+    costed = Costing(batch=batch, slots=slots).of(network, coupling)
+    need = whole.needs()[0]
+    assert costed.memory(coupling.units) == need.model + need.step
+    made = study(crop(5), training=training)
+    (kept,) = [i for i, each in enumerate(coupling.sets) if any(port.layer == "conv1.0" for port in each.places)]
+    units = coupling.units.copy()
+    units[kept] = 5
+    need = made.needs()[0]
+    assert costed.memory(units) == need.model + need.step

@@ -140,3 +140,18 @@ def test_a_loss_takes_a_backward_and_plain_cutting_no_look_at_the_text() -> None
     assert cost(study=True, unit_score="taylor") == 4 * forward
     assert cost(study=True) == forward
     assert cost(study=False) == 0
+
+
+def test_what_sparsegpt_multiplies_by_hand() -> None:
+    """Second moments of the four inputs of a block, a factorisation each matrix, and its rows; two forwards."""
+    model = tiny.units()
+    prunes = method(Mosaic())
+    planned = prunes.plan(model, prunes.study(model, SIGHT), SIGHT)
+    shapes = [p.shape for name, p in model.named_parameters() if "_proj" in name]
+    assert len(shapes) % 7 == 0
+    solved = sum(columns**3 + rows * columns**2 for rows, columns in shapes)
+    inputs = [
+        p.shape[1] for name, p in model.named_parameters() if any(f"{n}_proj" in name for n in ("q", "o", "up", "down"))
+    ]
+    seen = tiny.WINDOWS * tiny.LENGTH * sum(columns**2 for columns in inputs)
+    assert prunes.macs(model, planned, SIGHT) == 2 * tiny.WINDOWS * _forward(model) + seen + solved

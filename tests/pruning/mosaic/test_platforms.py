@@ -197,3 +197,18 @@ def test_needs_that_are_none(given: Any, message: str) -> None:
     """They are refused where they are said."""
     with pytest.raises(ValueError, match=message):
         Needs(**given)
+
+
+def test_workspace_counts_and_query_heads_do_not_shrink_the_cache(model: Any, ranking: Ranking) -> None:
+    """What a profile sets aside for kernels is no room for a model; keys and values stay where only queries go."""
+    said = {"capacity": "2 GB", "usable": "1 GB", "runtime": f"{RUNTIME} B", "workspace": "5000 B"}
+    assert advise(model, ranking, device(memory=said)).dense.memory == dense(model, ranking).memory + 5000
+    options = Mosaic(sparsity=0.5, alpha=1.0, kv_unit="query_head", round_to=1)
+    found = advise(model, ranking, device(), options=options, kind="structured")
+    cut, _ = apply(model, found.plan, tiny.windows())
+    assert found.pruned.cache == found.dense.cache == counting.cache_bytes(cut.module)
+    assert found.pruned.macs < found.dense.macs
+    step = counting.macs(cut.module, tiny.windows()[:1, :1])
+    context = Needs().context
+    heads = sum(layer.self_attn.q_proj.out_features for layer in cut.module.model.layers)
+    assert found.pruned.macs == step - 2 * heads + 2 * heads * context

@@ -10,14 +10,18 @@ import pytest
 import torch
 from torch import nn
 
+from fedsim.costs import Cost, OpClass, Operator, Phase
 from fedsim.errors import UserError
+from fedsim.hardware import pricing
 from fedsim.hardware.machines import machine
 from fedsim.hardware.profiles import load_profile
 from fedsim.models.building import build
+from fedsim.models.counting import measure
+from fedsim.models.measure import forward_cost
 from fedsim.models.options import Plain
 from fedsim.models.units import UnitList
 from fedsim.pruning.reconvene import Variant, fuse, magnitude, portfolio
-from fedsim.pruning.reconvene.portfolios import write
+from fedsim.pruning.reconvene.portfolios import COMPRESSIONS, write
 from fedsim.pruning.storing import read
 
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -104,3 +108,19 @@ def test_sparse_networks_may_come_from_elsewhere(vgg: UnitList) -> None:
     assert made[0].latency is None
     assert made[0].switching is None
     assert made[0].emptied.pruned.plan.options["density"] == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.slow
+def test_latency_and_switching_are_what_the_cost_model_says(vgg: UnitList) -> None:
+    """A forward of the variant, of so many samples; and its tensors, buffers among them, read once and written once."""
+    board = machine(load_profile("pi-tier-1"))
+    (one,), (four,) = (portfolio(vgg, IMAGES, (16,), machine=board, batch=batch) for batch in (1, 4))
+    module = one.emptied.pruned.module
+    assert isinstance(module, UnitList)
+    for made, batch in ((one, 1), (four, 4)):
+        assert made.latency == pricing.seconds(board, forward_cost(measure(module).units, batch, module.name))
+    tensors = [*module.parameters(), *module.buffers()]
+    moved = 2 * sum(tensor.nbytes for tensor in tensors)
+    copy = Operator(OpClass.COPY, Phase.AGGREGATE, sum(tensor.numel() for tensor in tensors), moved)
+    assert one.switching == pricing.seconds(board, Cost((copy,)))
+    assert COMPRESSIONS == (1, 2, 4, 8, 16)
