@@ -210,5 +210,6 @@ def test_workspace_counts_and_query_heads_do_not_shrink_the_cache(model: Any, ra
     assert found.pruned.macs < found.dense.macs
     step = counting.macs(cut.module, tiny.windows()[:1, :1])
     context = Needs().context
-    heads = sum(layer.self_attn.q_proj.out_features for layer in cut.module.model.layers)
+    whole: Any = cut.module
+    heads = sum(layer.self_attn.q_proj.out_features for layer in whole.model.layers)
     assert found.pruned.macs == step - 2 * heads + 2 * heads * context
