@@ -314,7 +314,7 @@ def prune(
     calibration: Annotated[
         str | None, typer.Option(metavar="FILE", help="Public text that Mosaic looks at; or the name of a text.")
     ] = None,
-    windows: Annotated[int, typer.Option(min=1, help="How many pieces of it.")] = 32,
+    windows: Annotated[int, typer.Option(min=1, max=16384, help="How many pieces of it.")] = 32,
     length: Annotated[int, typer.Option(min=2, max=131072, help="Tokens of a piece, and of a sequence.")] = 256,
     tokenizer: Annotated[
         str | None, typer.Option(metavar="NAME_OR_PATH", help="By default the model's own, or bytes.")

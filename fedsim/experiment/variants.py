@@ -145,6 +145,7 @@ def _variants(
             if key not in studies:
                 studies[key] = prunes.study(network, material)
             if request.section.fit is not None:
+                _check_size(request.section.options)
                 found = _fitting(prunes, network, studies[key], material, request)
                 if found is None:
                     continue  # all of it fits
@@ -184,6 +185,23 @@ def _study_key(request: Request, prunes: Method) -> str:
     calibration = request.section.calibration
     told = None if calibration is None else calibration.model_dump_json()
     return f"{type(prunes).__qualname__} {prunes.studied} {told}"
+
+
+def _check_size(options: Any) -> None:
+    """Refuse a size where the device says the size.
+
+    Raises:
+        UserError: a budget or a density is given.
+    """
+    for name, given in (
+        ("budget", getattr(getattr(options, "budget", None), "given", None)),
+        ("density", getattr(options, "density", None)),
+    ):
+        if given:
+            raise UserError(
+                f"fit: memory takes the largest model that the device can train, so {name} would change nothing; leave "
+                "one of them out"
+            )
 
 
 def _fitting(prunes: Method, network: UnitList, study: Any, material: Material, request: Request) -> Method | None:

@@ -314,6 +314,10 @@ def test_statistics_of_different_widths_are_warned_of() -> None:
             {"pruning": {"method": "reconvene", "budget": {"params": "0.01 %"}}},
             "params 0.01 % of vgg5 cannot be reached: the smallest is",
         ),
+        (
+            {"pruning": {"method": "reconvene", "fit": "memory", "budget": {"params": "20 %"}}},
+            "fit: memory takes the largest model that the device can train, so budget would change nothing; leave one",
+        ),
         ({"pruning": {"manifest": "/nowhere"}}, "/nowhere has no manifest.json; give a folder that fedsim prune has"),
         (
             {"pruning": {"method": "reconvene", "density": 0.1}, "scheduler": "splitfed", "model": "vgg5"},
