@@ -567,7 +567,7 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(
 @pytest.mark.parametrize(
     ("more", "pieces"),
     [
-        (("--windows", "100000"), ("calibration windows", "fewer or shorter")),
+        (("--windows", "10000"), ("calibration windows", "fewer or shorter")),
         (("--evaluate", "short.txt"), ("make no window of 16", "--length")),
         (("--tokenizer", "words"), ("unknown tokenizer 'words'",)),
         (("--classes", "100"), ("no tokenizer is known for llama", "--tokenizer")),

@@ -16,5 +16,5 @@ def test_importing_scenario_is_light() -> None:
     assert not {"torch", "torchvision", "ray", "grpc", "numpy", "pyarrow", "sklearn"} & set(done.stdout.split())
     program = "import sys, fedsim.scenario; print(*sorted(name for name in sys.modules if name.startswith('fedsim.')))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    below = {"errors", "units", "quantities", "catalogue", "checkpoints", "documents", "scenario"}
+    below = {"errors", "lazily", "units", "quantities", "catalogue", "checkpoints", "documents", "scenario"}
     assert {name.split(".")[1] for name in done.stdout.split()} == below
