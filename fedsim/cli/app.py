@@ -310,7 +310,7 @@ def prune(
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE_OR_RUN", help="Trained weights, for a model of the catalogue.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of initial weights and of all that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of initial weights and of all that is drawn.")] = 0,
     calibration: Annotated[
         str | None, typer.Option(metavar="FILE", help="Public text that Mosaic looks at; or the name of a text.")
     ] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 WIDTH: Final = 100
 """Columns that the tables need at least."""
+LARGEST: Final = 2**26
+"""Values of a sample, at most."""
 
 
 def prune_command(
@@ -157,7 +160,10 @@ def shape(text: str) -> tuple[int, ...]:
             f"--input {shown(text)} is no shape of a sample; write channels, height and width as in 3x32x32, or the "
             "number of values as in 64"
         )
-    return tuple(int(side) for side in sides)
+    found = tuple(int(side) for side in sides)
+    if math.prod(found) > LARGEST:
+        raise UserError(f"--input {shown(text)} is {math.prod(found):,} values a sample; {LARGEST:,} are the most")
+    return found
 
 
 def show(made: Mapping[str, Any]) -> None:

@@ -118,7 +118,8 @@ class Installed:
             if self.support.shape(name, shape) != shape or name in self.support.masks:
                 raise UserError(
                     f"{self.folder} has less of {name} than the model, but only {', '.join(scope)} may shrink; prune "
-                    f"it with scope {list(scope)} and protected [{scope[-1]}], or set scope: model"
+                    f"it with scope {list(scope)} and protected [{scope[-1]}], or prune the whole fleet by one section "
+                    "with scope: model"
                 )
 
 

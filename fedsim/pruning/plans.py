@@ -29,7 +29,8 @@ class Kept:
     """The units that stay, ascending."""
 
 
-_PRIVACY: Final = ("data-free", "public", "device-private")
+Privacy = Literal["data-free", "public", "device-private"]
+_PRIVACY: Final[tuple[Privacy, ...]] = ("data-free", "public", "device-private")
 """From what reveals least to what reveals most."""
 
 
@@ -59,12 +60,16 @@ class Plan:
     """Parameters after the cut, counted before it."""
     macs: int | None = None
     """Forward MACs of a sample after the cut; None where the planner does not predict them."""
-    privacy: Literal["data-free", "public", "device-private"]
+    privacy: Privacy
     """What the choice depends on: no data, public data, or data of the devices."""
 
     def within(self, larger: Plan) -> Plan:
         """The same, of a choice among what a larger variant keeps, so that it depends on whatever that depends on."""
-        return replace(self, privacy=max(self.privacy, larger.privacy, key=_PRIVACY.index))
+        return self.depending(larger.privacy)
+
+    def depending(self, privacy: Privacy) -> Plan:
+        """The same, where it depends on that, too."""
+        return replace(self, privacy=max(self.privacy, privacy, key=_PRIVACY.index))
 
     @property
     def cuts(self) -> bool:

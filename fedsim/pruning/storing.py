@@ -238,7 +238,8 @@ def _values(file: Path, manifest: Manifest, masks: dict[str, NDArray[np.bool_]])
             raise UserError(f"there is no {file} beside the manifest; {_WAY_OUT}")
         if _hash(file) != manifest.weights:
             size, said = file.stat().st_size, manifest.counts.disk
-            raise UserError(f"{file} is not the one that was written: {size} bytes, of {said}; {_WAY_OUT}")
+            how = f"{size} bytes, of {said}" if size != said else "its hash is another one"
+            raise UserError(f"{file} is not the one that was written: {how}; {_WAY_OUT}")
         with safe_open(file, framework="pt") as opened:
             found = set(opened.keys())
             if found != wanted.keys():

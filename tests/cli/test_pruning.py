@@ -359,6 +359,24 @@ def test_a_ranking_is_made_once_and_serves_other_targets(kind: str, said: Said) 
 
 
 @pytest.mark.slow
+def test_a_ranking_of_public_text_hides_no_private_text(said: Said) -> None:
+    """Zeros are chosen on what is at hand now; both texts are named."""
+    text(Path(), "other.txt", 30)
+    said.document(*llama("--ranking", "rank"))
+    private = ("--calibration", "other.txt", "--private", "--out", "small", "--ranking", "rank")
+    found = said.document(*llama(*private))
+    assert found["privacy"] == "device-private"
+    assert found["calibration"] == (
+        "ranked on 4 windows of 16 tokens of words.txt by tokenizer bytes, seed 0; pruned on 4 windows of 16 tokens of "
+        "other.txt by tokenizer bytes, seed 0"
+    )
+    assert json.loads(Path("small/manifest.json").read_text())["ranking"]["calibration"] == found["calibration"]
+    free = ("policy=uniform", "pruner=magnitude", "update=none")
+    chosen = said.document(*llama("--private", *(f"--set={each}" for each in free)))
+    assert chosen["privacy"] == "data-free"
+
+
+@pytest.mark.slow
 def test_published_models_go_with_their_tokenizer(said: Said) -> None:
     """So that a folder is evaluated without being told."""
     published(Path("model"))
@@ -484,6 +502,9 @@ def test_a_portfolio_has_variants_without_empty_filters(said: Said) -> None:
     assert first["quality"]["accuracy"] == found["parent"]["quality"]["accuracy"]
     assert first["parameters"] < found["parent"]["parameters"], "batch norms are fused"
     assert last["parameters"] < first["parameters"] / 16
+    for variant in found["variants"].values():
+        sent = 4 * variant["nonzero"] + (0 if variant is first else variant["parameters"] / 8)
+        assert variant["wire"] == pytest.approx(sent, rel=0.05), "zeros are not sent"
     assert last["units"]["live"] < first["units"]["live"]
     for variant in found["variants"].values():
         assert variant["difference"] <= 1e-5
@@ -546,7 +567,9 @@ def test_a_portfolio_has_variants_without_empty_filters(said: Said) -> None:
         ((*VGG, "--advise", "--profile", "jetson-nano"), ("--advise is for method mosaic", "budget")),
         ((*VGG, "--recover", "lora"), ("--recover is for method mosaic",)),
         (("vgg5", "--portfolio", "4,2"), ("--portfolio '4,2' names no compressions", "1,2,4")),
-        (("vgg5", "--portfolio", "0.5"), ("numbers of 1 or more",)),
+        (("vgg5", "--portfolio", "0.5"), ("numbers from 1 to a million",)),
+        (("vgg5", "--set", "density=0.3", "--set", "round_to=1000"), ("makes no layer narrower", "round_to 1000")),
+        (("vgg5", "--input", "3x99999x99999", "--set", "density=0.5"), ("--input '3x99999x99999' is", "are the most")),
         (("vgg5", "--portfolio", "two"), ("names no compressions",)),
         (("vgg5", "--portfolio", "2", "--onnx", "x"), ("--onnx is for one pruned model",)),
         (("vgg5", "--portfolio", "2", "--set", "gamma=1"), ("--set gamma is for one pruned model",)),

@@ -63,14 +63,19 @@ def calibrated(outcome: Outcome) -> str:
         return outcome.subject.stored.manifest.calibration
     text, asked = outcome.calibration, outcome.asked
     if text is not None:
-        said = text.described()
-        return (
-            f"{said['windows']} windows of {said['length']} tokens of {said['text']} by tokenizer {said['tokenizer']}, "
-            f"seed {said['seed']}"
-        )
+        now = text.described()
+        then = getattr(outcome.study, "calibration", now)  # of a ranking, which may have been made before
+        return _text(now) if then == now else f"ranked on {_text(then)}; pruned on {_text(now)}"
     if outcome.plan.privacy != "data-free" and asked.data is not None:
         return f"samples of every class of {asked.data}, seed {outcome.plan.seed}"
     return ""
+
+
+def _text(said: Mapping[str, Any]) -> str:
+    return (
+        f"{said['windows']} windows of {said['length']} tokens of {said['text']} by tokenizer {said['tokenizer']}, "
+        f"seed {said['seed']}"
+    )
 
 
 def notices(outcome: Outcome) -> Iterator[str]:

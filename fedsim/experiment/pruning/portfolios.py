@@ -48,7 +48,8 @@ def compressions(text: str) -> tuple[float, ...]:
         found = ()
     if not found or any(not 1 <= each < 1e6 for each in found) or sorted(set(found)) != list(found):
         raise UserError(
-            f"--portfolio {shown(text)} names no compressions; write numbers of 1 or more in rising order, as in 1,2,4"
+            f"--portfolio {shown(text)} names no compressions; write numbers from 1 to a million in rising order, "
+            "as in 1,2,4"
         )
     return found
 

@@ -34,6 +34,8 @@ def text_file(said: str, folder: Path | None, *, test: bool) -> Path:
     """
     if Path(said).is_file():
         return Path(said)
+    if folder is not None and (folder / said).is_file():
+        return folder / said
     place = folder or default_folder()
     files = find_files(place, said) if place.is_dir() else None
     if files is not None:

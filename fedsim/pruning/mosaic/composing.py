@@ -54,8 +54,9 @@ def composed(
         UserError: see `plan`.
         PruningError: see `sparsify`.
     """
+    seen = "data-free" if options.data_free else calibrated(windows).privacy
     if not options.zeros_first:
-        return plan(model, ranking, options, within=within)
+        return plan(model, ranking, options, within=within).depending(seen)
     _, blocks = current(ranking, model, options)
     outlook = Outlook(ranking, blocks, model, options, within)
     first = plan(model, ranking, replace(options, alpha=0.0, sparsity=outlook.zeros))
@@ -70,7 +71,7 @@ def composed(
         options,
         least=lambda kept: empty(sparse, scope, kept, refilled=options.update != "none"),
     )
-    made = replace(second, options={**second.options, FIRST: dict(first.sparsity)})
+    made = replace(second, options={**second.options, FIRST: dict(first.sparsity)}).depending(seen)
     return made if within is None else made.within(within)
 
 

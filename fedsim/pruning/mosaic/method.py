@@ -16,7 +16,6 @@ from fedsim.pruning.mosaic.calibration import Calibration
 from fedsim.pruning.mosaic.composing import composed
 from fedsim.pruning.mosaic.cutting import FIRST, apply, example
 from fedsim.pruning.mosaic.options import Mosaic
-from fedsim.pruning.mosaic.planning import plan
 from fedsim.pruning.mosaic.ranking import Ranking, rank
 from fedsim.pruning.mosaic.sparsifying import sparsify
 from fedsim.pruning.plans import Plan
@@ -45,10 +44,7 @@ class MosaicMethod:
 
     def plan(self, model: nn.Module, study: Ranking, material: Material, within: Plan | None = None) -> Plan:
         """What to cut and what to set to zero; where zeros come first, they are set in a copy to see."""
-        options = self._scoped(model, material)
-        if options.zeros_first:
-            return composed(model, study, options, self._windows(material), within=within)
-        return plan(model, study, options, within=within)
+        return composed(model, study, self._scoped(model, material), self._windows(material), within=within)
 
     def apply(self, model: nn.Module, plan: Plan, material: Material) -> tuple[Pruned, Checks]:
         """Cut."""

@@ -7,6 +7,7 @@ densities of all layers, without asking which are resilient (after PreCrop, arXi
 
 from __future__ import annotations
 
+import warnings
 from copy import deepcopy
 from dataclasses import replace
 from typing import Final
@@ -75,6 +76,12 @@ def _one_ratio(planner: Planner, name: str, like: Plan, limits: Limits, seed: in
     least = _least_share(planner, like)
     while number < len(units) and not limits.fit(planner.widths(_shares(order[:number], len(units), least))):
         number += 1  # these layers alone have too few parameters
+    if number == len(units):
+        warnings.warn(
+            f"baseline {name} has to cut all layers to come down to {like.parameters:,} parameters, as uniform does, "
+            "so it tells nothing of which layers are cut; ask for a larger model",
+            stacklevel=2,
+        )
     chosen = np.zeros(len(units), bool)
     chosen[order[:number]] = True
     return lambda x, _: (planner.widths(np.where(chosen, np.maximum(0.5**x, least), 1.0)), chosen)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from fedsim import seeds
+from fedsim.payload.supports import Support
 from fedsim.pruning import counting
 from fedsim.pruning.checks import Checks
 from fedsim.pruning.plans import Plan
@@ -53,6 +54,7 @@ class Emptied:
     fused: nn.Module
     """The parent of the cut: the network with its batch norms fused."""
     pruned: Pruned
+    """Its masks are where weights were zero before, and still are."""
     checks: Checks
     difference: float
     """The greatest difference of outputs from the network that came in, as a share of the greatest output."""
@@ -99,7 +101,9 @@ def without_empty(model: nn.Module, example: Tensor, *, private: bool = True) ->
     if not difference <= TOLERANCE:
         raise PruningError(f"without its empty filters, the model's output differs by {difference:.2g} of its greatest")
     timings = {"cut": cut - start, "verify": process_time() - cut}
-    return Emptied(fused=fused, pruned=replace(pruned, timings=timings), checks=checks, difference=difference)
+    sparse = {f"{name}.weight": w.ne(0).numpy() for name, w in scored(module).items() if not w.all()}
+    pruned = replace(pruned, support=Support(support.axes, sparse), timings=timings)
+    return Emptied(fused=fused, pruned=pruned, checks=checks, difference=difference)
 
 
 class _Removal:

@@ -87,7 +87,15 @@ class Planner:
 
     def plan(self) -> Plan:
         """The plan for the options' budget or density."""
-        found = self._at(self.options.density) if self.options.density is not None else self._solved()
+        if self.options.density is None:
+            return self.made("reconvene", self._solved())
+        found = self._at(self.options.density)
+        if (found.kept == self.coupling.units).all():
+            raise UserError(
+                f"density {self.options.density:g} makes no layer narrower: round_to {self.options.round_to} and "
+                f"min_channels {self.options.min_channels} leave all filters, or no layer is resilient; take smaller "
+                "ones, a lower density, or another tau"
+            )
         return self.made("reconvene", found)
 
     def path(self, position: float, cut: Mask | None) -> tuple[Ints, Mask]:

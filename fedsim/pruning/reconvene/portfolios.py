@@ -103,7 +103,7 @@ def portfolio(
     for compression in compressions:
         emptied = without_empty(sparse(model, compression, example), example, private=private)
         module = emptied.pruned.module
-        known = counts(module, example[:1])
+        known = counts(module, example[:1], emptied.pruned.support)
         made.append(
             Variant(
                 compression=compression,

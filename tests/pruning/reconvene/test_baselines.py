@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -97,3 +99,11 @@ def test_what_cannot_be(vgg: UnitList, planner: Planner, like: Plan) -> None:
         baseline(planner, "unifrom", like)
     with pytest.raises(UserError, match=r"700 values cannot be kept: biases and norms alone have 1042"):
         masked(vgg, OPTIONS, 700, EXAMPLE)
+
+
+def test_layers_that_are_all_cut_are_warned_of(planner: Planner) -> None:
+    """Where a size needs all of them, it tells nothing which ones are cut."""
+    small = Planner(planner.model, planner.curve, replace(OPTIONS, budget=Budget(params=0.02), tau=1.0)).plan()
+    with pytest.warns(UserWarning, match=r"baseline inverted has to cut all layers to come down to [\d,]+ parameters"):
+        made = baseline(planner, "inverted", small)
+    assert shares(made).keys() == shares(baseline(planner, "uniform", small)).keys()
