@@ -108,7 +108,10 @@ def test_a_coordinate_is_the_mean_of_those_who_have_it() -> None:
     mean = Mean(server.node, server.whole, range(3), "samples", variants=server.variants, base=base)
     for number, (_, payload, samples) in enumerate(members):
         mean.put(number, payload, samples)
-    made = server.do(mean.result())
+    work = mean.result()
+    held = sum(plan.trainable for plan, _, _ in members)
+    assert sum(part.cost.macs for part in work.parts) == held, "each member by what it holds"
+    made = server.do(work)
     for name, before in server.named(base).items():
         if not before.is_floating_point():
             assert made[name].item() == 4

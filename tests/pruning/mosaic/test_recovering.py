@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any, Literal
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from fedsim.errors import UserError
 from fedsim.pruning.mosaic import Mosaic, Recovery, prune, rank, recover
@@ -159,3 +161,33 @@ def test_what_recovery_cannot_be_told(options: Any, message: str) -> None:
     """Sizes below one, and rates that are none."""
     with pytest.raises(ValueError, match=message):
         Recovery(**options)
+
+
+def test_full_training_is_a_plain_loop() -> None:
+    """Adam on the mean next-token loss; gradients are masked, then clipped all together, and weights masked after."""
+    pruned = cut(tiny.whole())
+    told = Recovery(kind="full", epochs=3, batch=tiny.WINDOWS, lr=0.003, clip=0.05)
+    found = recover(pruned, tiny.windows(), told)
+    plain: Any = deepcopy(pruned.module).train()
+    named = dict(plain.named_parameters())
+    masks = {name: torch.from_numpy(mask) for name, mask in pruned.support.masks.items()}
+    optimizer = torch.optim.Adam(plain.parameters(), lr=0.003)
+    tokens, losses = tiny.windows(), []
+    for _ in range(3):
+        logits = plain(tokens).logits[:, :-1]
+        loss = cross_entropy(logits.reshape(-1, tiny.VOCABULARY), tokens[:, 1:].reshape(-1))
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        for name, mask in masks.items():
+            gradient = named[name].grad
+            assert gradient is not None
+            gradient *= mask
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.05)
+        optimizer.step()
+        with torch.no_grad():
+            for name, mask in masks.items():
+                named[name] *= mask
+    assert found.realised["recovery"]["losses"] == pytest.approx(losses, rel=1e-5)
+    for name, tensor in plain.state_dict().items():
+        torch.testing.assert_close(found.module.state_dict()[name], tensor, rtol=1e-4, atol=1e-6)
