@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -116,10 +116,7 @@ def prune_command(
     if manifest is not None:
         made = _sized(made, manifest)
     made["written"] = placed(outcome, places)
-    if as_json:
-        print(json.dumps(made, indent=1, ensure_ascii=False))
-    else:
-        show(made)
+    _tell(made, show, as_json=as_json)
     return 0
 
 
@@ -131,18 +128,16 @@ def _portfolio(asked: Asked, places: Places, sizes: tuple[float, ...], heard: He
         portfolios.write(done, places.out)
     made = portfolios.document(done)
     made["written"] = {"folder": None if places.out is None else str(places.out)}
+    _tell(made, show_portfolio, as_json=as_json)
+    return 0
+
+
+def _tell(made: dict[str, Any], show: Callable[[Mapping[str, Any]], None], *, as_json: bool) -> None:
+    """Print the document, for a program or for a reader."""
     if as_json:
         print(json.dumps(made, indent=1, ensure_ascii=False))
-        return 0
-    console = _console()
-    console.print(f"[bold]{escape(made['model']['name'])}[/bold], without its empty filters", soft_wrap=True)
-    console.print(grid(*pruned.portfolio(made)))
-    console.print(grid(("stage", ""), pruned.stages(made)))
-    for notice in made["notices"]:
-        console.print(f"notice: {escape(notice)}", soft_wrap=True)
-    if places.out is not None:
-        print(places.out)
-    return 0
+    else:
+        show(made)
 
 
 def shape(text: str) -> tuple[int, ...]:
@@ -182,15 +177,29 @@ def show(made: Mapping[str, Any]) -> None:
     if rows:
         console.print(grid(head, rows))
     console.print(grid(("check", "found"), [tuple(row) for row in made["checked"]], right=False))
-    console.print(grid(("stage", ""), pruned.stages(made)))
     if made["calibration"]:
         console.print(f"calibration: {escape(made['calibration'])}; {made['privacy']}", soft_wrap=True)
-    for notice in made["notices"]:
-        console.print(f"notice: {escape(notice)}", soft_wrap=True)
+    _show_circumstances(console, made)
     for note in made["notes"]:
         print(f"note: {note}", file=sys.stderr)
     for place in _places(made["written"]):
         print(place)
+
+
+def show_portfolio(made: Mapping[str, Any]) -> None:
+    """Print the table of a portfolio."""
+    console = _console()
+    console.print(f"[bold]{escape(made['model']['name'])}[/bold], without its empty filters", soft_wrap=True)
+    console.print(grid(*pruned.portfolio(made)))
+    _show_circumstances(console, made)
+    if made["written"]["folder"] is not None:
+        print(made["written"]["folder"])
+
+
+def _show_circumstances(console: Console, made: Mapping[str, Any]) -> None:
+    console.print(grid(("stage", ""), pruned.stages(made)))
+    for notice in made["notices"]:
+        console.print(f"notice: {escape(notice)}", soft_wrap=True)
 
 
 def _console() -> Console:

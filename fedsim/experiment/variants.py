@@ -17,6 +17,7 @@ from fedsim.experiment.placing import placed
 from fedsim.hardware.machines import Machine
 from fedsim.learning.plan import BlockPlan
 from fedsim.payload.supports import WHOLE, Support
+from fedsim.pruning.reconvene.options import Reconvene
 from fedsim.scenario import Pruned as Section
 from fedsim.scenario import Scenario
 from fedsim.units import human_count
@@ -193,10 +194,9 @@ def _check_size(options: Any) -> None:
     Raises:
         UserError: a budget or a density is given.
     """
-    for name, given in (
-        ("budget", getattr(getattr(options, "budget", None), "given", None)),
-        ("density", getattr(options, "density", None)),
-    ):
+    if not isinstance(options, Reconvene):
+        return
+    for name, given in (("budget", options.budget.given), ("density", options.density)):
         if given:
             raise UserError(
                 f"fit: memory takes the largest model that the device can train, so {name} would change nothing; leave "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Literal, Protocol, get_args
 
@@ -118,8 +118,7 @@ class Mean:
             share = self._coverage()
             if share is not None:
                 self._node.port.mark("covered", share)
-        part = parts[0] if len(parts) == 1 else replace(parts[0], cost=total(each.cost for each in parts))
-        return Work(command, (part,), payload)
+        return Work(command, (_together(parts),), payload)
 
     def _coverage(self) -> float | None:
         """The share of the trained parameters that at least one of those that came has, where that is known."""
@@ -139,7 +138,7 @@ class Changes:
     like these.
     """
 
-    __slots__ = ("_came", "_held", "_moving", "_node", "_number", "_plan", "_plans", "members", "total")
+    __slots__ = ("_came", "_moving", "_node", "_number", "_plan", "_plans", "members", "total")
 
     def __init__(self, node: Node, plan: BlockPlan, variants: Iterable[BlockPlan] = ()) -> None:
         self._node = node
@@ -148,7 +147,6 @@ class Changes:
         self._came: Counter[TensorMeta] = Counter()
         self._number = node.learner()
         self._moving = False
-        self._held: dict[TensorMeta, int] = {}  # bytes of the sum of each variant
         self.members = 0
         """How many changes are in the sum."""
         self.total = 0.0
@@ -158,8 +156,7 @@ class Changes:
     def add(self, change: Payload, weight: float) -> None:
         """Take one in."""
         meta = meta_of(change)
-        holds = 0 if meta in self._held else meta.memory_bytes
-        self._held[meta] = meta.memory_bytes
+        holds = 0 if meta in self._came else meta.memory_bytes  # the sum
         self._came[meta] += 1
         self.members += 1
         self.total += weight
@@ -170,18 +167,16 @@ class Changes:
         assert self.members, "a sum of nothing"
         payload = self._node.payload(self._plan.weights)
         args = (model, rate, denominator, momentum)
-        holds = -sum(self._held.values())
+        holds = -sum(meta.memory_bytes for meta in self._came)
         if momentum and not self._moving:
             self._moving = True
             holds += self._plan.state_bytes  # a velocity stays
         command = self._node.command(self._number, "changes.apply", *args, output=payload, holds=holds)
         self._came[self._plan.weights] += 1  # the model that they move
         parts = [self._plans[meta].average_part(count) for meta, count in self._came.items()]
-        part = replace(parts[0], cost=total(each.cost for each in parts)) if len(parts) > 1 else parts[0]
         self.members, self.total = 0, 0.0
-        self._held.clear()
         self._came.clear()
-        return Work(command, (part,), payload)
+        return Work(command, (_together(parts),), payload)
 
 
 def averaging(plan: BlockPlan, meta: TensorMeta, members: int) -> Part:
@@ -190,6 +185,11 @@ def averaging(plan: BlockPlan, meta: TensorMeta, members: int) -> Part:
         return plan.average_part(members)
     trained = {shape.name for shape in plan.parameters.shapes}
     return plan.average_part(members, sum(shape.elements for shape in meta.shapes if shape.name in trained))
+
+
+def _together(parts: Sequence[Part]) -> Part:
+    """One part of the cost of all."""
+    return parts[0] if len(parts) == 1 else replace(parts[0], cost=total(each.cost for each in parts))
 
 
 def part_of_plan(plan: BlockPlan, weights: Payload) -> WeightPart:

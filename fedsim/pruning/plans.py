@@ -34,6 +34,11 @@ _PRIVACY: Final[tuple[Privacy, ...]] = ("data-free", "public", "device-private")
 """From what reveals least to what reveals most."""
 
 
+def most_private(*found: Privacy) -> Privacy:
+    """What something depends on that depends on all of these."""
+    return max(found, key=_PRIVACY.index)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What one pruning does to one parent.
@@ -63,13 +68,9 @@ class Plan:
     privacy: Privacy
     """What the choice depends on: no data, public data, or data of the devices."""
 
-    def within(self, larger: Plan) -> Plan:
-        """The same, of a choice among what a larger variant keeps, so that it depends on whatever that depends on."""
-        return self.depending(larger.privacy)
-
     def depending(self, privacy: Privacy) -> Plan:
         """The same, where it depends on that, too."""
-        return replace(self, privacy=max(self.privacy, privacy, key=_PRIVACY.index))
+        return replace(self, privacy=most_private(self.privacy, privacy))
 
     @property
     def cuts(self) -> bool:

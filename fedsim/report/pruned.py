@@ -15,8 +15,6 @@ Document = Mapping[str, Any]
 Row = tuple[str, ...]
 
 PROJECTIONS: Final = ("q", "k", "v", "o", "gate", "up", "down")
-REMOVED: Final = ("zero", "folded", "unread")
-"""Fates of the empty filters that could go."""
 _DARKEST: Final = 85
 """Per cent of a colour in the fullest cell of a heat map."""
 
@@ -120,7 +118,7 @@ def portfolio(document: Document) -> tuple[Row, list[Row]]:
     more: list[Row] = [(MISSING,) * (len(head) - len(rows[0]))]
     for variant in variants.values():
         units = variant["units"]
-        gone = sum(units.get(fate, 0) for fate in REMOVED)
+        gone = variant["removed"]
         stayed = sum(units.values()) - gone - units.get("live", 0)
         switching = () if document["profile"] is None else (_seconds(variant["switching"]),)
         more.append((f"{gone:,}", f"{stayed:,}", *switching))

@@ -168,7 +168,7 @@ def test_what_was_decided_is_said_with_its_figures() -> None:
 def test_a_portfolio_is_a_column_a_variant() -> None:
     """Beside the whole; filters that went, and empty ones that could not."""
     units = {"live": 5, "zero": 2, "folded": 1, "unread": 3, "padded": 4, "last": 1}
-    variant = {**MODEL, "parameters": 10, "units": units, "difference": 0.0, "switching": 0.25}
+    variant = {**MODEL, "parameters": 10, "units": units, "removed": 6, "difference": 0.0, "switching": 0.25}
     made = {"profile": "board", "parent": MODEL, "variants": {"4": variant}}
     head, rows = pruned.portfolio(made)
     assert head == ("", "whole", "4 times")

@@ -14,6 +14,7 @@ from fedsim.experiment.pruning.targets import layers, outliers, support, targets
 from fedsim.report.variants import NOTICES, SPARSE
 
 if TYPE_CHECKING:
+    from fedsim.experiment.pruning.portfolios import Portfolio
     from fedsim.experiment.pruning.running import Outcome
 
 SCHEMA: Final = 1
@@ -45,11 +46,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "checked": [] if outcome.checks is None else [list(row) for row in outcome.checks.rows()],
         "recovery": None if made_by is None else made_by.realised.get("recovery"),
         "reinitialised": list(() if made_by is None else made_by.reinitialised),
-        "timings": dict(outcome.timings),
-        "peak_memory_bytes": peak_memory(),
-        "profile": None if outcome.machine is None else outcome.machine.id,
-        "threads": outcome.asked.threads,
-        "evaluated": outcome.asked.evaluate,
+        **circumstances(outcome),
         "notices": list(notices(outcome)),
         "notes": list(outcome.notes),
     }
@@ -91,6 +88,17 @@ def notices(outcome: Outcome) -> Iterator[str]:
         yield "what was cut depends on data of devices, so every list of it that is sent tells something of them"
     if outcome.subject.name.endswith(".gguf") or outcome.subject.name.startswith("package:"):
         yield ROUNDED
+
+
+def circumstances(made: Outcome | Portfolio) -> dict[str, Any]:
+    """How the figures were come by."""
+    return {
+        "timings": dict(made.timings),
+        "peak_memory_bytes": peak_memory(),
+        "profile": None if made.machine is None else made.machine.id,
+        "threads": made.asked.threads,
+        "evaluated": made.asked.evaluate,
+    }
 
 
 def peak_memory() -> int:

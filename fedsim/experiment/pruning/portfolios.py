@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fedsim.errors import UserError, shown
-from fedsim.experiment.pruning.documents import finite, peak_memory, said_of
+from fedsim.experiment.pruning.documents import circumstances, finite, said_of
 from fedsim.experiment.pruning.running import Asked, Report, loaded
 from fedsim.experiment.pruning.stages import Heard, Stages
 from fedsim.experiment.pruning.subjects import Subject
@@ -60,19 +60,7 @@ def check(asked: Asked, places: Places) -> None:
     Raises:
         UserError: something is.
     """
-    given = {
-        "--method": asked.method,
-        "--ranking": asked.ranking,
-        "--calibration": asked.calibration,
-        "--baselines": asked.baselines,
-        "--advise": asked.advise,
-        "--recover": asked.recover,
-        "--onnx": places.onnx,
-        "--hugging-face": places.hugging_face,
-    }
-    given |= {f"--set {part}.": getattr(asked.settings, part) for part in ("needs", "recover")}
-    given |= {f"--set {key}": True for key in asked.settings.method}
-    for option, value in given.items():
+    for option, value in {**asked.pruning, "--onnx": places.onnx, "--hugging-face": places.hugging_face}.items():
         if value:
             raise UserError(f"{option} is for one pruned model, not for a portfolio; leave it out, or --portfolio")
 
@@ -126,11 +114,7 @@ def document(made: Portfolio) -> dict[str, Any]:
             "model": said_of(found) | {"fingerprint": None},
             "parent": made.parent.data(),
             "variants": {f"{each.compression:g}": _variant(each, report) for each, report in made.variants},
-            "timings": made.timings,
-            "peak_memory_bytes": peak_memory(),
-            "profile": None if made.machine is None else made.machine.id,
-            "threads": made.asked.threads,
-            "evaluated": made.asked.evaluate,
+            **circumstances(made),
             "notices": notices,
         }
     )
@@ -141,6 +125,7 @@ def _variant(each: Variant, report: Report) -> dict[str, Any]:
     return {
         **report.data(),
         "units": dict(each.emptied.pruned.realised["units"]),
+        "removed": each.emptied.removed,
         "difference": each.emptied.difference,
         "switching": each.switching,
     }

@@ -67,6 +67,22 @@ class Asked:
     time: bool = False
     threads: int = 1
 
+    @property
+    def pruning(self) -> dict[str, object]:
+        """By option: what is said of the pruning itself, rather than of the model and of what is measured."""
+        settings = self.settings
+        return {
+            "--method": self.method,
+            "--ranking": self.ranking,
+            "--calibration": self.calibration,
+            "--baselines": self.baselines,
+            "--advise": self.advise,
+            "--recover": self.recover,
+            **{f"--set {key}": True for key in settings.method},
+            **{f"--set needs.{key}": True for key in settings.needs},
+            **{f"--set recover.{key}": True for key in settings.recover},
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
@@ -154,16 +170,7 @@ def loaded(asked: Asked, stages: Stages) -> tuple[Subject, Machine | None, Named
 
 def _read(asked: Asked, found: Subject, device: Machine | None, meter: Meter, stages: Stages) -> Outcome:
     """A folder that was pruned before is looked at only."""
-    given = {
-        "--method": asked.method,
-        "--set": asked.settings.method or asked.settings.needs or asked.settings.recover,
-        "--ranking": asked.ranking,
-        "--calibration": asked.calibration,
-        "--baselines": asked.baselines,
-        "--advise": asked.advise,
-        "--recover": asked.recover,
-    }
-    for option, value in given.items():
+    for option, value in asked.pruning.items():
         if value:
             raise UserError(
                 f"{found.name} was pruned already, so {option} cannot be for it; prune the model that it is of, or "

@@ -71,8 +71,7 @@ def composed(
         options,
         least=lambda kept: empty(sparse, scope, kept, refilled=options.update != "none"),
     )
-    made = replace(second, options={**second.options, FIRST: dict(first.sparsity)}).depending(seen)
-    return made if within is None else made.within(within)
+    return replace(second, options={**second.options, FIRST: dict(first.sparsity)}).depending(seen)
 
 
 def filled(model: nn.Module, blocks: Sequence[Block]) -> list[UnitScores]:

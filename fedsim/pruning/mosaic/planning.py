@@ -24,7 +24,7 @@ from fedsim.pruning.mosaic.policies import Profile, Shares, allocated, exact, po
 from fedsim.pruning.mosaic.ranking import Ranking, current
 from fedsim.pruning.mosaic.scores import UnitScores
 from fedsim.pruning.mosaic.widths import Rules, Width, whole, widths
-from fedsim.pruning.plans import Kept, Plan
+from fedsim.pruning.plans import Kept, Plan, Privacy, most_private
 from fedsim.pruning.resizing import resize
 from fedsim.pruning.skeletons import hollow
 
@@ -49,8 +49,7 @@ def plan(model: nn.Module, ranking: Ranking, options: Mosaic | None = None, *, w
     _, blocks = current(ranking, model, options)
     units = ranking.units(model, blocks, options.unit_score)
     outlook = Outlook(ranking, blocks, model, options, within)
-    made = planned(model, blocks, outlook, units, ranking, options)
-    return made if within is None else made.within(within)
+    return planned(model, blocks, outlook, units, ranking, options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +81,10 @@ class Outlook:
             {} if within is None else {(kept.layer, kept.kind): kept.indices for kept in within.kept}
         )
         """Units that may stay, by layer and kind; all of those that are not there."""
+        self.privacy: Privacy = "data-free" if options.data_free else ranking.privacy
+        """What a choice depends on."""
+        if within is not None:
+            self.privacy = most_private(self.privacy, within.privacy)
         self.scope = scoped(blocks, options.scope)
         self._policy = policy(options.policy)
         known = ranking.distribution(model, tuple(blocks), options.outlier_factor)
@@ -138,7 +141,7 @@ def planned(
         sparsity=_zeros(scope, outlook, options, least(tuple(kept)) if least else 0.0),
         parameters=parameters,
         macs=macs(model, blocks, kept),
-        privacy="data-free" if options.data_free else ranking.privacy,
+        privacy=outlook.privacy,
     )
 
 

@@ -40,8 +40,9 @@ class Costing:
     """Values of optimizer state a parameter: 1 for SGD with momentum, 2 for AdamW."""
     units: int | None = None
     """How many of the first units the device has; None for all, and the loss behind them."""
-    fixed: int = 0
-    """Bytes of training that the device needs whatever is cut: an auxiliary head, what goes to a server and back."""
+    whole: int | None = None
+    """Bytes of training of the model as it is, with what no cut changes: an auxiliary head, what goes to a server and
+    back. Left out, the device has nothing but the model."""
 
     def of(self, model: nn.Module, coupling: Coupling) -> Costed:
         """This for one model.
@@ -63,9 +64,15 @@ class Costed:
         self._shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         self._forwards: Known = {}
         self._kept: Known = {}
+        # Activations that leave keep their width, so whatever is not counted here is the same for every cut.
+        self._fixed = 0.0 if costing.whole is None else costing.whole - self._counted(coupling.units)
 
     def memory(self, kept: Ints) -> float:
         """Bytes of training on the device."""
+        return self._fixed + self._counted(kept)
+
+    def _counted(self, kept: Ints) -> float:
+        """Of the model itself."""
         costing, smaller = self._costing, self._smaller(kept)
         units, end = memory_side(smaller, costing.batch, self._kept)
         units = units[: costing.units]
@@ -75,9 +82,7 @@ class Costed:
         sample = math.prod(smaller.input) * (ITEM_BYTES["int64"] if smaller.tokens else item)
         batch = costing.batch * (sample + ITEM_BYTES["int64"])
         loss = end if costing.units is None else None
-        return float(
-            costing.fixed + held + warm + batch + retained_bytes(units, costing.batch, to_input=False, loss=loss)
-        )
+        return float(held + warm + batch + retained_bytes(units, costing.batch, to_input=False, loss=loss))
 
     def latency(self, kept: Ints) -> float:
         """Seconds of a forward on the device.

@@ -59,6 +59,12 @@ class Emptied:
     difference: float
     """The greatest difference of outputs from the network that came in, as a share of the greatest output."""
 
+    @property
+    def removed(self) -> int:
+        """How many units went."""
+        units: Mapping[str, int] = self.pruned.realised["units"]
+        return sum(units.get(fate, 0) for fate in GONE)
+
 
 def without_empty(model: nn.Module, example: Tensor, *, private: bool = True) -> Emptied:
     """Fuse batch norms, and cut out every empty filter that can go; the model stays as it is.

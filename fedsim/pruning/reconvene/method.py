@@ -16,7 +16,6 @@ from fedsim.pruning.methods import Material
 from fedsim.pruning.plans import Plan
 from fedsim.pruning.pruned import Pruned
 from fedsim.pruning.reconvene.costing import Costing
-from fedsim.pruning.reconvene.coupling import couple
 from fedsim.pruning.reconvene.curves import Curve, score
 from fedsim.pruning.reconvene.cutting import apply
 from fedsim.pruning.reconvene.options import Budget, Reconvene
@@ -67,12 +66,13 @@ class ReconveneMethod:
             private=self.options.private or material.private,
             pretrained=self.options.pretrained or material.pretrained,
         )
-        costing = Costing(machine=material.machine, batch=material.samples, slots=material.slots, units=material.units)
-        if material.memory is not None and self.options.budget.memory is not None:
-            # All of it, of which the cut changes what `costing` counts: activations that leave keep their width.
-            coupling = couple(model, material.example)
-            counted = costing.of(model, coupling).memory(coupling.units)
-            costing = replace(costing, fixed=material.memory(model) - round(counted))
+        costing = Costing(
+            machine=material.machine,
+            batch=material.samples,
+            slots=material.slots,
+            units=material.units,
+            whole=None if material.memory is None or options.budget.memory is None else material.memory(model),
+        )
         return plan(model, study, options, example=material.example, costing=costing, within=within)
 
     def apply(self, model: nn.Module, plan: Plan, material: Material) -> tuple[Pruned, Checks]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from fedsim.errors import UserError
 from fedsim.models.units import UnitList
 from fedsim.payload.supports import Support
 from fedsim.pruning import counting
-from fedsim.pruning.plans import Kept, Kind, Plan
+from fedsim.pruning.plans import Kept, Kind, Plan, Privacy, most_private
 from fedsim.pruning.pruned import fingerprint
 from fedsim.pruning.reconvene.costing import Costing
 from fedsim.pruning.reconvene.coupling import Coupling, couple
@@ -52,8 +52,7 @@ def plan(
         UserError: the curve is of another model; neither a budget nor a density is given; the budget cannot be
             reached, with the smallest that can.
     """
-    made = Planner(model, curve, options, example=example, costing=costing, within=within).plan()
-    return made if within is None else made.within(within)
+    return Planner(model, curve, options, example=example, costing=costing, within=within).plan()
 
 
 class Planner:
@@ -81,6 +80,9 @@ class Planner:
             raise UserError(f"nothing in {called(model)} may be cut: {self._why()}")
         self.sensitivity = Sensitivity(model, self.coupling, curve, options)
         self._costing = costing
+        self._privacy = privacy(options, curve.data)
+        if within is not None:
+            self._privacy = most_private(self._privacy, within.privacy)
         outer = {} if within is None else {each.layer: each.indices for each in within.kept}
         self._allowed = self.coupling.chosen(outer)
         self._ceiling = np.array([len(units) for units in self._allowed], np.int64)
@@ -150,7 +152,7 @@ class Planner:
             protected=self.options.protected,
             parameters=parameters,
             macs=macs,
-            privacy=privacy(self.options, self.curve.data),
+            privacy=self._privacy,
         )
 
     def units(self, kept: Ints, position: float) -> list[Ints]:
@@ -254,7 +256,7 @@ def kept_layers(model: nn.Module, coupling: Coupling, support: Support) -> tuple
     return tuple(kept)
 
 
-def privacy(options: Reconvene, data: bool) -> Literal["data-free", "public", "device-private"]:
+def privacy(options: Reconvene, data: bool) -> Privacy:
     """What plans by a score depend on, which may look at a batch."""
     if not data:
         return "data-free"

@@ -136,6 +136,7 @@ def test_what_nothing_reads_goes_and_may_take_others_along() -> None:
         second.weight[1:, 2] = 0
     made = emptied(first, nn.ReLU(), second, nn.ReLU(), third, *end(3))
     assert made.pruned.realised["units"] == {"live": 8, "unread": 2}
+    assert made.removed == 2
     assert [kept.indices for kept in made.pruned.plan.kept] == [(0, 1, 3), (1, 2)]
 
 
@@ -172,6 +173,7 @@ def test_the_last_filter_stays() -> None:
     nn.init.constant_(first.bias, 0.5)
     made = emptied(first, nn.ReLU(), convolution(4, 3, empty=None), *end(3))
     assert made.pruned.realised["units"] == {"folded": 3, "last": 1, "live": 3}
+    assert made.removed == 3
 
 
 def test_what_other_channels_can_see_stays() -> None:
