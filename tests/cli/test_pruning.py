@@ -401,6 +401,11 @@ def test_published_models_go_with_their_tokenizer(said: Said) -> None:
         (("--set", "needs.download=110 kB"), "unstructured", 0.0),
         (("--set", "needs.seconds=1027 us"), "structured", 1.0),
         (("--set", "needs.download=110 kB", "--set", "alpha=0.25"), "composite", 0.25),
+        (
+            ("--set", "needs.download=110 kB", "--set", "alpha=0.25", "--set", "order=unstructured-first"),
+            "composite",
+            0.25,
+        ),
     ],
 )
 def test_a_device_decides_on_the_kind_and_the_share(more: tuple[str, ...], kind: str, alpha: float, said: Said) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from fedsim.experiment.pruning.running import Asked
     from fedsim.hardware.machines import Machine
+    from fedsim.pruning.mosaic.calibration import Calibration
     from fedsim.pruning.mosaic.platforms import Advice, Needs
     from fedsim.pruning.mosaic.ranking import Ranking
 
@@ -52,7 +53,14 @@ def needs(asked: Asked, options: Any) -> Needs | None:
 
 
 def advised(
-    wanted: Needs, options: Mosaic, model: nn.Module, ranking: Ranking, device: Machine, *, asked: Asked
+    wanted: Needs,
+    options: Mosaic,
+    model: nn.Module,
+    ranking: Ranking,
+    device: Machine,
+    text: Calibration | None,
+    *,
+    asked: Asked,
 ) -> Advice:
     """What suits the device. An `alpha` that was set is kept, so it is the kind that is taken whatever binds.
 
@@ -63,4 +71,4 @@ def advised(
     from fedsim.pruning.mosaic.platforms import kind_of
 
     kind = kind_of(options.alpha) if "alpha" in asked.settings.method else None
-    return advise(model, ranking, device, wanted, options, kind=kind)
+    return advise(model, ranking, device, wanted, options, kind=kind, windows=text)

@@ -214,7 +214,7 @@ def _made(
         advice = None
         if wanted is not None and device is not None:
             with stages.stage("advise"):
-                advice = advised(wanted, options, found.module, first, device, asked=asked)
+                advice = advised(wanted, options, found.module, first, device, text, asked=asked)
             options = advice.options
             prunes = method(options)
         pruned, checks = _cut(prunes, found, first, sight, stages)

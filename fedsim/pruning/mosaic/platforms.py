@@ -19,6 +19,8 @@ from fedsim.hardware import pricing
 from fedsim.hardware.machines import Machine
 from fedsim.payload import sparse
 from fedsim.pruning.mosaic.adapters import PROJECTIONS, Block, adapter, found
+from fedsim.pruning.mosaic.calibration import Windows
+from fedsim.pruning.mosaic.composing import composed
 from fedsim.pruning.mosaic.indexing import chosen
 from fedsim.pruning.mosaic.options import Mosaic
 from fedsim.pruning.mosaic.planning import plan
@@ -130,13 +132,18 @@ def advise(
     options: Mosaic | None = None,
     *,
     kind: Kind | None = None,
+    windows: Windows | None = None,
 ) -> Advice:
     """The kind of pruning that suits a device, and the smallest share with which the model meets what is asked of it.
+
+    With `order: unstructured-first`, shares are tried by plans of the other order, whose widths are the same; then
+    zeros are set in a copy, to plan in the order asked for.
 
     Args:
         options: everything else; where nothing binds, its `sparsity` is the share. Its `alpha` is taken for composite
             pruning, if it is one.
         kind: overrides the advice; the share is still the smallest that does.
+        windows: what zeros are set by before a cut is chosen, with `order: unstructured-first`.
 
     Raises:
         UserError: no share of `SHARES` does; the profile cannot price a token; see `plan`.
@@ -149,7 +156,7 @@ def advise(
     advised = kind or _kind(binds)
     if not binds:
         told = replace(options, alpha=_alpha(advised, options))
-        made = plan(model, ranking, told)
+        made = _planned(model, ranking, told, windows)
         return Advice(
             binds=(), kind=advised, options=told, plan=made, dense=dense, pruned=size.forecast(machine, needs, made)
         )
@@ -158,11 +165,14 @@ def advise(
     for sparsity in SHARES:
         told = replace(options, sparsity=sparsity, alpha=_alpha(advised, options))
         try:
-            made = plan(model, ranking, told)
+            made = plan(model, ranking, replace(told, order="structured-first") if told.zeros_first else told)
         except UserError as error:  # a share that whole heads and channels cannot make up; others may be reached
             refused = error
             continue
         pruned = size.forecast(machine, needs, made)
+        if told.zeros_first and not pruned.misses(needs, machine):
+            made = _planned(model, ranking, told, windows)
+            pruned = size.forecast(machine, needs, made)
         if not pruned.misses(needs, machine):
             return Advice(binds=binds, kind=advised, options=told, plan=made, dense=dense, pruned=pruned)
         best = sparsity, pruned
@@ -170,6 +180,15 @@ def advise(
         raise refused
     assert best is not None
     raise UserError(_unreachable(machine, needs, advised, *best))
+
+
+def _planned(model: nn.Module, ranking: Ranking, options: Mosaic, windows: Windows | None) -> Plan:
+    """The plan in the order that the options say.
+
+    Raises:
+        UserError: zeros come first, and there are no windows; see `plan`.
+    """
+    return plan(model, ranking, options) if windows is None else composed(model, ranking, options, windows)
 
 
 def kind_of(alpha: float) -> Kind:

@@ -12,6 +12,7 @@ from fedsim.hardware.machines import Machine, machine
 from fedsim.hardware.profiles import Profile
 from fedsim.pruning import counting
 from fedsim.pruning.mosaic import Mosaic, Ranking, advise, apply, rank, sparsify
+from fedsim.pruning.mosaic.composing import composed
 from fedsim.pruning.mosaic.platforms import SHARES, Forecast, Needs
 from tests.pruning.mosaic import tiny
 
@@ -113,6 +114,21 @@ def test_memory_binds(model: Any, ranking: Ranking) -> None:
     more = advise(model, ranking, small, options=Mosaic(alpha=0.9))
     assert more.options.alpha == 0.9
     assert more.options.sparsity < found.options.sparsity
+
+
+def test_memory_binds_where_zeros_come_first(model: Any, ranking: Ranking) -> None:
+    """The same share and widths as in the other order; the units are those that zeros leave fullest."""
+    small = device(dense(model, ranking).memory * 8 // 10)
+    options = Mosaic(order="unstructured-first", round_to=1)
+    found = advise(model, ranking, small, options=options, windows=tiny.windows())
+    other = advise(model, ranking, small, options=replace(options, order="structured-first"))
+    assert found.plan == composed(model, ranking, found.options, tiny.windows())
+    assert found.options == replace(other.options, order="unstructured-first")
+    assert [len(kept.indices) for kept in found.plan.kept] == [len(kept.indices) for kept in other.plan.kept]
+    assert found.plan.kept != other.plan.kept
+    assert found.pruned.memory == other.pruned.memory
+    with pytest.raises(UserError, match="a ranking alone gives no plan"):
+        advise(model, ranking, small, options=options)
 
 
 def test_time_binds(model: Any, ranking: Ranking) -> None:
