@@ -220,3 +220,50 @@ def test_a_plan_without_cuts_gives_a_copy() -> None:
     assert checks.removed == 0
     assert fingerprint(pruned.module) == fingerprint(model)
     assert pruned.support.whole
+
+
+def ridge(inputs: Tensor, weight: Tensor, kept: np.ndarray[Any, Any], windows: int, damping: float) -> Tensor:
+    """The kept columns, and what of them predicts the outputs of the others best: ridge regression by further rows.
+
+    A Hessian is twice the products of inputs by windows, hence the factor; damping is a share of its mean diagonal.
+    """
+    x, wide = inputs.double() * (2 / windows) ** 0.5, weight.detach().double()
+    gone = np.setdiff1d(np.arange(x.shape[1]), kept)
+    mean = x[:, kept].square().sum(0).mean()
+    rows = torch.cat([x[:, kept], (damping * mean) ** 0.5 * torch.eye(len(kept), dtype=torch.float64)])
+    lost = torch.cat([x[:, gone] @ wide[:, gone].T, torch.zeros(len(kept), len(wide), dtype=torch.float64)])
+    made: Tensor = wide[:, kept] + torch.linalg.lstsq(rows, lost).solution.T
+    return made
+
+
+@pytest.mark.parametrize("damping", [0.01, 0.5])
+def test_damping_is_a_share_of_the_mean_square(damping: float) -> None:
+    """Ridge regression, on inputs that are far from one."""
+    rng = torch.Generator().manual_seed(0)
+    x = 7 * torch.randn(4, 20, 6, generator=rng) @ torch.randn(6, 6, generator=rng)
+    weight = torch.randn(5, 6, generator=rng)
+    inputs = Inputs(6, hessian=True, device=torch.device("cpu"))
+    inputs.add(x)
+    kept = np.array([0, 2, 3])
+    wanted = ridge(x.flatten(0, 1), weight, kept, 4, damping)
+    torch.testing.assert_close(compensated(weight, inputs, kept, damping).double(), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_blocks_make_up_for_a_cut_on_inputs_through_cut_blocks() -> None:
+    """The second block's outputs are fitted on what it gets from the first as that has become."""
+    model = tiny.whole()
+    pruned = cut(model, damping=0.05)
+    between: Any = deepcopy(model)
+    smaller: Any = pruned.module
+    between.model.layers[0] = deepcopy(smaller.model.layers[0])
+    seen: dict[str, Tensor] = {}
+    names = [f"model.layers.1.{each}" for each in ("self_attn.o_proj", "mlp.down_proj")]
+    for name in names:
+        between.get_submodule(name).register_forward_pre_hook(lambda _, x, name=name: seen.update({name: x[0]}))
+    tiny.logits(between, tiny.windows())
+    for name in names:
+        kept = pruned.support.axes[f"{name}.weight"][1]
+        assert kept is not None
+        weight = model.get_parameter(f"{name}.weight")
+        wanted = ridge(seen[name].flatten(0, 1), weight, kept, tiny.WINDOWS, 0.05)
+        torch.testing.assert_close(smaller.get_parameter(f"{name}.weight").double(), wanted, rtol=1e-3, atol=1e-4)
