@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedsim.errors import UserError
@@ -191,3 +192,56 @@ def test_full_training_is_a_plain_loop() -> None:
     assert found.realised["recovery"]["losses"] == pytest.approx(losses, rel=1e-5)
     for name, tensor in plain.state_dict().items():
         torch.testing.assert_close(found.module.state_dict()[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_epochs_have_all_windows_in_orders_of_their_own() -> None:
+    """Each window once an epoch, of 12 in batches of 5, 5 and 2; an epoch's loss is the mean over its windows."""
+    pruned = cut(tiny.whole())
+    plain: Any = deepcopy(pruned.module).train()
+    seen: list[Tensor] = []
+    embedding = pruned.module.get_submodule("model.embed_tokens")
+    embedding.register_forward_pre_hook(lambda _, given: seen.append(given[0].clone()))
+    found = recover(pruned, tiny.windows(), Recovery(kind="full", epochs=3, batch=5, lr=0.003))
+    assert [len(batch) for batch in seen] == [5, 5, 2] * 3
+    epochs = [torch.cat(seen[first : first + 3]).tolist() for first in (0, 3, 6)]
+    assert [sorted(epoch) for epoch in epochs] == [sorted(tiny.windows().tolist())] * 3
+    assert len({str(epoch) for epoch in [*epochs, tiny.windows().tolist()]}) == 4
+    masks = {name: torch.from_numpy(mask) for name, mask in pruned.support.masks.items()}
+    optimizer = torch.optim.Adam(plain.parameters(), lr=0.003)
+    losses: list[float] = []
+    for batch in seen:
+        logits = plain(batch).logits[:, :-1]
+        each = cross_entropy(logits.transpose(1, 2), batch[:, 1:], reduction="none").mean(1)
+        losses += each.tolist()
+        optimizer.zero_grad()
+        each.mean().backward()
+        for name, mask in masks.items():
+            plain.get_parameter(name).grad *= mask
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+        optimizer.step()
+    means = [sum(losses[first : first + 12]) / 12 for first in (0, 12, 24)]
+    assert found.realised["recovery"]["losses"] == pytest.approx(means, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_minus_zeros_become_zeros(kind: Literal["lora", "full"]) -> None:
+    """Negative weights times a mask are minus zero; what is read from a file of masks is plus zero, bit by bit."""
+    pruned = cut(tiny.whole())
+    module = deepcopy(pruned.module)
+    masks = {name: torch.from_numpy(mask) for name, mask in pruned.support.masks.items()}
+    with torch.no_grad():
+        for name, mask in masks.items():
+            module.get_parameter(name)[~mask] = -0.0
+    state = recover(replace(pruned, module=module), tiny.windows(), Recovery(kind=kind)).module.state_dict()
+    assert not any(state[name][~mask].signbit().any() for name, mask in masks.items())
+
+
+def test_products_begin_as_lora_says() -> None:
+    """One factor even within 1 / sqrt(inputs), as in linear layers of torch; the other zero."""
+    beside = LowRank(torch.zeros(9, 400), None, Recovery(rank=8), torch.Generator().manual_seed(0))
+    first = beside.a.detach()
+    assert first.shape == (8, 400)
+    assert first.min().item() == pytest.approx(-0.05, rel=0.01)
+    assert first.max().item() == pytest.approx(0.05, rel=0.01)
+    assert first.std().item() == pytest.approx(0.05 / 3**0.5, rel=0.05)
+    assert not beside.b.any()
