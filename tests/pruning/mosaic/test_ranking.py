@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from fedsim.errors import UserError
 from fedsim.pruning.mosaic import Mosaic, Ranking, drawn, plan, rank
@@ -111,3 +114,43 @@ def test_models_with_nan_are_refused() -> None:
         model.get_parameter("block2.layer.self_attn.v_proj.weight")[0, 0] = torch.nan
     with pytest.raises(UserError, match=r"block2.layer.self_attn.v_proj: 1 of 432 weights have a metric"):
         rank(model, tiny.windows())
+
+
+def test_fluctuation_is_of_what_the_whole_model_hands_on() -> None:
+    """By block: variances of what o and down read over all tokens of all windows, times their columns' squares."""
+    model, seen = deepcopy(tiny.whole()), {}
+    names = [f"model.layers.{n}.{each}" for n in (0, 1) for each in ("self_attn.o_proj", "mlp.down_proj")]
+    for name in names:
+        model.get_submodule(name).register_forward_pre_hook(lambda _, x, name=name: seen.update({name: x[0]}))
+    tiny.logits(model, tiny.windows())
+    amounts = {
+        name: x.flatten(0, 1).double().var(0, correction=0) * model.get_parameter(f"{name}.weight").square().sum(0)
+        for name, x in seen.items()
+    }
+    made = rank(tiny.whole(), tiny.windows(), Mosaic(unit_score="fluctuation"))
+    for number, block in enumerate(made.blocks):
+        o, down = (amounts[name].detach().float() for name in names[2 * number : 2 * number + 2])
+        torch.testing.assert_close(block.units.channels, down, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(block.units.heads, o.reshape(9, 4).sum(1), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(block.units.groups, o.reshape(3, 12).sum(1), rtol=1e-4, atol=1e-4)
+
+
+def test_taylor_is_of_the_loss_over_all_windows() -> None:
+    """By channel and query head: weights times gradients of the mean loss, in magnitude, over the weights it owns."""
+    model, tokens = deepcopy(tiny.whole()), tiny.windows()
+    logits = model(input_ids=tokens, use_cache=False).logits[:, :-1]
+    cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
+
+    def amounts(name: str) -> Tensor:
+        weight: Tensor = model.get_parameter(f"{name}.weight")
+        assert weight.grad is not None
+        return (weight.detach() * weight.grad).abs()
+
+    made = rank(tiny.whole(), tokens, Mosaic(unit_score="taylor"))
+    for number, block in enumerate(made.blocks):
+        mlp, attention = (f"model.layers.{number}.{each}" for each in ("mlp", "self_attn"))
+        channels = amounts(f"{mlp}.gate_proj").sum(1) + amounts(f"{mlp}.up_proj").sum(1)
+        channels += amounts(f"{mlp}.down_proj").sum(0)
+        heads = amounts(f"{attention}.q_proj").sum(1) + amounts(f"{attention}.o_proj").sum(0)
+        torch.testing.assert_close(block.units.channels, channels, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(block.units.heads, heads.reshape(9, 4).sum(1), rtol=1e-3, atol=1e-6)
