@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -151,3 +152,23 @@ def test_intervals_by_hand() -> None:
     assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
     assert wilson(0, 10)[0] == 0
     assert wilson(10, 10)[1] == pytest.approx(1)
+
+
+def test_continuations_are_chosen_by_all_their_tokens() -> None:
+    """A plain loop over items: the sum of the logarithms of each token's probability, given the one before it."""
+    rng = torch.Generator().manual_seed(0)
+    model = Bigram(11, 0.0)
+    with torch.no_grad():
+        model.table.copy_(2 * torch.randn(11, 11, generator=rng))
+    chances = model.table.softmax(-1).tolist()
+    text = torch.randint(0, 11, (300,), generator=rng)
+    tokens = text.tolist()
+    right = 0
+    for true, *foreign in _places(300, 40, 4, 6, 3, seed=5).tolist():
+        sums = []
+        for at in (true, *foreign):
+            row = [tokens[true - 1], *tokens[at : at + 6]]
+            sums.append(sum(math.log(chances[before][after]) for before, after in pairwise(row)))
+        right += sums[0] > max(sums[1:])
+    assert 0 < right < 40
+    assert cloze(model, text, items=40, context=4, continuation=6, choices=3, seed=5).right == right
