@@ -13,6 +13,8 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
+from torch import nn
+from torch.nn.functional import cross_entropy
 
 import fedsim
 from fedsim.errors import UserError
@@ -218,18 +220,20 @@ def test_each_variant_is_measured_at_the_end() -> None:
     assert run.weights is not None
     whole, (smaller,) = made.family.network, made.family.smaller
     whole.load_state_dict(run.weights)
-    part = sliced(whole, smaller.support).eval()
     x, y = made.samples().held_out("test", 0, 360)
-    with torch.no_grad():
-        right = float((part(x).argmax(-1) == y).float().mean())
-    assert small["quality"]["accuracy"] == pytest.approx(right, abs=1e-6)
+
+    def judged(network: nn.Module) -> dict[str, Any]:
+        with torch.no_grad():
+            out = network.eval()(x)
+        right, loss = (out.argmax(-1) == y).float().mean(), cross_entropy(out, y)
+        return {"accuracy": pytest.approx(right.item(), abs=1e-6), "loss": pytest.approx(loss.item(), rel=1e-5)}
+
+    assert small["quality"] == judged(sliced(whole, smaller.support))
     assert small["quality"]["loss"] != large["quality"]["loss"]
     fresh = study(*sections)
     assert fresh.family is not None
     (untrained,) = fresh.family.networks
-    with torch.no_grad():
-        right = float((untrained.eval()(x).argmax(-1) == y).float().mean())
-    assert small["quality_at_start"]["accuracy"] == pytest.approx(right, abs=1e-6)
+    assert small["quality_at_start"] == judged(untrained)
     assert large["quality_at_start"] is None
 
 
