@@ -91,3 +91,12 @@ def test_modes_stay() -> None:
     model[1].eval()
     assert macs(model, torch.zeros(4, 2)) == 4
     assert (model.training, model[0].training, model[1].training) == (True, True, False)
+
+
+@pytest.mark.slow
+def test_a_cache_is_as_wide_as_what_is_computed_with() -> None:
+    """Keys and values of half precision take two bytes each."""
+    model = tiny_llama().to(torch.bfloat16)
+    got = counts(model, {"input_ids": TOKENS})
+    assert got.cache == 2 * 2 * 12 * 2
+    assert got.resident == 2 * got.parameters + sum(buffer.nbytes for buffer in model.buffers())

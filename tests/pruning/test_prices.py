@@ -27,6 +27,8 @@ def test_a_network_of_the_catalogue_costs_what_a_run_charges() -> None:
     wanted = pricing.seconds(PI, forward_cost(measure(network).units, 1))
     assert forward_seconds(PI, network, base, 0) == wanted
     assert forward_seconds(PI, network, ObjectBase(), 0) == wanted
+    eight = pricing.seconds(PI, forward_cost(measure(network).units, 8))
+    assert forward_seconds(PI, network, base, 0, batch=8) == eight > wanted
 
 
 @pytest.mark.slow

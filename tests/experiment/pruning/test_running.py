@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,13 @@ from fedsim.experiment.pruning.documents import document
 from fedsim.experiment.pruning.running import Asked, Outcome, run
 from fedsim.experiment.pruning.settings import settings
 from fedsim.experiment.pruning.subjects import Wanted
-from tests.experiment.pruning.models import text
+from fedsim.hardware import pricing
+from fedsim.hardware.machines import machine
+from fedsim.hardware.profiles import load_profile
+from fedsim.models.counting import measure
+from fedsim.models.measure import forward_cost
+from fedsim.models.zoo.llama import apart
+from tests.experiment.pruning.models import published, text
 
 VGG = Wanted(name="vgg5", input=(1, 8, 8))
 
@@ -71,3 +78,32 @@ def test_composite_pruning_knows_both_orders(order: str, tmp_path: Path) -> None
     assert found["pruned"]["decoder"] < found["parent"]["decoder"]
     assert {"study", "plan", "cut", "verify", "sparsify"} <= found["timings"].keys()
     assert found["options"]["order"] == order
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gamma", [0.5, 0.7])
+def test_a_layers_target_is_the_share_that_it_was_to_keep(gamma: float) -> None:
+    """Its density to the power of gamma, from which the filters that it keeps are rounded up."""
+    found = pruned("density=0.2", "tau=1.0", f"gamma={gamma}")
+    densities = found.plan.options["found"]["densities"]
+    rows = {row["layer"]: row for row in document(found)["layers"]}
+    assert rows.keys() == {"conv2.0", "conv3.0", "hidden.1"}
+    for name, row in rows.items():
+        assert row["target"] == pytest.approx(densities[name] ** gamma)
+        assert row["kept"] == math.ceil(row["target"] * row["of"])
+        assert row["realised"] == row["kept"] / row["of"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("length", [12, 24])
+def test_a_forward_of_a_published_model_is_of_as_many_tokens_as_were_asked_for(length: int, tmp_path: Path) -> None:
+    """The price of its units for that many, parent and pruned."""
+    model = Wanted(name=str(published(tmp_path / "model")), tokenizer="bytes", length=length)
+    more = {"calibration": text(tmp_path), "windows": 4, "profile": "raspberry-pi-4b"}
+    found = pruned("sparsity=0.3", "alpha=1", "round_to=1", model=model, **more)
+    assert found.parent is not None
+    assert found.pruned is not None
+    board = machine(load_profile("raspberry-pi-4b"))
+    for report, module in ((found.parent, found.subject.module), (found.now, found.pruned.module)):
+        wanted = pricing.seconds(board, forward_cost(measure(apart(module, length)).units, 1))
+        assert report.priced == pytest.approx(wanted)
