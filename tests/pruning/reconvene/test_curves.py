@@ -57,6 +57,42 @@ def test_one_run_passes_through_all_densities() -> None:
     assert all(np.array_equal(long.filters[name][:4], short.filters[name]) for name in long.layers)
 
 
+def forked() -> nn.Sequential:
+    """Two paths, of which the first goes in the first of two iterations: SynFlow scores 12, 15, 18, 24 and 27, 42.
+
+    The four highest that are left have one whose path is gone: scored again, it is the lowest.
+    """
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    with torch.no_grad():
+        model.get_parameter("0.weight").copy_(torch.tensor([[2.0, -2.5], [3.0, 4.0]]))
+        model.get_parameter("1.weight").copy_(torch.tensor([[-6.0, 6.0]]))
+    return model
+
+
+def test_weights_are_scored_anew_in_every_iteration() -> None:
+    """Of 6 weights to 4 to 3; then all flow runs through what is left of each layer."""
+    curve = score(forked(), Reconvene(iterations=2, lowest_density=0.45), torch.zeros(1, 2))
+    assert curve.kept.tolist() == [[4, 2], [2, 2], [2, 1]]
+    whole, middle, last = curve.filters["0"]
+    assert whole == pytest.approx([27 / 69, 42 / 69])
+    assert middle == pytest.approx([0, 42 / 69])
+    assert last == pytest.approx([0, 1])
+    assert curve.filters["1"][:, 0] == pytest.approx([1, 1, 1])
+
+
+def test_masks_are_taken_in_iterations() -> None:
+    """At once, the weight would stay whose path is gone."""
+    iterated, once = (masks(forked(), Reconvene(), 3, torch.zeros(1, 2), iterations=each) for each in (2, 1))
+    assert {name: mask.tolist() for name, mask in iterated.items()} == {
+        "0.weight": [[False, False], [True, True]],
+        "1.weight": [[False, True]],
+    }
+    assert {name: mask.tolist() for name, mask in once.items()} == {
+        "0.weight": [[False, False], [False, True]],
+        "1.weight": [[True, True]],
+    }
+
+
 def test_filters_have_the_scores_of_what_is_left() -> None:
     """With magnitudes: the sums of the weights above the threshold."""
     model = wide()

@@ -52,6 +52,13 @@ def test_magnitude_and_noise() -> None:
     assert not torch.equal(first["0"], made(Random, model, Batch(example=IMAGES, seed=4))["0"])
 
 
+def test_noise_of_layers_of_one_shape_differs() -> None:
+    """Else they would lose the same filters."""
+    found = made(Random, nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), Batch(example=torch.zeros(1, 4)))
+    assert not set(found["0"].flatten().tolist()) & set(found["1"].flatten().tolist())
+    assert all(0 <= float(values.min()) < float(values.max()) < 1 for values in found.values())
+
+
 def test_snip_is_the_change_of_the_loss_to_first_order() -> None:
     """|w| times the slope of the loss, by differences; in train mode, so that batch norm goes by the batch."""
     model = small().double().train()
