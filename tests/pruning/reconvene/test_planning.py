@@ -20,7 +20,7 @@ from fedsim.models.units import UnitList
 from fedsim.pruning import counting
 from fedsim.pruning.plans import Plan
 from fedsim.pruning.reconvene import Budget, Curve, Planner, Reconvene, apply, plan, score
-from tests.pruning.reconvene.networks import IMAGES, network
+from tests.pruning.reconvene.networks import IMAGES, Projected, network
 
 LABELS = torch.tensor([0, 2])
 
@@ -217,6 +217,19 @@ def test_a_layer_without_weights_is_repaired() -> None:
     pruned, _ = apply(model, made, IMAGES)
     assert pruned.realised["kept"]["1"] == 0.25
     assert pruned.realised["repaired"] == ["1"]
+
+
+def test_a_layer_that_others_share_their_units_with_needs_no_repair() -> None:
+    """The shortcut has weights left where the convolution that it is added to has none."""
+    torch.manual_seed(0)
+    model = nn.Sequential(Projected(2, 8, "bn"), nn.Conv2d(8, 3, 1)).eval()
+    with torch.no_grad():
+        model.get_parameter("0.second.weight").mul_(1e-6)
+    options = Reconvene(score="magnitude", density=0.1)
+    curve = score(model, options, IMAGES)
+    made = plan(model, curve, options, example=IMAGES)
+    assert curve.collapsed(made.options["found"]["step"]) == ("0.second",)
+    assert made.options["found"]["repaired"] == []
 
 
 @settings(max_examples=25)

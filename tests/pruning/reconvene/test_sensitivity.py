@@ -15,7 +15,7 @@ from fedsim.pruning.reconvene.curves import Curve
 from fedsim.pruning.reconvene.options import Reconvene
 from fedsim.pruning.reconvene.scores import scored
 from fedsim.pruning.reconvene.sensitivity import Sensitivity
-from tests.pruning.reconvene.networks import IMAGES, Projected, Squeeze
+from tests.pruning.reconvene.networks import IMAGES, Padded, Projected, Squeeze
 
 
 def judged(
@@ -92,6 +92,17 @@ def test_coupled_layers_share_one_decision() -> None:
     second, shortcut = 5 * 4 * 9, 2 * 4
     assert sensitivity.densities(1.0)[1] == pytest.approx((0.2 * second + shortcut) / (second + shortcut), abs=1e-3)
     assert sensitivity.scores(1, 1.0).tolist() == [2, 4, 6, 8]
+
+
+def test_a_layer_counts_by_its_share_of_a_set() -> None:
+    """Where a shortcut of 20 channels is padded to 30: 360 weights of the stem, and two thirds of 8,100."""
+    model = nn.Sequential(nn.Conv2d(2, 20, 3, padding=1), Padded(20, 30, "bn"), nn.Conv2d(30, 3, 1))
+    sensitivity = judged(model, {"0": 0.5, "1.conv2": 0.2})
+    sets = {each.layers: number for number, each in enumerate(sensitivity.coupling.sets)}
+    assert sensitivity.coupling.sets[sets["0", "1.conv2"]].units == 20
+    found = sensitivity.densities(1.0)
+    assert found[sets["0", "1.conv2"]] == pytest.approx((0.5 * 360 + 0.2 * 5400) / (360 + 5400))
+    assert found[sets["1.conv2",]] == pytest.approx(0.2)
 
 
 def test_layers_that_the_score_is_blind_to() -> None:
