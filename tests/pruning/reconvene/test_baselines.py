@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -71,6 +73,29 @@ def test_inverted_takes_the_sensitive_layers_first(planner: Planner, like: Plan)
     assert left
     assert max(left) <= min(densities[name] for name in found)
     assert set(found) >= {name for name in densities if name not in shares(like)}
+
+
+@pytest.mark.parametrize("name", ["uniform", "random-layers", "inverted"])
+def test_the_best_filters_by_the_scores_of_the_plan_stay(planner: Planner, like: Plan, name: str) -> None:
+    """Cuts by one ratio are compared with the plan by its own scores, those of the step where it was found."""
+    made, step = baseline(planner, name, like), like.options["found"]["step"]
+    assert made.options["found"]["step"] == step
+    for kept in made.kept:
+        best = np.argsort(-planner.curve.filters[kept.layer][math.ceil(step)], kind="stable")
+        assert set(kept.indices) == set(best[: len(kept.indices)].tolist()), kept.layer
+
+
+@pytest.mark.parametrize("name", ["random-layers", "inverted"])
+def test_no_layer_is_cut_further_than_the_plan_cuts_one(planner: Planner, like: Plan, name: str) -> None:
+    """Though fewer parameters were asked for than that leaves."""
+    least = min(shares(like).values())
+    assert min(shares(baseline(planner, name, like)).values()) >= least
+    small = replace(like, parameters=like.parameters // 8)
+    with (
+        pytest.warns(UserWarning, match=f"baseline {name} has to cut all layers"),
+        pytest.raises(UserError, match=rf"baseline {name} cannot come down to {small.parameters} parameters; ask for"),
+    ):
+        baseline(planner, name, small)
 
 
 def test_random_layers_depend_on_the_seed(planner: Planner, like: Plan) -> None:
