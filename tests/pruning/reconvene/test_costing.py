@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -67,6 +69,19 @@ def test_a_cut_costs_what_it_was_said_to(vgg: UnitList, curve: Curve) -> None:
     for amount, share in ((costed.latency, 0.6), (costed.memory, 0.7)):
         assert amount(kept) <= share * amount(planner.coupling.units)
     assert costed.latency(kept) > 0.5 * costed.latency(planner.coupling.units)
+
+
+def test_latency_of_the_first_units_by_hand(vgg: UnitList, curve: Curve) -> None:
+    """On a board of one speed: weights times places, for the two convolutions that the device has; at any batch."""
+    assert COSTING.machine is not None
+    speed = COSTING.machine.profile.speed
+    assert speed is not None
+    planner = Planner(vgg, curve, Reconvene(density=0.5))
+    kept = planner.coupling.units - np.array([8, 0, 0, 0])
+    macs = 24 * 3 * 9 * 8 * 8 + 64 * 24 * 9 * 4 * 4
+    for samples in (1, 5):
+        block = replace(COSTING, units=2, forward_batch=samples).of(vgg, planner.coupling)
+        assert block.latency(kept) == pytest.approx(samples * macs / speed)
 
 
 def test_what_cannot_be_computed(vgg: UnitList, curve: Curve) -> None:

@@ -86,6 +86,27 @@ def test_a_portfolio_is_a_folder_of_models(vgg: UnitList, variants: tuple[Varian
         write(tmp_path / "all", variants)
 
 
+@pytest.mark.slow
+def test_switching_moves_parameters_and_buffers_in_and_out() -> None:
+    """By the memory's bandwidth: 128 parameters, a norm that cannot be fused with 3 means, 3 variances and a count."""
+    norm, convolution = nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)
+    end = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    units = (("norm", norm), ("convolution", convolution), ("end", end))
+    board = machine(load_profile("raspberry-pi-4b"))
+    assert board.processor is not None
+    (made,) = portfolio(UnitList("net", units, input=(3, 8, 8), classes=2), IMAGES, (1,), machine=board)
+    held = 4 * (6 + 4 * 3 * 9 + 4 + 2 * 4 + 2) + 4 * 6 + 8
+    assert made.switching == pytest.approx(2 * held / board.processor.bandwidth + board.processor.overhead)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("private", "privacy"), [(True, "device-private"), (False, "public")])
+def test_privacy_of_variants_is_that_of_the_training(vgg: UnitList, private: bool, privacy: str) -> None:
+    """Which filters are empty tells of what the network was trained on; it is written down with the variant."""
+    (made,) = portfolio(vgg, IMAGES, (16,), private=private)
+    assert made.emptied.pruned.plan.privacy == privacy
+
+
 def test_what_cannot_be(vgg: UnitList) -> None:
     """Larger models, and devices for what cannot be priced."""
     with pytest.raises(UserError, match=r"compression 0\.5 would make the model larger; choose 1 or more, such as 4"):
