@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -33,6 +35,40 @@ def test_models_are_called_in_turns_in_eval_mode_without_gradients() -> None:
     assert calls == [*"aabb", *"ab" * 5]
     assert all(each.repeats == 5 and 0 < each.p50 <= each.p95 for each in found.values())
     assert all(model.training for model in models.values())
+
+
+def spin(seconds: float) -> float:
+    """Keep the processor busy; gives back for how long that was."""
+    began = time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        pass
+    return time.perf_counter() - began
+
+
+def test_quantiles_are_of_the_calls_that_count() -> None:
+    """Never below what the calls themselves saw: of five, the third, and nearly the longest."""
+    planned = iter([0, 0, 0, 0, 0.004, 0.004, 0.024])
+    spent: list[float] = []
+    found = timed({"x": nn.Identity()}, lambda _: spent.append(spin(next(planned))), seconds=0)["x"]
+    third, fourth, longest = sorted(spent[2:])[2:]
+    assert found.p50 >= third >= 0.004
+    assert found.p95 >= 0.8 * longest + 0.2 * fourth >= 0.02
+
+
+def test_what_makes_a_call_ready_is_not_timed() -> None:
+    """Nothing takes less time than that."""
+    ready: list[float] = []
+
+    class Prepared:
+        def ready(self, _model: nn.Module) -> None:
+            ready.append(spin(0.002))
+
+        def __call__(self, _model: nn.Module) -> None:
+            pass
+
+    found = timed({"x": nn.Identity()}, Prepared(), seconds=0.04)["x"]
+    assert len(ready) == found.repeats + 2
+    assert found.p50 < min(ready)
 
 
 def test_threads_are_as_before_afterwards() -> None:

@@ -126,10 +126,19 @@ def test_blocks_say_the_share_of_each_projection_and_the_furthest_off_target() -
 
 def test_baselines_are_rows_under_the_models_that_they_compare_with() -> None:
     """Of the same columns."""
-    head, rows = pruned.baselines(document(baselines={"uniform": MODEL}))
+    head, rows = pruned.baselines(document(baselines={"uniform": MODEL | {"wire": 1500, "resident": 2500}}))
     assert [row[0] for row in rows] == ["parent", "pruned", "uniform"]
     assert all(len(row) == len(head) for row in rows)
-    assert rows[2][-1] == "50.00 %"
+    assert dict(zip(head, rows[2], strict=True)) == {
+        "": "uniform",
+        "held": "1,000",
+        "other than zero": "900",
+        "MACs": "5 kMAC",
+        "on the wire": "1.5 kB",
+        "forward, batch 1, p50": "2 ms",
+        "forward, board": "10 ms",
+        "accuracy": "50.00 %",
+    }
 
 
 @pytest.mark.parametrize("made", [document(), language(), document(parent=None, targets=[], layers=[])])
