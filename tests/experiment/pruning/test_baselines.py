@@ -22,6 +22,7 @@ def outcome() -> Outcome:
     return run(Asked(model=model, settings=settings(["budget.params=70 %"]), baselines=("uniform",)))
 
 
+@pytest.mark.slow
 def test_baselines_begin_as_new_as_what_they_are_compared_with(outcome: Outcome) -> None:
     """A layer with fewer inputs is drawn for those: wider than the parent's values, by PyTorch's 1/sqrt(inputs)."""
     (uniform,) = outcome.baselines
@@ -33,6 +34,7 @@ def test_baselines_begin_as_new_as_what_they_are_compared_with(outcome: Outcome)
             assert inputs**-0.5 < float(after.detach().abs().max()) <= fewer**-0.5
 
 
+@pytest.mark.slow
 def test_random_layers_are_drawn_by_the_seed_of_the_run(outcome: Outcome) -> None:
     """The same model and plan, with other seeds, and with the same ones again."""
     sight = material(outcome.subject, data=None, calibration=None, machine=None, batch=1, private=False)
