@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call
+from torch.nn import functional
 
 from fedsim.learning.blocks import Block, Stepper
 from fedsim.learning.optimizers import AdamW, Sgd
+from fedsim.learning.plan import variant_plan
+from fedsim.models.counting import measure
 from tests.learning.toys import Federation
+from tests.learning.variants import smaller, support
 
 OPTIONS = [
     Sgd(lr=0.05),
@@ -68,6 +74,33 @@ def test_a_step_has_the_bits_of_the_plain_loop(options: Any, dtype: torch.dtype,
         assert all(a.equal(b) for a, b in zip(ours, theirs, strict=True))
         assert all(p.grad is None for p in ours)
     assert len(stepper.state) == (0 if isinstance(options, Sgd) and not options.momentum else len(SHAPES))
+
+
+@pytest.mark.parametrize("optimizer", [Sgd(lr=0.05, clip=0.1), Sgd(lr=0.05, momentum=0.9, clip=0.1)])
+def test_what_a_mask_leaves_out_takes_no_part_in_clipping(optimizer: Sgd) -> None:
+    """Steps are those of a network that multiplies its weights by the mask, with PyTorch's own clipping."""
+    toy = Federation(optimizer=optimizer)
+    what = support(range(32), masked=0.9)
+    module = smaller(toy.network(), what)
+    theirs = deepcopy(module)
+    plan = variant_plan(1, measure(module), None, toy.training(), None, what)
+    block = Block(plan, module)
+    instance = block.acquire()
+    instance.load(block.initial)
+    masked, mask = "conv2.0.weight", torch.from_numpy(what.masks["conv2.0.weight"])
+    reference = plain(optimizer, [*theirs.parameters()])
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        x, y = torch.randn(8, *toy.shape, generator=rng, dtype=torch.float64), torch.arange(8) % 4
+        functional.cross_entropy(block.bind(instance)(x), y).backward()
+        instance.step()
+        reference.zero_grad()
+        weights = {masked: theirs.get_parameter(masked) * mask}
+        functional.cross_entropy(functional_call(theirs, weights, (x,)), y).backward()
+        assert nn.utils.clip_grad_norm_(theirs.parameters(), 0.1) > 0.1
+        reference.step()
+    for shape, parameter in zip(plan.parameters.shapes, instance.parameters, strict=True):
+        torch.testing.assert_close(parameter, theirs.get_parameter(shape.name), rtol=1e-9, atol=1e-12)
 
 
 def test_fused_momentum_and_adamw_would_round_differently() -> None:
