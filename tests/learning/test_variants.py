@@ -12,7 +12,7 @@ from torch import Tensor
 from fedsim.errors import ScriptError
 from fedsim.learning.blocks import layout_of
 from fedsim.learning.host import Host
-from fedsim.learning.learners import Node
+from fedsim.learning.learners import Node, WeightPart
 from fedsim.learning.optimizers import AdamW, Sgd
 from fedsim.learning.plan import MODEL, BlockPlan, plans, variant_plan
 from fedsim.learning.sums import Changes, Combining, Mean
@@ -50,17 +50,17 @@ class Server:
         self.host = Host(network, self.plans, toy.samples(), SEED, None, named)
         self.node = Node(DirectPort(SERVER, self.host))
 
-    def model(self, plan: BlockPlan, seed: int) -> Payload:
-        """Random weights of a block, zero where it is."""
+    def model(self, plan: BlockPlan, seed: int, part: WeightPart = "weights") -> Payload:
+        """Random weights of a block, or of a part of it, zero where it is."""
         generator = torch.Generator().manual_seed(seed)
-        value = self.host.core.blocks[plan.name].layout.zeros()
+        value = self.host.core.layout(plan.name, part).zeros()
         for view in value.views():
             if view.is_floating_point():
                 view.copy_(torch.randn(view.shape, generator=generator, dtype=view.dtype))
             else:
                 view.fill_(seed)
         value.mask_()
-        payload = self.node.payload(plan.weights)
+        payload = self.node.payload(getattr(plan, part))
         self.host.core.values[payload] = value
         return payload
 
@@ -132,7 +132,7 @@ def test_a_mean_of_variants_needs_a_base() -> None:
 
 
 def test_a_mixture_with_a_variant_changes_what_it_has() -> None:
-    """(1 − a)·one + a·other inside, one outside; a move alike, and a shift."""
+    """(1 − a)·one + a·other inside, one outside; a move alike."""
     server = Server(SPARSE)
     (variant,) = server.variants
     combining = Combining(server.node, server.plans.values())
@@ -150,6 +150,20 @@ def test_a_mixture_with_a_variant_changes_what_it_has() -> None:
             assert made[name][~inside].equal(whole[name][~inside])
             wanted = (1 - share) * at(SPARSE, name, whole[name]) + share * part[name]
             torch.testing.assert_close(at(SPARSE, name, made[name]), wanted)
+
+
+def test_a_shift_by_a_variant_moves_what_it_has() -> None:
+    """one + a·other inside, one outside."""
+    server = Server(SPARSE)
+    (variant,) = server.variants
+    one = server.model(server.whole, 1, "parameters")
+    other = server.model(variant, 2, "parameters")
+    made = server.do(Combining(server.node, server.plans.values()).shift(one, other, -0.25))
+    moves = server.named(other)
+    for name, before in server.named(one).items():
+        wanted = before.numpy().copy()
+        put(SPARSE, name, wanted, -0.25 * moves[name].numpy())
+        np.testing.assert_allclose(made[name].numpy(), wanted, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.slow
