@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from fedsim.errors import UserError
 from fedsim.models.zoo.llama import apart
+from fedsim.payload.supports import Support
 from fedsim.pruning.counting import counts
 from fedsim.pruning.installing import installed
 from fedsim.pruning.manifest import ObjectBase
@@ -16,7 +19,7 @@ from fedsim.pruning.methods import Material, Method
 from fedsim.pruning.skeletons import transformers_base
 from fedsim.pruning.storing import write
 from fedsim.pruning.verifying import verify
-from tests.pruning.cuts import TOKENS, Small, llama_cut, randomise, small_cut, tiny_llama
+from tests.pruning.cuts import STAY, TOKENS, Small, llama_cut, randomise, small_cut, tiny_llama
 
 EXAMPLE = torch.zeros(2, 3, 4, 4)
 
@@ -55,6 +58,30 @@ def test_renewing_puts_its_values_where_they_belong(tmp_path: Path) -> None:
     found.renew(blank, (), Material(example=EXAMPLE))
     assert torch.equal(blank.conv.weight[[0, 2, 3, 7]], parent.conv.weight[[0, 2, 3, 7]])
     assert torch.equal(blank.conv.weight[[1, 4, 5, 6]], before[[1, 4, 5, 6]])
+
+
+def test_renewing_leaves_what_a_mask_leaves_out(tmp_path: Path) -> None:
+    """Another variant may have values there."""
+    parent = Small()
+    randomise(parent)
+    cut = small_cut(parent)
+    mask = np.arange(4 * 27).reshape(4, 3, 3, 3) % 3 > 0
+    weight = cut.module.get_parameter("conv.weight")
+    with torch.no_grad():
+        weight.mul_(torch.from_numpy(mask))
+    sparse = replace(cut, support=Support(cut.support.axes, {"conv.weight": mask}), updated=("conv.weight",))
+    checks = verify(parent, replace(sparse, support=cut.support), EXAMPLE)
+    sizes = counts(cut.module, EXAMPLE, sparse.support)
+    write(tmp_path / "sparse", sparse, checks, ObjectBase(), sizes, parent=parent)
+    other = Small()
+    randomise(other, 1)
+    wanted = other.conv.weight.detach().clone()
+    for row, channel in enumerate(STAY):
+        for place in np.ndindex(3, 3, 3):
+            if mask[(row, *place)]:
+                wanted[(channel, *place)] = parent.conv.weight[(channel, *place)]
+    installed(tmp_path / "sparse", parent).renew(other, (), Material(example=EXAMPLE))
+    assert other.conv.weight.equal(wanted)
 
 
 def test_another_size_of_it_does_not_exist(tmp_path: Path) -> None:
