@@ -1,4 +1,7 @@
-"""A pruning method of a user's own, for tests: fewer channels of vgg5's first convolution, and a random mask."""
+"""Pruning methods of a user's own, for tests.
+
+Fewer channels of vgg5's first convolution with a random mask; and a language model without tokens that a text lacks.
+"""
 
 from __future__ import annotations
 
@@ -101,3 +104,58 @@ class Crop:
     def sized(self, share: float) -> Crop:
         """As many channels."""
         return replace(self, keep=max(1, round(32 * share)))
+
+
+@dataclass(frozen=True)
+class Forget:
+    """Sets a transformer's embeddings of tokens that its text does not have to zero; nothing is cut out."""
+
+    @property
+    def studied(self) -> str:
+        """There are no options."""
+        return ""
+
+    def study(self, model: nn.Module, material: Material) -> list[int]:
+        """The tokens of the text."""
+        assert material.windows is not None
+        windows = material.windows()
+        assert isinstance(windows, torch.Tensor)
+        return sorted(set(windows.flatten().tolist()))
+
+    def plan(self, model: nn.Module, study: Any, material: Material, within: Plan | None = None) -> Plan:
+        """Those stay."""
+        return Plan(
+            method="forget",
+            parent=fingerprint(model),
+            seed=material.seed,
+            options={"tokens": study},
+            source="",
+            kept=(),
+            parameters=held(model),
+            privacy="public",
+        )
+
+    def apply(self, model: nn.Module, plan: Plan, material: Material) -> tuple[Pruned, Checks]:
+        """All of it."""
+        pruned = Pruned(module=sliced(model, Support()), plan=plan, support=Support())
+        return pruned, verify(model, pruned, material.example, nothing=True)
+
+    def finish(self, pruned: Pruned, material: Material) -> Pruned:
+        """Zeros in the rows of all others."""
+        weight = pruned.module.get_parameter("embedding.tokens.weight")
+        mask = np.zeros(tuple(weight.shape), np.bool_)
+        mask[pruned.plan.options["tokens"]] = True
+        with torch.no_grad():
+            weight.mul_(torch.from_numpy(mask))
+        return replace(pruned, support=Support({}, {"embedding.tokens.weight": mask}))
+
+    def renew(self, model: nn.Module, layers: Iterable[str], material: Material) -> None:
+        """Nothing: no layer was cut."""
+
+    def macs(self, model: nn.Module, plan: Plan, material: Material, *, study: bool = True) -> int:
+        """Looking at tokens multiplies nothing."""
+        return 0
+
+    def sized(self, share: float) -> Forget:
+        """It has one size."""
+        return self

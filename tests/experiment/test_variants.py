@@ -121,6 +121,43 @@ def test_ways_that_come_to_the_same_plan_are_one_variant() -> None:
     assert [sorted(variant.groups) for variant in made.family.made] == [[0, 1]]
 
 
+@pytest.mark.slow
+def test_groups_that_fit_their_machines_have_variants_of_their_own(tmp_path: Path) -> None:
+    """One section for all; where all of the model fits a machine, its group stays whole."""
+    whole, narrow = (study(crop(channels)).needs()[0] for channels in (32, 24))
+    groups = []
+    for name, need in (("roomy", whole), ("tight", narrow)):
+        folder = tmp_path / name
+        folder.mkdir()
+        groups.append({"profile": board(folder, need.model + need.step), "count": 2, "link": "wifi5"})
+    made = study({"method": CROP, "fit": "memory"}, fleet=groups)
+    (variant,) = made.assembly.variants
+    assert variant.groups == {1}
+    assert variant.model.units[0].output[0] == 24
+
+
+def test_each_group_is_pruned_by_its_own_text(tmp_path: Path) -> None:
+    """One method with the same options looks at both."""
+    texts = {name: tmp_path / f"{name}.txt" for name in ("model", "abc", "xyz")}
+    for name, file in texts.items():
+        file.write_text(name * 1000)
+    sections = [
+        {"method": "tests.experiment.cropping:Forget", "calibration": {"path": str(texts[name]), "length": 8}}
+        for name in ("abc", "xyz")
+    ]
+    family = study(
+        None,
+        *sections,
+        model={"name": "transformer", "width": 8, "heads": 2},
+        data={"name": "text", "path": str(texts["model"]), "tokens": {"length": 8, "tokenizer": "bytes"}},
+    ).family
+    assert family is not None
+    for variant, group, letters in zip(family.made, (0, 1), ("abc", "xyz"), strict=True):
+        (mask,) = variant.support.masks.values()
+        assert variant.groups == {group}
+        assert np.flatnonzero(mask.all(1)).tolist() == np.flatnonzero(mask.any(1)).tolist() == [*letters.encode()]
+
+
 def test_variants_are_parts_of_one_model_with_new_values_once() -> None:
     """What a method would give each of its cuts, the common model gets, and variants have its values."""
     made = study(None, crop(8))
@@ -129,6 +166,26 @@ def test_variants_are_parts_of_one_model_with_new_values_once() -> None:
     assert bool((whole.get_parameter("conv1.0.weight") == 0.1).all())
     assert bool((part.get_parameter("conv1.0.weight") == 0.1).all())
     assert not whole.get_parameter("conv2.0.weight").eq(0.1).any()
+
+
+@pytest.mark.slow
+def test_every_layer_that_some_variant_has_cut_is_new_in_the_common_model() -> None:
+    """Whichever of them has cut it; all other layers are the scenario's."""
+    common = {"method": "reconvene", "score": "magnitude", "tau": 1.0}
+    wide = {**common, "scope": ["conv1", "conv2"], "protected": ["conv2"], "budget": {"params": "95 %"}}
+    narrow = {**common, "scope": ["conv2", "conv3"], "protected": ["conv3"], "budget": {"params": "50 %"}}
+    groups = [{**SCENARIO["fleet"][0], "pruning": section} for section in (wide, narrow, "off")]
+    family = study(fleet=groups).family
+    assert family is not None
+    cut = [{name.partition(".")[0] for name in variant.support.axes} for variant in family.made]
+    assert cut == [{"conv1", "conv2"}, {"conv2", "conv3"}], "from the largest to the smallest"
+    before, after = study().network().state_dict(), family.network.state_dict()
+    same = {name.partition(".")[0] for name, value in after.items() if value.dim() > 1 and value.equal(before[name])}
+    assert same == {"hidden", "head"}
+    for variant, part in zip(family.made, family.networks, strict=True):
+        for name, value in part.state_dict().items():
+            index = variant.support.index(name, tuple(after[name].shape))
+            assert value.equal(after[name][index]), name
 
 
 def test_a_support_is_found_again_within_a_larger_one() -> None:
@@ -170,6 +227,41 @@ def test_pruned_devices_are_sent_less_and_compute_less() -> None:
     peaks = [run.summary["devices"]["peak_memory_bytes"] for run in (whole, small, sparse)]
     assert peaks[0] > peaks[1] == peaks[2]
     assert whole.summary["seconds"] > small.summary["seconds"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("groups", [(), (None, "off")], ids=["all", "some"])
+def test_trained_weights_are_kept_by_a_method_that_would_draw_new_ones(groups: tuple[Any, ...], tmp_path: Path) -> None:
+    """In the variant, and in the model that it is part of."""
+    trained = study(seed=8).network().state_dict()
+    save_file(trained, tmp_path / "trained.safetensors")
+    model = {**SCENARIO["model"], "weights": tmp_path / "trained.safetensors"}
+    section = {"method": "reconvene", "score": "magnitude", "density": 0.3, "tau": 1.0}
+    with pytest.warns(UserWarning, match="the weights are trained, so they are kept"):
+        family = study(section, *groups, model=model).family
+    assert family is not None
+    (variant,) = family.made
+    assert len(variant.support.axes) > 10
+    (part,) = family.networks or (family.network,)
+    for name, value in part.named_parameters():
+        assert value.equal(trained[name][variant.support.index(name, tuple(trained[name].shape))]), name
+    if groups:
+        assert all(value.equal(trained[name]) for name, value in family.network.named_parameters())
+
+
+def test_installing_takes_the_delay_and_the_goodput_of_a_link() -> None:
+    """Index lists, 4 bytes each, and masks, a bit each, once to every device; of a line rate what headers leave."""
+    lists, mask = 4 * 7 * 8, 64 * 8 * 9 // 8
+    links = (
+        ({"up": "1 MB/s", "down": "8 Mbit/s", "latency": "50 ms"}, 0.05 + (lists + mask) / (1e6 * 0.8)),
+        ({"up": "1 MB/s", "down": "2 MB/s", "rate": "goodput", "rtt": "40 ms"}, 0.02 + (lists + mask) / 2e6),
+    )
+    fleet = [{**group, "link": link} for group, (link, _) in zip(SCENARIO["fleet"], links, strict=True)]
+    made = study(crop(8, masked=0.5), fleet=fleet, network={"efficiency": "80 %"})
+    *groups, variant = made.assembly.deployment
+    assert [(each["group"], each["bytes"]) for each in groups] == [(0, 2 * (lists + mask)), (1, 2 * (lists + mask))]
+    assert [each["seconds"] for each in groups] == pytest.approx([seconds for _, seconds in links])
+    assert variant == {"groups": [0, 1], "macs": 107}
 
 
 @pytest.mark.slow
@@ -381,6 +473,22 @@ def test_a_budget_of_memory_is_what_the_device_needs(scheduler: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "training",
+    [{"batch": 1, "optimizer": {"name": "adamw", "lr": 0.001}}, {"batch": 50, "optimizer": "sgd"}],
+    ids=["moments", "activations"],
+)
+def test_a_budget_of_memory_is_used_up_whatever_takes_it(training: Any) -> None:
+    """Most of it is AdamW's two moments a parameter, or the activations of a large batch; both shrink with the cut."""
+    more = {"scheduler": "splitfed", "training": training}
+    whole = study(**more).needs()[0]
+    budget = round(0.6 * (whole.model + whole.step))
+    section = {"method": "reconvene", "score": "magnitude", "tau": 1.0, "budget": {"memory": f"{budget} B"}}
+    need = study(section, **more).needs()[0]
+    assert 0.95 * budget < need.model + need.step <= budget
+
+
+@pytest.mark.slow
 def test_what_is_chosen_within_a_private_choice_is_private() -> None:
     """A list of channels among those that data have picked depends on the data, whatever scored them."""
     wide = {"method": "reconvene", "score": "snip", "tau": 1.0, "budget": {"params": "60 %"}}
@@ -408,6 +516,20 @@ def test_zeros_on_the_device_are_those_of_the_device() -> None:
         (said,) = family.report
         assert said["device"]["pruned"]["zeros"] == zeros
         assert said["parameters"]["held"] - said["parameters"]["nonzero"] == 9214
+
+
+def test_what_a_device_holds_is_told_without_its_auxiliary_head() -> None:
+    """Two convolutions with their norms, counted by hand on 8x8 and 4x4 pixels; the head only makes messages longer."""
+    with_head, without = (study(crop(8), scheduler=scheduler).family for scheduler in ("fedoptima", "splitfed"))
+    assert with_head is not None
+    assert without is not None
+    for width, name in ((32, "parent"), (8, "pruned")):
+        parameters = 9 * width + 3 * width + 64 * 9 * width + 3 * 64
+        macs = 8 * 8 * 9 * width + 4 * 4 * 64 * 9 * width
+        ours, theirs = (family.report[0]["device"][name] for family in (with_head, without))
+        assert (ours["parameters"], ours["macs"]) == (parameters, macs)
+        assert (theirs["parameters"], theirs["macs"]) == (parameters, macs)
+        assert ours["message_bytes"] > theirs["message_bytes"]
 
 
 @pytest.mark.slow
