@@ -21,7 +21,7 @@ from fedsim.experiment.cutting import choose_cut
 from fedsim.experiment.dealing import count_labels, data_kept, deal, read_data
 from fedsim.experiment.fleet import Fleet
 from fedsim.experiment.fleets import build_fleet
-from fedsim.experiment.forecast import Need, needs, works_of
+from fedsim.experiment.forecast import Need, needs
 from fedsim.experiment.materials import Materials
 from fedsim.experiment.networks import NOTHING, Counted, counting_device, measured, scenario_network
 from fedsim.experiment.placing import placed
@@ -88,10 +88,9 @@ class Study:
             assembly.held(blocks),
             assembly.samples,
             assembly.training.batch,
+            scheduler,
             copies,
             0 if buffered is None else buffered(assembly.job()),
-            getattr(scheduler, "micro_batches", 1),
-            works_of(scheduler),
         )
 
     def head(self, cut: int) -> HeadCost:
@@ -200,7 +199,7 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
         with placed(scenario, "auxiliary"):
             head = _head(scenario, network, cut).measure(network.block(0, cut))
     counted = Counted(scenario, info, objects, model)
-    family = _family(scenario, fleet, info, objects, training, cut, head, counted)
+    family = _family(scenario, fleet, samples, info, objects, training, cut, head, counted)
     if family is not None:
         model = counted(family.network)
         if head is not None and cut is not None:
@@ -243,6 +242,7 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
 def _family(
     scenario: Scenario,
     fleet: Fleet,
+    samples: NDArray[np.int64],
     info: DataInfo,
     objects: Mapping[str, Any],
     training: Training,
@@ -251,7 +251,7 @@ def _family(
     counted: Counted,
 ) -> Family | None:
     """The pruned variants of a scenario; None where it asks for none, or all devices can have the whole model."""
-    wanted = requests(scenario, fleet)
+    wanted = requests(scenario, fleet, samples)
     if not wanted:
         return None
     chooses = any(request.section.method is not None for request in wanted)
@@ -266,7 +266,7 @@ def _family(
         head=head,
         measure=counted,
     )
-    made = make_family(scenario, network, fleet, materials)
+    made = make_family(scenario, network, fleet, wanted, materials)
     return made if made.made else None
 
 

@@ -64,19 +64,37 @@ class Need:
         return self.total <= self.usable
 
 
-def device_need(machine: Machine, plan: BlockPlan, batch: int, forwards: int = 1, works: Works | None = None) -> Need:
-    """The memory of a device that trains a block, or the whole model, at a batch size, or does other `works` with it.
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What devices do at once with what they hold."""
 
-    Where the server sends gradients, `forwards` of `batch` samples each come before the first backward.
-    """
-    if works is not None:
-        step = max(part.memory for part in works(plan, batch))
+    batch: int
+    """Samples of a step, or of a forward."""
+    forwards: int = 1
+    """How many come before the first backward, where the server sends gradients."""
+    works: Works | None = None
+    """What comes in the place of steps of training."""
+
+    @classmethod
+    def of(cls, scheduler: Any, batch: int, held: int) -> Load:
+        """Under a scheduler, of the device with the most samples: so many."""
+        number = getattr(scheduler, "micro_batches", 1)
+        part = max(1, batch // number) if isinstance(number, int) else batch  # not known before the profiler has run
+        size = min(batch, held)
+        return cls(min(part, size), max(1, size // part), works_of(scheduler))
+
+
+def device_need(machine: Machine, plan: BlockPlan, load: Load) -> Need:
+    """The memory of a device that trains a block, or the whole model, or does something else with it."""
+    batch = load.batch
+    if load.works is not None:
+        step = max(part.memory for part in load.works(plan, batch))
         return Need(machine.id, process_bytes(machine), plan.state_bytes, step, round(machine.memory.usable))
     if plan.has_loss:
         step = plan.train_part(batch).memory
     else:  # each forward leaves something for its backward, which gets a gradient beside it
         forward, backward = plan.forward_part(batch), plan.backward_part(batch)
-        step = max(forward.memory - forward.keeps, backward.memory) + forwards * forward.keeps
+        step = max(forward.memory - forward.keeps, backward.memory) + load.forwards * forward.keeps
     held = plan.state_bytes + plan.warm_bytes
     return Need(machine.id, process_bytes(machine), held, step, round(machine.memory.usable))
 
@@ -102,22 +120,21 @@ def needs(
     held: Sequence[BlockPlan],
     samples: NDArray[np.int64],
     batch: int,
+    scheduler: Any,
     copies: int,
     buffered: int = 0,
-    micro_batches: int = 1,
-    works: Works | None = None,
 ) -> tuple[Need, ...]:
     """The memory of each group's devices, of the one with the largest batch, and of the server, which comes last.
 
     `held` are the blocks that the devices of each group have.
     """
-    part = max(1, batch // micro_batches)
     found = []
     for index, (group, plan) in enumerate(zip(fleet.groups, held, strict=True)):
         numbers = fleet.numbers(index)
-        size = min(batch, int(samples[numbers.start : numbers.stop].max()))
-        found.append(device_need(group.machine, plan, min(part, size), max(1, size // part), works))
-    return (*found, server_need(fleet.server, blocks, min(part, int(samples.max())), copies, buffered))
+        load = Load.of(scheduler, batch, int(samples[numbers.start : numbers.stop].max()))
+        found.append(device_need(group.machine, plan, load))
+    largest = Load.of(scheduler, batch, int(samples.max())).batch
+    return (*found, server_need(fleet.server, blocks, largest, copies, buffered))
 
 
 def shortage(need: Need) -> str:
@@ -281,7 +298,7 @@ def _candidate(
         trained = sum(count) * size if steps else int(held.sum())
         up += trained * (device.activations(size).nbytes + device.labels(size).nbytes) / size
         down += trained * server.gradients(size).nbytes / size
-        need = device_need(group.machine, device, size)
+        need = device_need(group.machine, device, Load(size))
         memory, fits = max(memory, need.total / need.usable), fits and need.fits
     up += fleet.devices * device.weights.nbytes
     down += fleet.devices * device.weights.nbytes

@@ -14,7 +14,7 @@ from fedsim import seeds
 from fedsim.data import DataInfo, DataSet, TokenOptions
 from fedsim.errors import UserError
 from fedsim.experiment.balanced import balanced
-from fedsim.experiment.forecast import device_need
+from fedsim.experiment.forecast import Load, device_need
 from fedsim.hardware.machines import Machine
 from fedsim.learning.optimizers import Training
 from fedsim.learning.plan import DEVICE, MODEL, BlockPlan
@@ -58,14 +58,15 @@ class Materials:
         model = self.scenario.model
         return model.weights is not None or getattr(model.options, "path", None) is not None
 
-    def of(self, machine: Machine, calibration: Calibration | None = None) -> Material:
-        """What a method that prunes for a machine may look at.
+    def of(self, machine: Machine, held: int, calibration: Calibration | None = None) -> Material:
+        """What a method that prunes for a machine may look at, of whose devices one has up to `held` samples.
 
         Raises:
             UserError: only the device block is to shrink, but the scheduler does not cut the model.
         """
         from fedsim.pruning.methods import Material
 
+        load = Load.of(self.scenario.scheduler.options, self.training.batch, held)
         scope: tuple[str, ...] = ()
         if self.device_block:
             if self.cut is None:
@@ -85,8 +86,9 @@ class Materials:
             machine=machine,
             slots=self.training.optimizer.slots,
             units=self.cut,
-            memory=partial(self.memory, machine),
-            samples=self.training.batch,
+            memory=partial(self.memory, machine, load),
+            trains=load.works is None,
+            samples=load.forwards * load.batch,
             seed=self.scenario.seed,
         )
 
@@ -132,9 +134,9 @@ class Materials:
         last, head = (len(model.units), None) if self.cut is None else (self.cut, self.head)
         return BlockPlan(MODEL if self.cut is None else DEVICE, model, 0, last, self.training, head, support)
 
-    def memory(self, machine: Machine, network: nn.Module) -> int:
-        """Bytes that a machine needs to train what devices hold of a network: model, training state and a step."""
-        need = device_need(machine, self.block(network), self.training.batch)
+    def memory(self, machine: Machine, load: Load, network: nn.Module) -> int:
+        """Bytes that a machine needs for what devices hold of a network: model, training state and a step."""
+        need = device_need(machine, self.block(network), load)
         return need.model + need.step
 
     def measured(self, network: UnitList) -> ModelMeasure:

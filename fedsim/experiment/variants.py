@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedsim.errors import UserError
 from fedsim.experiment.assembly import Smaller
@@ -42,23 +43,27 @@ class Request:
     section: Section
     machine: Machine
     """What they are; budgets of time and memory are of it."""
+    held: int
+    """The most samples that one of their devices has, up to those of a batch."""
     groups: tuple[int, ...]
     place: tuple[str | int, ...]
     """Where the scenario says so."""
 
 
-def requests(scenario: Scenario, fleet: Fleet) -> list[Request]:
+def requests(scenario: Scenario, fleet: Fleet, samples: NDArray[np.int64]) -> list[Request]:
     """The distinct ways of pruning, in the order of groups; none for groups that stay whole."""
-    found: dict[tuple[str, str, Machine], Request] = {}
+    found: dict[tuple[str, str, Machine, int], Request] = {}
     for index, (group, member) in enumerate(zip(scenario.fleet, fleet.groups, strict=True)):
         section: Section | None = scenario.pruning if group.pruning is None else group.pruning
         if section is None or not section.prunes:
             continue
         place = ("pruning",) if group.pruning is None else ("fleet", index, "pruning")
-        key = (section.model_dump_json(), repr(section.options), member.machine)
+        numbers = fleet.numbers(index)
+        held = min(scenario.training.batch, int(samples[numbers.start : numbers.stop].max()))
+        key = (section.model_dump_json(), repr(section.options), member.machine, held)
         before = found.get(key)
         groups = (index,) if before is None else (*before.groups, index)
-        found[key] = Request(section=section, machine=member.machine, groups=groups, place=place)
+        found[key] = Request(section=section, machine=member.machine, held=held, groups=groups, place=place)
     return list(found.values())
 
 
@@ -99,16 +104,15 @@ class Family:
     """What a reader has to know of how they were put together."""
 
 
-def family(scenario: Scenario, network: UnitList, fleet: Fleet, materials: Materials) -> Family:
+def family(
+    scenario: Scenario, network: UnitList, fleet: Fleet, wanted: Sequence[Request], materials: Materials
+) -> Family:
     """The variants that a scenario asks for, and the model that they are parts of.
 
     Raises:
         UserError: a method cannot do what is asked for.
         PruningError: what a method has cut is not what it planned.
     """
-    wanted = requests(scenario, fleet)
-    if not wanted:
-        return Family(network=network)
     made = _variants(scenario, network, wanted, materials)
     if not made:
         return Family(network=network)
@@ -122,7 +126,7 @@ def family(scenario: Scenario, network: UnitList, fleet: Fleet, materials: Mater
     _check_server_block(scenario, network, made, materials.cut)
     whole, base = _common(network, made, everybody)
     renewed = sorted({layer for variant in made for layer in _changed(variant.support)})
-    made[0].method.renew(whole, renewed, materials.of(made[0].request.machine))
+    made[0].method.renew(whole, renewed, materials.of(made[0].request.machine, made[0].request.held))
     return _put_together(whole, base, made, materials, report)
 
 
@@ -137,7 +141,7 @@ def _variants(
     planned: list[tuple[Request, Material, Method, str, Plan]] = []
     for request in wanted:
         with placed(scenario, *request.place):
-            material = materials.of(request.machine, request.section.calibration)
+            material = materials.of(request.machine, request.held, request.section.calibration)
             if request.section.manifest is not None:
                 prunes = from_manifest(scenario, network, request.section.manifest)
             else:

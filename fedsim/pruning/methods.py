@@ -53,9 +53,11 @@ class Material:
     units: int | None = None
     """How many of the first units the device has; None: all, and the loss behind them."""
     memory: Callable[[nn.Module], int] | None = None
-    """Bytes of model, training state and a step that the device needs to train the model; None: no device is known."""
+    """Bytes of model, training state and a step that the device needs for the model; None: no device is known."""
+    trains: bool = True
+    """Whether the device trains it."""
     samples: int = 1
-    """Samples of a step, for budgets of memory and time."""
+    """Samples of a step, for budgets of memory."""
     seed: int = 0
 
 

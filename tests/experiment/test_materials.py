@@ -75,8 +75,8 @@ def test_windows_are_training_data_unless_there_is_public_text(text: Path, tmp_p
     given = made.windows(Calibration(path=public, windows=4, length=6))
     assert given.equal(torch.full((4, 6), ord("z")))
     machine = build(made.scenario).assembly.fleet.groups[0].machine
-    assert made.of(machine).private
-    assert not made.of(machine, Calibration(path=public)).private
+    assert made.of(machine, 16).private
+    assert not made.of(machine, 16, Calibration(path=public)).private
 
 
 def test_calibration_has_the_tokens_of_the_model(text: Path, tmp_path: Path) -> None:
@@ -93,9 +93,9 @@ def test_only_what_devices_hold_may_shrink_where_the_model_is_cut() -> None:
     """And its output keeps its width; a method is told of the device's part in memory and time."""
     made = materials(scheduler="splitfed")
     machine = build(made.scenario).assembly.fleet.groups[0].machine
-    material = made.of(machine)
+    material = made.of(machine, 16)
     assert (material.scope, material.protected, material.units) == (("conv1", "conv2"), ("conv2",), 2)
-    whole = materials().of(machine)
+    whole = materials().of(machine, 16)
     assert (whole.scope, whole.protected, whole.units) == ((), (), None)
     assert material.memory is not None
     assert whole.memory is not None

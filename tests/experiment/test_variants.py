@@ -474,6 +474,27 @@ def test_a_budget_of_memory_is_what_the_device_needs(scheduler: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
+    ("scheduler", "batch"),
+    [("fedavg", 128), ("inference", 48), ({"name": "pipar", "micro_batches": 4}, 48)],
+    ids=["a batch that nobody fills", "answers", "micro-batches"],
+)
+def test_what_fits_as_it_is_stays_whole(scheduler: Any, batch: int, tmp_path: Path) -> None:
+    """Devices have 50 samples each; a step takes those, and some systems' devices do something else."""
+    more = {"scheduler": scheduler, "training": {"batch": batch}}
+    need = study(**more).needs()[0]
+    budget = need.model + need.step
+    fleet = [{"profile": board(tmp_path, budget), "count": 4, "link": "wifi5"}]
+    assert study({"method": CROP, "fit": "memory"}, fleet=fleet, **more).family is None
+    tight = [{"profile": board(tmp_path, 0.9 * budget), "count": 4, "link": "wifi5"}]
+    smaller = study({"method": CROP, "fit": "memory"}, fleet=tight, **more)
+    assert all(each.fits for each in smaller.needs()[:-1])
+    section = {"method": "reconvene", "score": "magnitude", "tau": 1.0, "budget": {"memory": f"{0.9 * budget:.0f} B"}}
+    need = study(section, **more).needs()[0]
+    assert 0.75 * budget < need.model + need.step <= 0.9 * budget
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
     "training",
     [{"batch": 1, "optimizer": {"name": "adamw", "lr": 0.001}}, {"batch": 50, "optimizer": "sgd"}],
     ids=["moments", "activations"],

@@ -70,7 +70,7 @@ def made(
     for name in names:
         with stages.stage(f"baseline {name}"):
             began = time.perf_counter()
-            pruned, checks = _masked(options, found, plan, sight) if name == "upai" else _cut(plans, name, plan, sight)
+            pruned, checks = (_masked if name == "upai" else _cut)(plans, name, plan, sight)
             seconds = time.perf_counter() - began
         made.append(Baseline(name=name, pruned=pruned, checks=checks, seconds=seconds))
     return tuple(made)
@@ -97,7 +97,7 @@ def _cut(plans: Planner, name: str, like: Plan, sight: Material) -> tuple[Pruned
     return rectify(cut, sight.seed), checks
 
 
-def _masked(options: Reconvene, found: Subject, plan: Plan, sight: Material) -> tuple[Pruned, Checks]:
+def _masked(plans: Planner, _name: str, like: Plan, sight: Material) -> tuple[Pruned, Checks]:
     """The mask itself; the whole model is verified as a cut that removes nothing."""
     from copy import deepcopy
 
@@ -108,8 +108,8 @@ def _masked(options: Reconvene, found: Subject, plan: Plan, sight: Material) -> 
     from fedsim.pruning.verifying import verify
 
     inputs, labels = sight.example, None
-    if score_type(options.score).data and sight.batch is not None:
+    if score_type(plans.options.score).data and sight.batch is not None:
         inputs, labels = sight.batch(EACH)
-    pruned = masked(found.module, options, plan.parameters, inputs, labels, seed=sight.seed)
-    whole = replace(pruned, module=deepcopy(found.module), support=WHOLE)
-    return pruned, verify(found.module, whole, sight.example, nothing=True)
+    pruned = masked(plans.model, plans.options, like.parameters, inputs, labels, seed=sight.seed)
+    whole = replace(pruned, module=deepcopy(plans.model), support=WHOLE)
+    return pruned, verify(plans.model, whole, sight.example, nothing=True)

@@ -158,9 +158,7 @@ def _trained(
             for batch in _batches(tokens, options, epoch):
                 with torch.enable_grad():
                     loss = _loss(module, adapter, batch)
-                    value = float(loss.detach())
-                    if not math.isfinite(value):
-                        raise UserError(f"the loss is {value} in epoch {epoch + 1} of recovery; lower lr")
+                    value = _finite(loss, epoch)
                     optimizer.zero_grad()
                     loss.backward()
                 before()
@@ -170,6 +168,8 @@ def _trained(
                 total += value * len(batch)
             losses.append(total / len(tokens))
         optimizer.zero_grad()
+        with torch.no_grad():
+            _finite(_loss(module, adapter, tokens[: options.batch]), options.epochs - 1)  # behind the last step
     finally:
         restore(module, modes)
     return losses
@@ -184,6 +184,13 @@ def _batches(tokens: Tensor, options: Recovery, epoch: int) -> Iterator[Tensor]:
 def _loss(module: nn.Module, adapter: Adapter, batch: Tensor) -> Tensor:
     logits, given = predicted(module, batch, adapter)
     return cross_entropy(logits[:, :-1].flatten(0, 1).float(), given[:, 1:].flatten())
+
+
+def _finite(loss: Tensor, epoch: int) -> float:
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise UserError(f"the loss is {value} in epoch {epoch + 1} of recovery; lower lr")
+    return value
 
 
 def _check_zeros(module: nn.Module, masks: Mapping[str, Tensor]) -> None:

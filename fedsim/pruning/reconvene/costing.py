@@ -7,6 +7,7 @@ priced by the machine, training memory is weights, gradients, optimizer state an
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -43,6 +44,8 @@ class Costing:
     whole: int | None = None
     """Bytes of training of the model as it is, with what no cut changes: an auxiliary head, what goes to a server and
     back. Left out, the device has nothing but the model."""
+    needs: Callable[[UnitList], int] | None = None
+    """Bytes that the device needs for a model that it does not train; left out, it does."""
 
     def of(self, model: nn.Module, coupling: Coupling) -> Costed:
         """This for one model.
@@ -65,15 +68,16 @@ class Costed:
         self._forwards: Known = {}
         self._kept: Known = {}
         # Activations that leave keep their width, so whatever is not counted here is the same for every cut.
-        self._fixed = 0.0 if costing.whole is None else costing.whole - self._counted(coupling.units)
+        self._fixed = 0.0 if costing.whole is None else costing.whole - self._counted(self._smaller(coupling.units))
 
     def memory(self, kept: Ints) -> float:
-        """Bytes of training on the device."""
-        return self._fixed + self._counted(kept)
+        """Bytes of training on the device, or of what else it does with the model."""
+        needs, smaller = self._costing.needs, self._smaller(kept)
+        return self._fixed + self._counted(smaller) if needs is None else needs(smaller)
 
-    def _counted(self, kept: Ints) -> float:
-        """Of the model itself."""
-        costing, smaller = self._costing, self._smaller(kept)
+    def _counted(self, smaller: UnitList) -> float:
+        """Of a step of training, without what is the same for every cut."""
+        costing = self._costing
         units, end = memory_side(smaller, costing.batch, self._kept)
         units = units[: costing.units]
         item = ITEM_BYTES[smaller.dtype]

@@ -66,13 +66,12 @@ class ReconveneMethod:
             private=self.options.private or material.private,
             pretrained=self.options.pretrained or material.pretrained,
         )
-        costing = Costing(
-            machine=material.machine,
-            batch=material.samples,
-            slots=material.slots,
-            units=material.units,
-            whole=None if material.memory is None or options.budget.memory is None else material.memory(model),
-        )
+        costing = Costing(machine=material.machine, batch=material.samples, slots=material.slots, units=material.units)
+        if material.memory is not None and options.budget.memory is not None:
+            if material.trains:
+                costing = replace(costing, whole=material.memory(model))
+            else:
+                costing = replace(costing, needs=material.memory)
         return plan(model, study, options, example=material.example, costing=costing, within=within)
 
     def apply(self, model: nn.Module, plan: Plan, material: Material) -> tuple[Pruned, Checks]:

@@ -35,6 +35,15 @@ def test_baselines_begin_as_new_as_what_they_are_compared_with(outcome: Outcome)
 
 
 @pytest.mark.slow
+def test_all_of_a_run_on_data_of_devices_is_private() -> None:
+    """The mask that baselines begin with, too."""
+    asked = settings(["budget.params=70 %", "score=snip"])
+    model = Wanted(name="vgg5", input=(1, 8, 8))
+    found = run(Asked(model=model, settings=asked, data="digits", private=True, baselines=("upai", "uniform")))
+    assert {each.pruned.plan.privacy for each in found.baselines} == {found.plan.privacy} == {"device-private"}
+
+
+@pytest.mark.slow
 def test_random_layers_are_drawn_by_the_seed_of_the_run(outcome: Outcome) -> None:
     """The same model and plan, with other seeds, and with the same ones again."""
     sight = material(outcome.subject, data=None, calibration=None, machine=None, batch=1, private=False)

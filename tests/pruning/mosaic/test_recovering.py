@@ -132,6 +132,14 @@ def test_a_loss_that_is_none() -> None:
         recover(pruned, tiny.windows())
 
 
+@pytest.mark.parametrize(("kind", "batch"), [("full", 6), ("lora", 12)])
+def test_a_last_step_that_goes_wrong(kind: Any, batch: int) -> None:
+    """The model that would come back predicts nothing."""
+    pruned = cut(tiny.whole())
+    with pytest.raises(UserError, match="the loss is nan in epoch 1 of recovery; lower lr"):
+        recover(pruned, tiny.windows(), Recovery(kind=kind, lr=1e30, epochs=1, batch=batch))
+
+
 def test_stored_and_read_again(tmp_path: Any) -> None:
     """A recovered model goes to a folder as any other does."""
     from fedsim.pruning.counting import counts
@@ -202,6 +210,7 @@ def test_epochs_have_all_windows_in_orders_of_their_own() -> None:
     embedding = pruned.module.get_submodule("model.embed_tokens")
     embedding.register_forward_pre_hook(lambda _, given: seen.append(given[0].clone()))
     found = recover(pruned, tiny.windows(), Recovery(kind="full", epochs=3, batch=5, lr=0.003))
+    del seen[-1]  # a look at what the last step has made
     assert [len(batch) for batch in seen] == [5, 5, 2] * 3
     epochs = [torch.cat(seen[first : first + 3]).tolist() for first in (0, 3, 6)]
     assert [sorted(epoch) for epoch in epochs] == [sorted(tiny.windows().tolist())] * 3
