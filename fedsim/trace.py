@@ -13,13 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_type_hints
+from typing import Any, Final, NamedTuple, get_type_hints
 
 from fedsim.errors import UserError
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+from fedsim.records import Records, Words
 
 SCHEMA: Final = 3
 ROW_GROUP: Final = 100_000
@@ -127,10 +124,10 @@ class Trace:
 
     nodes: Sequence[Node]
     scenario: Mapping[str, Any]
-    spans: list[tuple[Any, ...]] = field(default_factory=list)
-    transfers: list[tuple[Any, ...]] = field(default_factory=list)
-    waits: list[tuple[Any, ...]] = field(default_factory=list)
-    marks: list[tuple[Any, ...]] = field(default_factory=list)
+    spans: list[tuple[Any, ...]] = field(default_factory=lambda: Records(Span))
+    transfers: list[tuple[Any, ...]] = field(default_factory=lambda: Records(Transfer))
+    waits: list[tuple[Any, ...]] = field(default_factory=lambda: Records(Wait))
+    marks: list[tuple[Any, ...]] = field(default_factory=lambda: Records(Mark))
     end: int = 0
     clock_bound: int = 0
     """Nanoseconds by which the clocks of nodes may disagree; 0 on a virtual clock."""
@@ -138,6 +135,12 @@ class Trace:
     def mark(self, node: int, time: int, name: str, value: float = 0.0, detail: object = None) -> None:
         """Append a mark; `detail` is kept as JSON."""
         self.marks.append((node, time, name, value, "" if detail is None else json.dumps(detail)))
+
+    def shelve(self) -> None:
+        """Put records on disk, if there are many in memory."""
+        for records in (self.spans, self.transfers, self.waits, self.marks):
+            if isinstance(records, Records):
+                records.shelve()
 
 
 _RECORDS: Final[Mapping[str, type[Any]]] = {"span": Span, "transfer": Transfer, "wait": Wait, "mark": Mark}
@@ -147,27 +150,22 @@ _METADATA: Final = b"fedsim"
 
 
 def columns(rows: Sequence[tuple[Any, ...]], record: type[Any]) -> dict[str, Any]:
-    """The fields of records of one kind as arrays: int64, float64 or bool; lists for strings."""
+    """The fields of records of one kind as arrays: int64, float64 or bool; `Words` for strings."""
     import numpy as np
+
+    shelved = rows.columns() if isinstance(rows, Records) else None
+    if shelved is not None:
+        return shelved
 
     types: dict[type[Any], Any] = {int: np.int64, float: np.float64, bool: np.bool_}
     found: dict[str, Any] = {}
     for index, (name, kind) in enumerate(get_type_hints(record).items()):
         values = map(itemgetter(index), rows)
         if kind is str:
-            found[name] = list(values)
+            found[name] = Words.of(values)
         else:
             found[name] = np.fromiter(values, types[kind], len(rows))
     return found
-
-
-def encode(words: Sequence[str]) -> tuple[npt.NDArray[np.int32], list[str]]:
-    """Strings as codes and the distinct strings they stand for, in order of appearance."""
-    import numpy as np
-
-    names = list(dict.fromkeys(words))
-    codes = {name: code for code, name in enumerate(names)}
-    return np.fromiter(map(codes.__getitem__, words), np.int32, len(words)), names
 
 
 def write(trace: Trace, path: Path | str) -> None:
@@ -255,11 +253,12 @@ def _table(record: str, rows: Sequence[tuple[Any, ...]], schema: Any) -> Any:
     arrays = {"record": pa.DictionaryArray.from_arrays(codes, pa.array([record], pa.string()))}
     values = columns(rows, _RECORDS[record])
     for name, column, kind in _fields(record):
-        if kind is not str or column == _PLAIN:
+        if kind is not str:
             arrays[column] = pa.array(values[name], schema.field(column).type)
         else:
-            codes, words = encode(values[name])
-            arrays[column] = pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(words, pa.string()))
+            words = values[name]
+            coded = pa.DictionaryArray.from_arrays(pa.array(words.codes), pa.array(words.names, pa.string()))
+            arrays[column] = coded.cast(pa.string()) if column == _PLAIN else coded
     return pa.table([arrays.get(f.name, pa.nulls(len(rows), f.type)) for f in schema], schema=schema)
 
 

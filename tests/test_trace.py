@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from fedsim import trace as traces
 from fedsim.errors import UserError
-from fedsim.trace import Node, Trace, columns, encode, read, write
+from fedsim.records import Words
+from fedsim.trace import Node, Trace, columns, read, write
 from tests.report.hand_made_traces import fedavg
 
 TEXT = st.text(max_size=5)
@@ -98,13 +99,14 @@ def test_marks_keep_their_detail_as_json() -> None:
 
 
 def test_columns_are_typed_and_words_coded_in_order_of_appearance() -> None:
-    """Numbers become arrays, strings lists; codes do not depend on hashing."""
+    """Numbers become arrays, strings words; codes do not depend on hashing."""
     found = columns([(0, 1, "join", 0.5, ""), (2, 3, "end", 1, "x")], traces.Mark)
     assert found["node"].tolist() == [0, 2]
     assert found["value"].tolist() == [0.5, 1.0]
-    assert found["name"] == ["join", "end"]
-    codes, names = encode(["b", "a", "b"])
-    assert (codes.tolist(), names) == ([0, 1, 0], ["b", "a"])
+    assert found["detail"].names == ["", "x"]
+    assert (found["name"].codes.tolist(), found["name"].names) == ([0, 1], ["join", "end"])
+    words = Words.of(["b", "a", "b"])
+    assert (words.codes.tolist(), words.names) == ([0, 1, 0], ["b", "a"])
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -90,6 +91,13 @@ def read_data(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> DataS
         return _load(objects.get(scenario.data.name, scenario.data.name), **_arguments(scenario))
 
 
+def describe(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> DataInfo:
+    """The whole data set of a scenario, whatever part of it is dealt."""
+    return data_sets.describe(
+        objects.get(scenario.data.name, scenario.data.name), **_arguments(scenario) | {"samples": None}
+    )
+
+
 def _arguments(scenario: Scenario) -> dict[str, Any]:
     """What a reader is told beside the name."""
     wanted = scenario.data
@@ -124,7 +132,9 @@ def _deal(scenario: Scenario, name: Any) -> tuple[DataInfo, DataSet | None, Shar
     rng = seeds.generator(scenario.seed, SERVER, "partition")
     partition = wanted.partition.options
     if not scenario.learning and wanted.partition.kind not in NEED_LABELS:
-        info = data_sets.describe(name, **arguments)
+        info = describe(scenario, {wanted.name: name})
+        if wanted.samples is not None:
+            info = replace(info, train=wanted.samples)  # maybe more than there are: none is looked at
         kept, validation = _hold_out(scenario, info.train)
         shards = partition.deal(np.zeros(len(kept), np.int64), None, scenario.devices, rng)
         return info, None, Shards(kept[shards.indices], shards.offsets), validation

@@ -13,29 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fedsim.errors import AccountingError
+from fedsim.records import Words
 from fedsim.script import SERVER
-from fedsim.trace import PURPOSES, Mark, Node, Span, Trace, Transfer, Wait, columns, encode
+from fedsim.trace import PURPOSES, Mark, Node, Span, Trace, Transfer, Wait, columns
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """A column of strings: a code a row, and the string of each code."""
-
-    codes: npt.NDArray[np.int32]
-    names: Sequence[str]
-
-    @classmethod
-    def of(cls, values: Sequence[str]) -> Words:
-        """The column that holds `values`."""
-        return cls(*encode(values))
-
-    def among(self, *wanted: str) -> Bools:
-        """The rows whose string is one of `wanted`."""
-        flags = np.array([name in wanted for name in self.names], np.bool_)
-        return flags[self.codes] if len(flags) else np.zeros(len(self.codes), np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +74,17 @@ class Waits:
     message: Ints
 
 
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Columns of `Mark`, in the order of recording; nodes by their numbers."""
+
+    node: Ints
+    time: Ints
+    name: Words
+    value: npt.NDArray[np.float64]
+    detail: Words
+
+
 class NodeTable:
     """The node table: node numbers to rows."""
 
@@ -129,8 +123,7 @@ class Columns:
     spans: Spans
     transfers: Transfers
     waits: Waits
-    marks: dict[str, list[tuple[int, Mark]]]
-    """Marks by name, each with its place in the order of recording."""
+    marks: Marks
     clock_bound: int = 0
     """Nanoseconds by which the clocks of nodes may disagree."""
 
@@ -144,16 +137,31 @@ class Columns:
 
     def named(self, *names: str) -> list[Mark]:
         """The marks with these names, in the order of their recording."""
-        return [mark for _, mark in sorted(pair for name in names for pair in self.marks.get(name, ()))]
+        marks = self.marks
+        here = marks.name.among(*names)
+        words = [marks.name.names[code] for code in marks.name.codes[here].tolist()]
+        details = [marks.detail.names[code] for code in marks.detail.codes[here].tolist()]
+        numbers = (marks.node[here].tolist(), marks.time[here].tolist(), words, marks.value[here].tolist(), details)
+        return list(map(Mark, *numbers))
+
+    def marked(self, name: str, *, by_value: bool = False) -> Ints:
+        """How many marks of a name each node has, by row of the node table.
+
+        Args:
+            by_value: whether the value is the number of the node that a mark is about.
+        """
+        here = self.marks.name.among(name)
+        nodes = self.marks.value[here].astype(np.int64) if by_value else self.marks.node[here]
+        return np.bincount(self.table.rows(nodes), minlength=len(self.nodes)).astype(np.int64)
+
+    def has(self, name: str) -> bool:
+        """Whether there is a mark of a name."""
+        return name in self.marks.name.names
 
 
 def tabulate(trace: Trace) -> Columns:
     """The columns of a trace."""
     table = NodeTable(trace.nodes)
-    marks: dict[str, list[tuple[int, Mark]]] = {}
-    for place, row in enumerate(trace.marks):
-        mark = Mark(*row)
-        marks.setdefault(mark.name, []).append((place, mark))
     servers = [row for row, node in enumerate(trace.nodes) if node.number == SERVER]
     return Columns(
         nodes=trace.nodes,
@@ -163,13 +171,13 @@ def tabulate(trace: Trace) -> Columns:
         spans=_spans(columns(trace.spans, Span), table),
         transfers=_transfers(columns(trace.transfers, Transfer), table),
         waits=_waits(columns(trace.waits, Wait), table),
-        marks=marks,
+        marks=Marks(**columns(trace.marks, Mark)),
         clock_bound=trace.clock_bound,
     )
 
 
 def _spans(found: dict[str, Any], table: NodeTable) -> Spans:
-    return Spans(**{**found, "node": table.rows(found["node"]), "kind": Words.of(found["kind"])})
+    return Spans(**{**found, "node": table.rows(found["node"])})
 
 
 def _transfers(found: dict[str, Any], table: NodeTable) -> Transfers:
@@ -177,13 +185,13 @@ def _transfers(found: dict[str, Any], table: NodeTable) -> Transfers:
         number=found["number"],
         source=table.rows(found["source"]),
         target=table.rows(found["target"]),
-        message=Words.of(found["message"]),
-        role=Words.of(found["role"]),
+        message=found["message"],
+        role=found["role"],
         bytes=np.stack([found[purpose] for purpose in PURPOSES]),
         queued=found["queued"],
         started=found["started"],
         arrived=found["arrived"],
-        outcome=Words.of(found["outcome"]),
+        outcome=found["outcome"],
         round=found["round"],
     )
 
@@ -193,6 +201,6 @@ def _waits(found: dict[str, Any], table: NodeTable) -> Waits:
         node=table.rows(found["node"]),
         start=found["start"],
         end=found["end"],
-        awaited=Words.of(found["awaited"]),
+        awaited=found["awaited"],
         message=found["message"],
     )

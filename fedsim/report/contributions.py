@@ -6,7 +6,6 @@ marks `skipped` (of a device), `consumed` and `rejected` (of the server, with th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -62,14 +61,14 @@ def contributions(columns: Columns) -> Contributions:
     spans, sent, size = columns.spans, columns.transfers, len(columns.nodes)
     up = sent.target == columns.server
     updates = sent.outcome.among(DELIVERED) & up & sent.role.among(Role.CONTRIBUTION) & ~rounds(columns).late
-    split, consumed = splits(columns), columns.named("consumed")
+    split = splits(columns)
     return Contributions(
         trained=_counted(spans.node[(spans.samples > 0) & ~spans.wasted], size),
         delivered=_counted(sent.source[updates], size),
         sent=_counted(sent.source[up & sent.role.among(Role.ACTIVATIONS)], size) if split else None,
-        skipped=_marked(columns, (mark.node for mark in columns.named("skipped"))) if split else None,
-        rejected=_marked(columns, (int(mark.value) for mark in columns.named("rejected"))) if split else None,
-        consumed=_marked(columns, (int(mark.value) for mark in consumed)) if consumed else None,
+        skipped=columns.marked("skipped") if split else None,
+        rejected=columns.marked("rejected", by_value=True) if split else None,
+        consumed=columns.marked("consumed", by_value=True) if columns.has("consumed") else None,
     )
 
 
@@ -79,7 +78,7 @@ def splits(columns: Columns) -> bool:
     on_devices: Bools = spans.node != columns.server
     return bool(
         columns.transfers.role.among(Role.ACTIVATIONS).any()
-        or columns.named("skipped")
+        or columns.has("skipped")
         or (spans.head_macs[on_devices] > 0).any()
         or (spans.samples[~on_devices] > 0).any()
     )
@@ -94,7 +93,3 @@ def jain(counts: Ints) -> float | None:
 
 def _counted(rows: Ints, size: int) -> Ints:
     return np.bincount(rows, minlength=size).astype(np.int64)
-
-
-def _marked(columns: Columns, nodes: Iterable[int]) -> Ints:
-    return _counted(columns.table.rows(list(nodes)), len(columns.nodes))

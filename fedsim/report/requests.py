@@ -36,7 +36,7 @@ class _Requests:
 def inference(measures: Measures) -> list[dict[str, Any]] | None:
     """A row a group of devices; None where nobody was asked anything."""
     columns = measures.columns
-    if not columns.named("asked") and not columns.named("answered"):
+    if not columns.has("asked") and not columns.has("answered"):
         return None
     requests = _requests(columns)
     group = np.fromiter((node.group for node in columns.nodes), np.int64, len(columns.nodes))

@@ -55,6 +55,9 @@ still live then and are soon taken for old, and going through all old ones takes
 every device may have gone on by one effect.
 """
 
+_SHELVE: Final = 50_000
+"""Events after which it is looked whether records should go to disk."""
+
 _SUSPENDED: Final = object()  # what an effect answers with where the answer is not there yet
 
 
@@ -118,6 +121,7 @@ class Simulation:
         self._idle = 0  # events in the heap that will wake nobody: a heap of these alone is a deadlock
         self._ending: Ending | None = None
         self._trained = 0
+        self._shelve_at = _SHELVE
         self._actors: list[Actor | None] = [None] * (devices + 1)  # the server is the last: actors[-1]
         self._transfers = Transfers(
             trace=trace,
@@ -190,6 +194,9 @@ class Simulation:
                 raise Deadlock(describe(self._actors, self.now, len(self._transfers)))
             else:
                 event = heappop(heap)
+                if event[1] >= self._shelve_at:
+                    self._shelve_at = self._sequence + _SHELVE
+                    self.trace.shelve()
                 if event[0] > horizon:
                     heappush(heap, event)
                     self._run_out(horizon)
