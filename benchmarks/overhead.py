@@ -115,13 +115,12 @@ class Bare:
         self.weights = OrderedDict((k, v / samples) for k, v in total.items())
 
 
-def fedsim_run(job: str, data: DataSet, shards: Shards, rounds: int) -> tuple[float, dict[str, Tensor]]:
-    """Seconds of the run itself, and the weights at its end."""
-    model = network(job)
+def fleet_job(job: str, shards: Shards, rounds: int) -> Assembly:
+    """The job as a run of fedsim."""
     profile = load_profile("pi-tier-1")
-    assembly = Assembly(
+    return Assembly(
         scheduler=FedAvg(local_steps=STEPS),
-        model=measure(model),
+        model=measure(network(job)),
         cut=None,
         training=Training(batch=BATCH, optimizer=Sgd(lr=LR), channels_last=job == "cnn"),
         fleet=Fleet(
@@ -135,8 +134,13 @@ def fedsim_run(job: str, data: DataSet, shards: Shards, rounds: int) -> tuple[fl
         limits=Limits(every=1e9),  # no evaluation: the bare loop has none either
         seed=SEED,
     )
+
+
+def inline(job: str, data: DataSet, shards: Shards, rounds: int) -> tuple[float, dict[str, Tensor]]:
+    """Seconds of the run itself, in this process, and the weights at its end."""
+    assembly = fleet_job(job, shards, rounds)
     blocks = assembly.blocks()
-    host = Host(model, blocks, TensorSamples(data, shards, channels_last=job == "cnn"), SEED)
+    host = Host(network(job), blocks, TensorSamples(data, shards, channels_last=job == "cnn"), SEED)
     simulation = assembly.simulation(Inline(_Unmeasured(host)), blocks=blocks)
     start = time.perf_counter()
     simulation.run()
@@ -171,14 +175,14 @@ def compare(job: str, pairs: int, rounds: int) -> dict[str, Any]:
     shards = Iid().deal(data.train.labels, None, CLIENTS, seeds.generator(SEED, SERVER, "partition"))
     bare = Bare(job, data, shards)
     bare.round()
-    error = difference(fedsim_run(job, data, shards, 1)[1], bare.weights)
+    error = difference(inline(job, data, shards, 1)[1], bare.weights)
     times = []
     for _ in range(pairs):
         loop = Bare(job, data, shards)
         start = time.perf_counter()
         for _ in range(rounds):
             loop.round()
-        times.append((time.perf_counter() - start, fedsim_run(job, data, shards, rounds)[0]))
+        times.append((time.perf_counter() - start, inline(job, data, shards, rounds)[0]))
     ratio = statistics.median(ours / theirs for theirs, ours in times)
     return {
         "job": job,

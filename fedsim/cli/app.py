@@ -60,13 +60,20 @@ def run(
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Emulate on the Ray cluster at this address (auto: that of this host), not in a session of its own.",
+            help="Use the Ray cluster at this address (auto: that of this host), for an emulation's nodes or a "
+            "simulation's workers.",
         ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=4096, help="Simulate with so many processes: workers.kind ray, workers.count."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a scenario and write its run folder."""
     overrides = [*(set_ or []), *([] if mode is None else [f"mode={mode}"])]
+    if workers is not None:
+        overrides += ["workers.kind=ray", f"workers.count={workers}"]
     _exit("fedsim.cli.running:run_command", scenario, overrides, out, ray=ray, as_json=as_json)
 
 

@@ -128,9 +128,10 @@ def run_command(
 ) -> int:
     """Run a scenario from the command line; returns the exit status."""
     scenario = load_scenario(source, overrides=overrides)
-    if ray is not None and scenario.mode != "emulate":
+    if ray is not None and scenario.mode != "emulate" and scenario.workers.kind != "ray":
         raise UserError(
-            f"--ray {ray} is for emulations, and mode is {scenario.mode}; give --mode emulate, or leave --ray out"
+            f"--ray {ray} is for emulations and for pools of workers, and this simulation works in one process; give "
+            "--workers N, --mode emulate, or leave --ray out"
         )
     looked_at = sys.stderr.isatty() and not as_json
     watcher = Bar(Console(stderr=True)) if looked_at else Interruptible()

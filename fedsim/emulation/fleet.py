@@ -1,6 +1,6 @@
 """The nodes of an emulation as Ray actors: started, watched, and ended whatever happens.
 
-The only module that imports Ray. An actor is one process and holds one node; what nodes say to one another goes over
+An actor is one process and holds one node; what nodes say to one another goes over
 gRPC, never through Ray, which starts and stops them and brings the server's outcome. Nothing is left behind: actors end
 with the run, and a Ray session of our own with them.
 """
@@ -8,20 +8,16 @@ with the run, and a Ray session of our own with them.
 from __future__ import annotations
 
 import logging
-import os
-import shutil
-import socket
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from fedsim.emulation.outcome import Outcome
 from fedsim.errors import RunError, UserError
+from fedsim.runtime.cluster import session
 from fedsim.script import SERVER
 
 STORE: Final = 256 * 2**20
@@ -29,9 +25,6 @@ STORE: Final = 256 * 2**20
 
 GRAIN: Final = 0.01
 """Of a core: the least that a node is counted with."""
-
-REACHING: Final = 5.0
-"""Seconds in which a cluster has to let itself be connected to; Ray itself tries for minutes."""
 
 GATHERING: Final = 180.0
 """Seconds that devices have to get ready."""
@@ -172,33 +165,8 @@ def emulate(plan: Plan, watch: Watch) -> Outcome:
         UserError: there is no such cluster.
         RunError: the run could not be finished; a process died that the run cannot do without.
     """
-    with _session(plan) as local:
+    with session(plan.address, store=STORE) as local:
         return _Fleet(plan, watch, local).run()
-
-
-def check_cluster(address: str) -> None:
-    """Look whether anybody listens there, before anything is made.
-
-    Args:
-        address: of a Ray cluster, as in `10.0.0.2:6379`; what names no port, such as `auto`, is left to Ray.
-
-    Raises:
-        UserError: nobody does.
-    """
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if not host or not port.isdecimal():
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), REACHING).close()
-    except (OSError, OverflowError) as error:
-        raise _no_cluster(address, error) from error
-
-
-def _no_cluster(address: str, error: BaseException) -> UserError:
-    return UserError(
-        f"no Ray cluster at {address!r}: {error}; start one (ray start --head), give its address, auto on one of its "
-        "nodes, or leave --ray out"
-    )
 
 
 class _Fleet:
@@ -319,47 +287,6 @@ class _Fleet:
             raise error.cause from None
         except self._ray.exceptions.RayActorError as error:
             raise RunError(f"could not {what}: the process has died") from error
-
-
-@contextmanager
-def _session(plan: Plan) -> Iterator[bool]:
-    """A Ray session: that of the cluster, or one of our own, which ends with this; gives whether it is our own.
-
-    Raises:
-        UserError: there is no such cluster.
-    """
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    import ray
-
-    if ray.is_initialized():
-        yield plan.address is None
-        return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
-    if plan.address is not None:
-        try:
-            ray.init(address=plan.address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise _no_cluster(plan.address, error) from error
-        try:
-            yield False
-        finally:
-            ray.shutdown()
-        return
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a private session on the loopback
-    folder = tempfile.mkdtemp(prefix="fedsim-", dir="/tmp" if Path("/tmp").is_dir() else None)
-    try:
-        ray.init(
-            num_cpus=os.cpu_count(),
-            include_dashboard=False,
-            object_store_memory=STORE,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=folder,
-            **quiet,
-        )
-        yield True
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _logged(folder: Path | None, name: str) -> None:

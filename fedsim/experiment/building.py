@@ -18,7 +18,7 @@ from fedsim.errors import UserError
 from fedsim.experiment.assembly import Assembly, Smaller
 from fedsim.experiment.coding import codecs
 from fedsim.experiment.cutting import choose_cut
-from fedsim.experiment.dealing import count_labels, data_kept, deal, read_data
+from fedsim.experiment.dealing import count_labels, data_kept, deal, describe, read_data
 from fedsim.experiment.fleet import Fleet
 from fedsim.experiment.fleets import build_fleet
 from fedsim.experiment.forecast import Need, needs
@@ -124,8 +124,25 @@ class Study:
                 "devices hold variants of different widths, whose batch statistics are not comparable; norm: gn or "
                 "frozen_bn has none to average"
             )
+        found.append(self._beyond())
+        if self.scenario.workers.kind == "ray" and (self.scenario.mode == "emulate" or not self.scenario.learning):
+            why = "in an emulation every node is a process" if self.scenario.learning else "nothing is learnt"
+            found.append(f"workers.kind: ray changes nothing, since {why}")
         found += () if self.family is None else self.family.warnings
         return [text for text in found if text is not None]
+
+    def _beyond(self) -> str | None:
+        """What to know where a timing-only run counts with more samples than there are."""
+        wanted = self.scenario.data.samples
+        if self.scenario.learning or wanted is None:
+            return None
+        there = describe(self.scenario, self.objects).train
+        if wanted <= there:
+            return None
+        return (
+            f"data.samples {wanted:,} is more than the {there:,} that {self.info.name} has; times and bytes are those "
+            "of a set of that size"
+        )
 
     def _normalises(self) -> bool:
         """Whether the model has running statistics."""

@@ -80,7 +80,8 @@ def emulate_scenario(
             no such cluster.
         RunError: the run could not be finished.
     """
-    from fedsim.emulation.fleet import check_cluster, emulate
+    from fedsim.emulation.fleet import emulate
+    from fedsim.runtime.cluster import check_cluster
 
     if ray is not None:
         check_cluster(ray)

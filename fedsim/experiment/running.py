@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,9 +16,10 @@ from fedsim.experiment.forecast import shortage
 from fedsim.experiment.loading import load_scenario, named
 from fedsim.experiment.output import Output, writing
 from fedsim.experiment.qualities import mark_variants
+from fedsim.experiment.working import working
 from fedsim.report import Measures, check_identity, measure, summarise, write_run
 from fedsim.scenario import Scenario
-from fedsim.simulation import Ending, Inline
+from fedsim.simulation import Ending
 from fedsim.trace import Mark, Trace
 
 if TYPE_CHECKING:
@@ -169,7 +169,8 @@ def run_scenario(
 
     Args:
         targets: accuracies whose time the summary has, beside the one that ends the run.
-        ray: address of a Ray cluster that is there, for emulations; None: a session of their own on this host.
+        ray: address of a Ray cluster that is there, for emulations and for pools of workers; None: a session of our
+            own on this host.
     """
     if scenario.mode == "emulate":
         from fedsim.experiment.emulating import emulate_scenario
@@ -180,14 +181,12 @@ def run_scenario(
         output.check()
     study = build(scenario, objects or {})
     refuse_shortage(study)
-    host = study.host() if scenario.learning else None
     watch = watcher or Watcher()
-    simulation = study.assembly.simulation(None if host is None else Inline(host), observe=watch.mark)
-    trace = simulation.trace
-    scenario = study.scenario  # with what was chosen automatically
-    folder = None if output is None else output.claim(scenario)
-    try:
-        with _threads(scenario):
+    with working(study, objects or {}, ray) as work:
+        simulation = study.assembly.simulation(work.workers, observe=watch.mark)
+        trace = simulation.trace
+        folder = None if output is None else output.claim(study.scenario)  # with what was chosen automatically
+        try:
             for text in study.warnings():
                 watch.warn(text)
             watch.begin(study, simulation)
@@ -197,11 +196,11 @@ def run_scenario(
                 watch.end()
             check_identity(trace)
             weights = None
-            if host is not None and simulation.published is not None:
-                weights = host.model_tensors(simulation.published.model)
-    except Exception as error:  # a script may raise anything
-        note_failure(error, folder, lambda: trace, time.monotonic() - began)
-        raise
+            if work.workers is not None and simulation.published is not None:
+                weights = work.tensors(simulation.published.model)
+        except Exception as error:  # a script may raise anything
+            note_failure(error, folder, lambda: trace, time.monotonic() - began)
+            raise
     return concluded(study, ending, trace, weights, folder, time.monotonic() - began, targets)
 
 
@@ -268,11 +267,3 @@ def note_failure(error: BaseException, folder: Path | None, trace_of: Callable[[
         write_run(folder, trace, summarise(trace, status="failed", wall_seconds=wall_seconds))
     except Exception as second:
         error.add_note(f"{folder} could not be written either: {second}")
-
-
-def _threads(scenario: Scenario) -> AbstractContextManager[None]:
-    if not scenario.learning:
-        return nullcontext()
-    from fedsim.learning.threads import intra_op_threads
-
-    return intra_op_threads(scenario.workers.threads)

@@ -37,18 +37,19 @@ class Stepper:
     `channels_last` are given to it in the order of their memory.
     """
 
-    __slots__ = ("_options", "_parameters", "_rate", "_turned", "state")
+    __slots__ = ("_options", "_parameters", "_turned", "now", "state")
 
     def __init__(self, options: Optimizer, parameters: list[nn.Parameter]) -> None:
         self._options = options
-        self._rate = options.rate(0)
+        self.now = options.rate(0)
+        """The learning rate."""
         self._parameters = parameters
         self._turned = [p.dim() == 4 and not p.is_contiguous() for p in parameters]
         self.state: State = {}
 
     def pace(self, round: int) -> None:
         """Take steps at the learning rate of `round` from now on."""
-        self._rate = self._options.rate(round)
+        self.now = self._options.rate(round)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -83,7 +84,7 @@ class Stepper:
             fused=plain,
             weight_decay=options.weight_decay,
             momentum=options.momentum,
-            lr=self._rate,
+            lr=self.now,
             dampening=0.0,
             nesterov=False,
             maximize=False,
@@ -108,7 +109,7 @@ class Stepper:
             amsgrad=False,
             beta1=0.9,
             beta2=0.999,
-            lr=self._rate,
+            lr=self.now,
             weight_decay=options.weight_decay,
             eps=1e-8,
             maximize=False,
@@ -173,6 +174,18 @@ class Instance:
         """Take steps at the learning rate of `round` from now on."""
         self.optimizer.pace(round)
 
+    def frozen(self) -> tuple[FlatTensors, State, float, list[Tensor | None], bool]:
+        """All that training goes on from but graphs: weights, the optimizer's state and rate, and gradients so far."""
+        gradients = [None if p.grad is None else p.grad for p in self.parameters]
+        return self.flats, self.optimizer.state, self.optimizer.now, gradients, self.lent
+
+    def thaw(self, state: State, rate: float, gradients: list[Tensor | None], lent: bool) -> None:
+        """Go on from there; the weights are those that it was made with."""
+        self.lent = lent
+        self.optimizer.state, self.optimizer.now = state, rate
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+
     def forget_gradients(self) -> None:
         """Drop the gradients that have been added up."""
         for parameter in self.parameters:
@@ -217,19 +230,20 @@ class Block:
 
     def acquire(self) -> Instance:
         """An instance with arbitrary contents: the one released last, or a new one."""
-        return self._pool.pop() if self._pool else self._instance(self.layout.zeros())
+        return self._pool.pop() if self._pool else self.instance(self.layout.zeros())
 
     def showing(self, weights: FlatTensors) -> Instance:
         """An instance with these values that nobody will change; on the very same memory, where that is large."""
         if weights.nbytes >= LARGE:
-            instance = self._instance(weights)
+            instance = self.instance(weights)
             instance.lent = True
         else:
             instance = self.acquire()
             instance.load(weights)
         return instance
 
-    def _instance(self, flats: FlatTensors) -> Instance:
+    def instance(self, flats: FlatTensors) -> Instance:
+        """An instance on this very memory."""
         return Instance(flats, self._parameters, self.plan.training.optimizer)
 
     def release(self, instance: Instance) -> None:
@@ -242,7 +256,7 @@ class Block:
         if not instance.lent:
             self._pool.append(instance)
         elif self._bound is instance:
-            self.bind(self._instance(self.initial))  # or the module would keep that memory alive
+            self.bind(self.instance(self.initial))  # or the module would keep that memory alive
 
     def bind(self, instance: Instance) -> nn.Module:
         """The module, computing with this instance's tensors."""

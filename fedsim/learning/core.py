@@ -55,6 +55,17 @@ class Samples(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Residue:
+    """What a forward has left for its backward."""
+
+    out: Tensor
+    """With its autograd graph."""
+    batch: Batch
+    work: int
+    """Of its learner; names the random numbers that it took."""
+
+
 @dataclass(slots=True)
 class Trainee:
     """A learner: its weights lie in `instance` once it has computed, else in `source`, which is shared.
@@ -66,7 +77,7 @@ class Trainee:
     source: FlatTensors | None
     instance: Instance | None = None
     kept: State | None = None
-    residues: dict[int, Tensor] = field(default_factory=dict)
+    residues: dict[int, Residue] = field(default_factory=dict)
     works: int = 0  # done so far; names the random numbers of the next
     round: int = 0  # by which its learning rate is scheduled
 
@@ -143,6 +154,10 @@ class Core:
             if variant:
                 self._fittings.setdefault(layout, Fitting(layout, plan.support))
 
+    def layouts(self) -> list[Layout]:
+        """All layouts, in an order that is the same wherever the same blocks are."""
+        return list(dict.fromkeys((*(block.layout for block in self.blocks.values()), *self._layouts.values())))
+
     def fitting(self, layout: Layout) -> Fitting:
         """How the weights of a variant lie in those of the whole block; a `KeyError` if it is none of a variant."""
         return self._fittings[layout]
@@ -156,6 +171,10 @@ class Core:
     def layout_of(self, meta: TensorMeta) -> Layout:
         """How the weights that such a payload has lie in memory; a `KeyError` if no block has such weights."""
         return self._layout_of[meta]
+
+    def arranged(self, tensor: Tensor) -> Tensor:
+        """A tensor that is no weights as it lies in memory on every host."""
+        return next(iter(self.blocks.values())).layout.arranged(tensor)
 
     def flat(self, payload: Payload) -> FlatTensors:
         """The weights behind a handle, as they have come to the reader."""
@@ -220,9 +239,13 @@ class Core:
     def noise(self, node: int, learner: int, trainee: Trainee) -> AbstractContextManager[None]:
         """Random numbers for a work of a model that draws some, such as by dropout: its own, whoever runs it."""
         trainee.works += 1
+        return self.noise_again(node, learner, trainee, trainee.works)
+
+    def noise_again(self, node: int, learner: int, trainee: Trainee, work: int) -> AbstractContextManager[None]:
+        """The random numbers that a work has had."""
         if not trainee.block.plan.draws:
             return nullcontext()
-        return building.seeded(seeds.derive(self.seed, node, f"noise of {learner}", trainee.works))
+        return building.seeded(seeds.derive(self.seed, node, f"noise of {learner}", work))
 
     # -------------------------------------------------------------------------------------------- data
 

@@ -8,15 +8,13 @@ member that is early is held until its turn.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from fedsim.learning.sums import RUN
 from fedsim.payload.tensors import FlatTensors, Layout
-
-RUN: Final = 8
-"""Members of a run. Part of the numerical definition of a mean: changing it changes bits."""
 
 _Held = tuple[FlatTensors, int]
 
@@ -62,6 +60,16 @@ def _accumulate(total: Tensor, values: Tensor, weight: int) -> None:
         torch.maximum(total, values, out=total)
 
 
+@dataclass(frozen=True)
+class Sums:
+    """A part of a mean: whole runs, summed up elsewhere."""
+
+    weight: int
+    """Of the members that have come there."""
+    runs: dict[int, tuple[Tensor, ...]]
+    """By the number of the run: the sum of its members, buffer by buffer."""
+
+
 class RunningMean:
     """Σ weight·member / Σ weight over the members that came; integer tensors take the largest value."""
 
@@ -80,6 +88,19 @@ class RunningMean:
         assert run is not None, f"member {member} is not expected, or came before"
         run.add(member, value, weight)
         self.weight += weight
+
+    def sums(self) -> Sums:
+        """What has come, as a part of a mean that is put together elsewhere."""
+        for run in self._runs:
+            run.finish()
+        return Sums(self.weight, {i: run.total for i, run in enumerate(self._runs) if run.total is not None})
+
+    def join(self, sums: Sums) -> None:
+        """Take in runs that were summed up elsewhere; none of their members has come here."""
+        for number, total in sums.runs.items():
+            assert self._runs[number].total is None, f"run {number} was summed up in two places"
+            self._runs[number].total = total
+        self.weight += sums.weight
 
     def result(self) -> FlatTensors:
         """The mean; the members' own tensors are no longer needed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Literal, Protocol, get_args
+from typing import Final, Literal, Protocol, get_args
 
 from fedsim.costs import total
 from fedsim.errors import ScriptError
@@ -14,6 +14,9 @@ from fedsim.learning.plan import VARIANT, BlockPlan
 from fedsim.payload.meta import TensorMeta
 from fedsim.payload.supports import WHOLE
 from fedsim.script import Part, Payload, Work
+
+RUN: Final = 8
+"""Members of a mean that are summed up in one place, from left to right. Changing it changes bits."""
 
 
 class Contribution(Protocol):

@@ -180,6 +180,24 @@ class Arrivals:
         for key in [key for key in self._owed if node in key[:2]]:
             del self._owed[key]
 
+    def held(self) -> Any:
+        """All of it, to go on from elsewhere by `hold`."""
+        return dict(self._arrived), self._owed
+
+    def hold(self, held: Any) -> None:
+        """Take over what `held` has given."""
+        arrived, owed = held
+        self._arrived.update(arrived)
+        self._owed.update(owed)
+
+    def settle(self, node: int) -> dict[tuple[int, int, Purpose, tuple[int, ...]], Tensor]:
+        """What is owed to a node, which goes on with another host; it is owed here no more."""
+        return {key: self._owed.pop(key) for key in [key for key in self._owed if key[1] == node]}
+
+    def owe(self, owed: dict[tuple[int, int, Purpose, tuple[int, ...]], Tensor]) -> None:
+        """Take over what another host has owed to a node."""
+        self._owed.update(owed)
+
     def _one(self, meta: TensorMeta, x: Tensor, key: tuple[int, int, Purpose, tuple[int, ...]]) -> Tensor:
         codec = meta.shapes[0].coded(meta.codec)
         if not (isinstance(codec, TopK) and codec.feedback):

@@ -66,6 +66,9 @@ class TensorMeta:
     def __hash__(self) -> int:  # asked for with every message, of hundreds of shapes
         return self._hash
 
+    def __reduce__(self) -> tuple[type[TensorMeta], tuple[object, ...]]:  # the hash is this process's own
+        return TensorMeta, (self.purpose, self.shapes, self.codec, self.support)
+
     @cached_property
     def nbytes(self) -> int:
         """Exact bytes of all tensors together on a link."""

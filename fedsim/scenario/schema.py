@@ -250,21 +250,30 @@ class Evaluate(Section):
     """Test samples; a number takes a seeded subset."""
 
 
-class Workers(Section):
-    """What does the real work of a simulation. None of it changes virtual time."""
-
-    kind: Literal["inline"] = "inline"
-    """Inline: in this process."""
-    threads: Whole = Field(default=1, ge=1, le=4096)
-    """Threads inside an operation; part of what makes a run reproducible to the bit."""
-    memory_format: Literal["channels_last", "default"] = "channels_last"
-    """The layout of images in memory; channels_last is faster on most machines and rounds differently."""
-
-
 def _stretch(value: object) -> object:
     if isinstance(value, str) and value != "auto":
         raise wanted("a number, or auto")
     return value
+
+
+Count = Annotated[
+    Annotated[Literal["auto"], Tag("<auto>")]
+    | Annotated[Whole, BeforeValidator(_stretch), Field(ge=1, le=4096), Tag("<number>")],
+    Discriminator(lambda value: "<auto>" if value == "auto" else "<number>"),
+]
+
+
+class Workers(Section):
+    """What does the real work of a simulation. None of it changes virtual time."""
+
+    kind: Literal["inline", "ray"] = "inline"
+    """Inline: in this process; ray: in a pool of processes."""
+    count: Count = "auto"
+    """Processes of a pool; auto: as many as there are cores for."""
+    threads: Whole = Field(default=1, ge=1, le=4096)
+    """Threads inside an operation; part of what makes a run reproducible to the bit."""
+    memory_format: Literal["channels_last", "default"] = "channels_last"
+    """The layout of images in memory; channels_last is faster on most machines and rounds differently."""
 
 
 Dilation = Annotated[

@@ -12,12 +12,9 @@ from fedsim.documents.problems import KeyPath, Problem
 
 _KEYS: Final[tuple[KeyPath, ...]] = (
     ("checkpoint",),
-    ("workers", "count"),
     ("workers", "processor"),
 )
-_VALUES: Final[dict[tuple[KeyPath, str], str]] = {
-    (("workers", "kind"), "ray"): "Ray workers are not in this version; use kind: inline",
-}
+_VALUES: Final[dict[tuple[KeyPath, str], str]] = {}
 
 
 def remove(data: dict[str, Any]) -> Iterator[Problem]:

@@ -212,7 +212,6 @@ CUT = TOY.replace("scheduler: fedavg", "scheduler: splitfed")
         ),
         (TOY, ["mode=emulate", "learning=off"], "emulate does the real work, so it needs learning: on"),
         (TOY + "checkpoint: {every: 3}\n", [], "checkpoint: not in this version of fedsim; remove the key"),
-        (TOY + "workers: {kind: ray}\n", [], "Ray workers are not in this version; use kind: inline"),
         (TOY.replace("samples: 200", "samples: 5000"), [], "but the training set of digits has"),
         (TOY.replace("samples: 200", "samples: 5000"), [], "(toy.yaml, line 4)"),
         (TOY.replace("name: mlp, hidden: [8, 8]", "name: transformer"), [], "but this is image data; choose"),
@@ -222,7 +221,7 @@ CUT = TOY.replace("scheduler: fedavg", "scheduler: splitfed")
         ("", [], "nothing is there"),
         ("a: [", [], "not valid YAML"),
     ],
-    ids=range(21),
+    ids=range(20),
 )
 @pytest.mark.parametrize("command", ["check", "run"])
 def test_a_wrong_scenario(

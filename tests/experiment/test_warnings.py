@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 import fedsim
+from fedsim.errors import UserError
 from fedsim.experiment.building import Study, build
 from fedsim.experiment.loading import load_scenario
 from fedsim.experiment.running import Watcher
@@ -68,3 +71,26 @@ def test_selection_says_how_many_devices_an_asynchronous_system_trains_at_once()
         run = fedsim.run("twelve-boards", learning=False, scheduler=scheduler, **few)
         at_start = [mark for mark in run.trace.marks if mark[1:3] == (0, "benched")]
         assert len(at_start) == sitting_out
+
+
+def test_a_pool_that_would_have_nothing_to_do() -> None:
+    """Without learning, and where nodes are processes anyway."""
+    pool: dict[str, Any] = {"workers": {"kind": "ray", "count": 2}, "scheduler": "fedavg"}
+    assert study(**pool).warnings() == ["workers.kind: ray changes nothing, since nothing is learnt"]
+    (text,) = study(**pool, learning=True, mode="emulate").warnings()
+    assert text.endswith("since in an emulation every node is a process")
+    assert study(**pool, learning=True).warnings() == []
+
+
+def test_more_samples_than_there_are() -> None:
+    """Without learning only their number matters, so it may be any; it is said. With learning it is refused."""
+    large: dict[str, Any] = {"data": {"name": "digits", "samples": 50_000}, "scheduler": "fedavg"}
+    made = study(**large)
+    assert made.assembly.samples.sum() == 50_000
+    (text,) = made.warnings()
+    assert text.startswith("data.samples 50,000 is more than the 1,437 that digits has; times and bytes are those")
+    assert study(data={"name": "digits", "samples": 1437}, scheduler="fedavg").warnings() == []
+    with pytest.raises(UserError, match="samples: 50000, but the training set of digits has 1,437"):
+        study(**large, learning=True)
+    with pytest.raises(UserError, match="samples: 50000, but the training set"):  # who holds what depends on labels
+        study(data={"name": "digits", "samples": 50_000, "partition": {"kind": "dirichlet", "alpha": 0.5}})

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim.learning.summing import RUN, RunningMean
+from fedsim.learning.summing import RunningMean
+from fedsim.learning.sums import RUN
 from fedsim.payload.meta import Shape
 from fedsim.payload.tensors import FlatTensors, Layout
 

@@ -237,7 +237,7 @@ CASES: list[tuple[str, str, str]] = [
         "count: 4, pruning: {method: crop, scope: model},",
         "fleet.0.pruning.scope: unknown key; the keys here are budget, calibration, fit, manifest, method, rounding",
     ),
-    ("mode: simulate", "workers: {kind: ray}", "workers.kind: Ray workers are not in this version; use kind: inline"),
+    ("mode: simulate", "workers: {kind: rays}", "workers.kind: 'rays' does not fit; give inline or ray"),
     ("mode: simulate", "workers: {threads: 0}", "workers.threads: 0 does not fit; give 1 or more (x.yaml, line 18)"),
     ("count: 4", "power_mode: 4", "fleet.0.power_mode: 4 does not fit; give text (x.yaml, line 9)"),
     ("count: 4", "clock: 1.2", "fleet.0.clock: 1.2 has no unit; a frequency is given in Hz, kHz, MHz, GHz, THz; write"),

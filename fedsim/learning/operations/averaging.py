@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedsim.learning.core import Core, Operation
 from fedsim.learning.learners import WeightPart
-from fedsim.learning.summing import RunningMean
+from fedsim.learning.summing import RunningMean, Sums
 from fedsim.payload.tensors import FlatTensors, Layout
 from fedsim.script import Payload
 
@@ -39,6 +39,15 @@ class _Mean:
     def add(self, member: int, value: FlatTensors, weight: int) -> None:
         """Take in one member's weights."""
         self._means[value.layout].add(member, value, weight)
+
+    def sums(self) -> list[Sums]:
+        """What has come, by what members may hold: a part of a mean that is put together elsewhere."""
+        return [mean.sums() for mean in self._means.values()]
+
+    def join(self, sums: Sequence[Sums]) -> None:
+        """Take in such a part."""
+        for mean, part in zip(self._means.values(), sums, strict=True):
+            mean.join(part)
 
     def result(self) -> FlatTensors:
         """The mean over those who came, coordinate by coordinate."""
@@ -100,6 +109,17 @@ def _add_to_mean(core: Core, node: int, number: int, member: int, weights: Paylo
 def _mean_result(core: Core, node: int, number: int) -> FlatTensors:
     mean: _Mean = core.memory.pop((_MEAN, node, number))
     return mean.result()
+
+
+def part_of_sums(core: Core, node: int, number: int) -> list[Sums]:
+    """What has come of a mean here; it is gone here then."""
+    mean: _Mean = core.memory.pop((_MEAN, node, number))
+    return mean.sums()
+
+
+def join_sums(core: Core, node: int, number: int, sums: Sequence[Sums]) -> None:
+    """Add a part of a mean that another host has summed up."""
+    core.memory[_MEAN, node, number].join(sums)
 
 
 def _pairs(one: FlatTensors, other: FlatTensors) -> Iterator[tuple[Tensor, Tensor]]:

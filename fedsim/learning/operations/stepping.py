@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from fedsim import seeds
 from fedsim.learning.augmenting import augmented
 from fedsim.learning.blocks import Instance
-from fedsim.learning.core import Core, Operation, Trainee
+from fedsim.learning.core import Core, Operation, Residue, Trainee
 from fedsim.learning.learners import Batch, Controlled, Proximal, Pull
 from fedsim.learning.operations.controlling import corrected
 from fedsim.models.decoding import generate
@@ -57,12 +59,9 @@ def _infer(core: Core, node: int, learner: int, batch: Batch, mode: str, augment
     if augment is not None:
         x = augmented(x, seeds.generator(core.seed, node, f"augment {augment} {batch.epoch} {batch.start}", 0))
     trunk = core.trunk(trainee, module)
-    buffers = [b.clone() for b in trunk.buffers()] if mode == "train" else []
     trunk.train(mode == "train")
-    with torch.no_grad(), core.noise(node, learner, trainee):
+    with _unchanged(trunk), torch.no_grad(), core.noise(node, learner, trainee):
         z: Tensor = trunk(x)
-        for buffer, before in zip(trunk.buffers(), buffers, strict=bool(buffers)):
-            buffer.copy_(before)  # a look changes nothing
     trunk.train()
     return _arranged(trainee, z)
 
@@ -97,16 +96,37 @@ def _forward(core: Core, node: int, learner: int, batch: Batch, tag: int) -> Ten
     x, _ = core.data.train(core.indices(node, batch))
     with core.noise(node, learner, trainee):
         z: Tensor = module(x)
-    trainee.residues[tag] = z
+    trainee.residues[tag] = Residue(z, batch, trainee.works)
     instance.graphs += 1
     return _arranged(trainee, z)
+
+
+def forward_again(core: Core, node: int, learner: int) -> None:
+    """Make the autograd graphs of a learner anew, from the same weights, samples and random numbers."""
+    trainee, instance, module = core.ready(node, learner)
+    with _unchanged(module):
+        for tag, residue in trainee.residues.items():
+            x, _ = core.data.train(core.indices(node, residue.batch))
+            with core.noise_again(node, learner, trainee, residue.work):
+                trainee.residues[tag] = replace(residue, out=module(x))
+            instance.graphs += 1
+
+
+@contextmanager
+def _unchanged(module: nn.Module) -> Iterator[None]:
+    """Buffers as they were before a look."""
+    before = [buffer.clone() for buffer in module.buffers()]
+    yield
+    with torch.no_grad():
+        for buffer, value in zip(module.buffers(), before, strict=True):
+            buffer.copy_(value)
 
 
 def _backward(core: Core, node: int, learner: int, gradient: Payload, tag: int, step: bool) -> None:
     trainee = core.learners[node, learner]
     instance = trainee.instance
     assert instance is not None and tag in trainee.residues, f"backward {tag} without its forward"
-    torch.autograd.backward(trainee.residues.pop(tag), core.tensor(gradient))
+    torch.autograd.backward(trainee.residues.pop(tag).out, core.tensor(gradient))
     instance.graphs -= 1
     if step:
         instance.step()

@@ -1,0 +1,363 @@
+"""Many processes that do the real work of a simulation, each for a share of the nodes.
+
+The kernel never waits for a work: what it hands on are names, so it runs ahead of the processes, until somebody asks
+how good a model is or too much is under way. A node's commands run where the node is, in the order in which they were
+given. A value that another share needs goes there directly, once, and never comes by here. Means are summed up where
+their members are, by runs that are the same for any number of processes, so the bits are, too.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, Protocol
+from weakref import ref
+
+from fedsim.learning.sums import RUN
+from fedsim.runtime.encoding import (
+    Drop,
+    Encoder,
+    Forget,
+    Give,
+    Join,
+    Key,
+    Order,
+    Run,
+    Settle,
+    Take,
+    key_of,
+)
+from fedsim.script import SERVER, Command, Payload, Quality
+
+GRAIN: Final = 0.02
+"""Seconds of work that a call should hold: a call itself takes about a millisecond."""
+AHEAD: Final = 0.2
+"""Of the work that is under way: what a call may hold."""
+MOST: Final = 256
+"""Orders that a call holds at most."""
+WINDOW: Final = 64
+"""Calls that may be under way in one process."""
+
+
+class Lane(Protocol):
+    """A way to a process that holds a share of the nodes; `learning.shares.keeper.Keeper` is at its end."""
+
+    def call(self, method: str, *args: Any, answers: int = 1) -> Sequence[Any]:
+        """Call it behind all calls before; a token for each answer, which may be an argument of calls of any lane.
+
+        Args:
+            answers: how many there are: what it returns, or the items of that, if there are several.
+        """
+        ...
+
+    def answer(self, token: Any) -> Any:
+        """Wait for an answer.
+
+        Raises:
+            RunError: the process is gone.
+        """
+        ...
+
+
+@dataclass(slots=True)
+class _Way:
+    """A lane with what is on its way to it."""
+
+    lane: Lane
+    encoder: Encoder = field(default_factory=Encoder)
+    orders: list[Order] = field(default_factory=list)
+    parts: list[Any] = field(default_factory=list)
+    gives: list[Key] = field(default_factory=list)
+    """Values that the next call answers with."""
+    dropped: list[Key] = field(default_factory=list)
+    running: deque[tuple[Any, int]] = field(default_factory=deque)
+    under_way: int = 0
+    """Orders of running calls."""
+    pace: float = GRAIN
+    """Seconds that an order takes, about."""
+
+    def take(self, token: Any, order: Callable[[int], Order]) -> None:
+        """Order something with the answer of another call, given the number of the part that it is."""
+        self.orders.append(order(len(self.parts)))
+        self.parts.append(token)
+
+    @property
+    def full(self) -> bool:
+        """Whether enough has come together for a call.
+
+        Where much is under way already, calls may hold more, as long as nobody else waits for what they give.
+        """
+        enough = GRAIN if self.gives else max(GRAIN, AHEAD * self.under_way * self.pace)
+        return len(self.orders) * self.pace >= enough or len(self.orders) >= MOST
+
+    def give(self, payload: Payload) -> None:
+        """Let the next call answer with a value."""
+        self.orders.append(Give(self.encoder.payloads((payload,))))
+        self.gives.append(key_of(payload))
+
+    def flush(self) -> dict[Key, Any]:
+        """Hand over what has come together; tokens of the values that were to be given."""
+        if self.dropped:
+            self.orders.append(Drop(tuple(self.dropped)))
+            self.dropped = []
+        if not self.orders:
+            return {}
+        answers = 1 + len(self.gives)
+        token, *given = self.lane.call("run", self.encoder.fresh(), self.orders, *self.parts, answers=answers)
+        self.running.append((token, len(self.orders)))
+        self.under_way += len(self.orders)
+        found = dict(zip(self.gives, given, strict=True))
+        self.orders, self.parts, self.gives = [], [], []
+        return found
+
+    def settle(self, most: int) -> None:
+        """Wait until no more than so many calls are under way."""
+        while len(self.running) > most:
+            token, count = self.running.popleft()
+            self.under_way -= count
+            seconds = self.lane.answer(token) / count
+            self.pace += 0.2 * (max(seconds, 1e-6) - self.pace)
+
+
+@dataclass(slots=True)
+class _Sum:
+    """A mean that is under way: which runs are summed up where."""
+
+    opening: Command
+    run_of: Mapping[int, int]
+    place: dict[int, int] = field(default_factory=dict)
+    """By run, the lane that sums it up."""
+    elsewhere: list[int] = field(default_factory=list)
+    """Lanes that have a part of it, besides the node's own."""
+
+
+class Pool:
+    """Workers of a simulation in other processes; the same trace and weights as `Inline`, for any number of them.
+
+    Args:
+        lanes: the processes.
+        loads: what each node's work is about, in any unit; devices are put where least is to do.
+    """
+
+    def __init__(self, lanes: Sequence[Lane], loads: Mapping[int, float]) -> None:
+        self._ways = [_Way(lane) for lane in lanes]
+        self._loads = loads
+        self._home = {SERVER: 0}
+        self._held: Counter[int] = Counter()
+        self._where: dict[Key, list[int]] = {}
+        self._alive: dict[Key, ref[Payload]] = {}
+        self._given: dict[Key, Any] = {}
+        """Tokens of values that were given away; None: the next call of the lane that has it will answer with it."""
+        self._maker: dict[Key, tuple[bool, str]] = {}
+        self._travels = {(True, "mean.result")}
+        """Whether the server made them, and by which method: values that other shares are likely to ask for."""
+        self._sums: dict[tuple[int, int], _Sum] = {}
+        self._spread(sorted(node for node in loads if node != SERVER))
+
+    # ------------------------------------------------------------------------------------- as `Workers`
+
+    def start(self, node: int, commands: Sequence[Command]) -> None:
+        """Order the commands of a work."""
+        for command in commands:
+            self._order(command)
+        way = self._ways[self._home[node]]
+        if way.full:
+            self._hand_over(way)
+            if len(way.running) > WINDOW:
+                for other in self._ways:
+                    if not other.running:
+                        self._hand_over(other)
+                way.settle(WINDOW)
+
+    def finish(self, node: int) -> None:
+        """Nothing: its results are names, and whoever uses them waits where the work is."""
+
+    def queue(self, command: Command) -> None:
+        """Order the command."""
+        self._order(command)
+
+    def forget(self, node: int) -> None:
+        """Drop what it holds."""
+        del self._held[node]
+        home = self._home.get(node)
+        if home is not None:
+            self._ways[home].orders.append(Forget(node))
+
+    def evaluate(self, model: Sequence[Payload], split: str) -> Quality | None:
+        """Measure where the server is, when all that came before is done there."""
+        quality: Quality = self._asked("evaluate", model, split)
+        return quality
+
+    # ---------------------------------------------------------------------------------------- to the end
+
+    def model_tensors(self, model: Sequence[Payload]) -> Any:
+        """A published model's tensors, by name."""
+        return self._asked("model_tensors", model)
+
+    def close(self) -> None:
+        """Wait until everything is done.
+
+        Raises:
+            Exception: what a work has raised.
+        """
+        self._flush()
+        for way in self._ways:
+            way.settle(0)
+
+    def _asked(self, method: str, model: Sequence[Payload], *args: Any) -> Any:
+        home = self._home[SERVER]
+        for payload in model:
+            self._bring(payload, home)
+        way = self._ways[home]
+        named = way.encoder.payloads(tuple(model))
+        self._flush()
+        way.settle(0)  # an error of a work before comes first
+        (token,) = way.lane.call(method, named, *args)
+        return way.lane.answer(token)
+
+    def _flush(self) -> None:
+        for way in self._ways:
+            self._hand_over(way)
+
+    def _hand_over(self, way: _Way) -> None:
+        for key, token in way.flush().items():
+            if key in self._given:  # or it was dropped meanwhile
+                self._given[key] = token
+
+    def _ask(self, lane: int, method: str, *args: Any) -> Any:
+        """A call behind all that came before, with a token for its answer."""
+        self._hand_over(self._ways[lane])
+        (token,) = self._ways[lane].lane.call(method, *args)
+        return token
+
+    # ------------------------------------------------------------------------------------------ commands
+
+    def _order(self, command: Command) -> None:
+        node = command.node
+        if command.holds:
+            self._held[node] += command.holds
+        match command.method:
+            case "mean.open":
+                self._open(command)
+            case "mean.add":
+                self._add(command)
+            case "mean.result":
+                self._result(command)
+            case _:
+                self._send(command, self._home[node])
+
+    def _send(self, command: Command, to: int) -> None:
+        """Order a command of a lane, behind the values that it needs."""
+        way = self._ways[to]
+        encoded, named = way.encoder.encode(command)
+        for payload in named:
+            if payload is not command.output:
+                self._bring(payload, to)
+        way.orders.append(Run(encoded))
+        if command.output is not None:
+            self._made(command, command.output, to)
+
+    def _made(self, command: Command, payload: Payload, at: int) -> None:
+        """A value will be there; one of a kind that has travelled before is given at once."""
+        key, maker = key_of(payload), (command.node == SERVER, command.method)
+        self._where[key] = [at]
+        self._alive[key] = ref(payload, partial(self._drop, key))
+        self._maker[key] = maker
+        if maker in self._travels and (command.node == SERVER or at != self._home[SERVER]):
+            self._ways[at].give(payload)
+            self._given[key] = None
+            if command.node == SERVER:  # many may wait for it
+                self._hand_over(self._ways[at])
+
+    def _drop(self, key: Key, _: object = None) -> None:
+        """Nobody can name it any more."""
+        del self._alive[key], self._maker[key]
+        self._given.pop(key, None)
+        for lane in self._where.pop(key):
+            self._ways[lane].dropped.append(key)
+
+    def _bring(self, payload: Payload, to: int) -> None:
+        """See to it that a lane has a value before its next order."""
+        key = key_of(payload)
+        where = self._where[key]
+        if to in where:
+            return
+        source, way = self._ways[where[0]], self._ways[to]
+        if key not in self._given:
+            self._travels.add(self._maker[key])
+            source.give(payload)
+            self._given[key] = None
+        if self._given[key] is None:
+            self._hand_over(source)
+        self._take(to, self._given[key], partial(Take, way.encoder.payloads((payload,))))
+        where.append(to)
+
+    def _take(self, lane: int, token: Any, taking: Callable[[int], Order]) -> None:
+        """Let a lane take what another one has; works that do not need it are not to wait for it."""
+        way = self._ways[lane]
+        if any(type(order) is Run for order in way.orders):
+            self._hand_over(way)
+        way.take(token, taking)
+
+    # --------------------------------------------------------------------------------------------- means
+
+    def _open(self, command: Command) -> None:
+        _, _, expected, _ = command.args
+        assert isinstance(expected, tuple)
+        runs = {member: i // RUN for i, member in enumerate(expected)}
+        self._sums[command.node, command.learner] = _Sum(command, runs)
+        self._send(command, self._home[command.node])
+        if command.node == SERVER:
+            self._spread(expected)
+
+    def _add(self, command: Command) -> None:
+        """Add a member where its run is summed up: where the first one of the run is."""
+        member, weights, _ = command.args
+        assert isinstance(member, int) and isinstance(weights, Payload)
+        made = self._sums[command.node, command.learner]
+        home = self._home[command.node]
+        where = self._where[key_of(weights)]
+        lane = made.place.setdefault(made.run_of[member], home if home in where else where[0])
+        if lane != home and lane not in made.elsewhere:
+            made.elsewhere.append(lane)
+            names, part, expected, _ = made.opening.args
+            opening = Command(command.node, command.learner, "mean.open", (names, part, expected, None))
+            self._send(opening, lane)
+        self._send(command, lane)
+
+    def _result(self, command: Command) -> None:
+        made = self._sums.pop((command.node, command.learner))
+        home = self._home[command.node]
+        for lane in made.elsewhere:
+            token = self._ask(lane, "give_sums", command.node, command.learner)
+            self._take(home, token, partial(Join, command.node, command.learner))
+        self._send(command, home)
+
+    # ------------------------------------------------------------------------------------------ placing
+
+    def _spread(self, nodes: Sequence[int]) -> None:
+        """Put nodes where their runs are to be summed up; those that hold something stay where they are."""
+        loads = [0.0] * len(self._ways)
+        loads[self._home[SERVER]] = self._loads.get(SERVER, 0.0)
+        movable = [node for node in nodes if self._held[node] == 0]
+        for node in nodes:
+            if self._held[node]:
+                loads[self._home[node]] += self._loads[node]
+        runs: dict[int, list[int]] = {}
+        place = {node: i // RUN for i, node in enumerate(nodes)}
+        for node in movable:
+            runs.setdefault(place[node], []).append(node)
+        moves: dict[tuple[int, int], list[int]] = {}
+        weigh = {run: sum(self._loads[node] for node in members) for run, members in runs.items()}
+        for run in sorted(runs, key=lambda run: (-weigh[run], run)):
+            lane = min(range(len(loads)), key=lambda lane: (loads[lane], lane))
+            loads[lane] += weigh[run]
+            for node in runs[run]:
+                before = self._home.get(node)
+                self._home[node] = lane
+                if before not in (None, lane):
+                    moves.setdefault((before, lane), []).append(node)
+        for (source, lane), moved in moves.items():
+            self._take(lane, self._ask(source, "leave", moved), Settle)

@@ -1,0 +1,320 @@
+"""The processes of a pool as Ray actors, rebuilt when they die.
+
+Every call is kept until what it did is in a snapshot. When a process dies, a fresh one loads the last snapshot and is
+told everything since then once more, from the same arguments, so that it does what the first one did. Calls of other
+processes that waited for an answer of the dead one are lost, too; those behind them are refused, since calls are
+numbered, and all of them are made again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from fedsim.errors import RunError, UserError
+from fedsim.runtime.cluster import session
+
+RETRIES: Final = 3
+"""How often the process of a share is replaced before the run gives up."""
+EVERY: Final = 100
+"""Calls after which a process is asked for a snapshot."""
+
+_log = logging.getLogger(__name__)
+
+
+class OutOfTurn(Exception):
+    """A call came before one that was lost."""
+
+
+class Share:
+    """A process: carries calls out, in their order or not at all.
+
+    Args:
+        make: makes what carries them out.
+        turn: the number of the first one.
+        snapshot: what is held before it; None: nothing.
+    """
+
+    def __init__(self, make: Callable[[], Any], turn: int, snapshot: bytes | None = None) -> None:
+        self._keeper = make()
+        self._turn = turn
+        if snapshot is not None:
+            self._keeper.restore(snapshot)
+
+    def carry(self, turn: int, method: str, *args: Any) -> Any:
+        """Carry a call out."""
+        self._check(turn)
+        found = getattr(self._keeper, method)(*args)
+        self._turn += 1
+        return found
+
+    def snapshot(self, turn: int) -> tuple[bool, bytes | None]:
+        """All that is held before a call; and whether that can be had now."""
+        self._check(turn)
+        found = self._keeper.snapshot()
+        return found is not None, found
+
+    def _check(self, turn: int) -> None:
+        if turn != self._turn:
+            raise OutOfTurn
+
+
+@dataclass(slots=True, eq=False)
+class Token:
+    """A call with its answers, wherever they are; others once the call is made again."""
+
+    number: int
+    """Of the call, among those of all lanes."""
+    lane: RayLane
+    turn: int
+    method: str
+    args: tuple[Any, ...]
+    answers: int
+    references: list[Any] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One of the answers of a call."""
+
+    token: Token
+    index: int
+
+    @property
+    def reference(self) -> Any:
+        """Where it is, or will be."""
+        return self.token.references[self.index]
+
+
+class RayLane:
+    """One process of a crew, and what is to be done again if it dies."""
+
+    def __init__(self, crew: RayCrew, name: int) -> None:
+        self._crew = crew
+        self.name = name
+        self.deaths = 0
+        self.log: deque[Token] = deque()
+        """Calls that are not in the snapshot."""
+        self._turn = 0
+        self._base: tuple[int, Any] = (0, None)
+        self._asked: tuple[int, Any, Any] | None = None  # a snapshot that is under way
+        self._actor = crew.actor(0)
+
+    def call(self, method: str, *args: Any, answers: int = 1) -> Sequence[Answer]:
+        """Call it behind all calls before."""
+        if self._turn and self._turn % EVERY == 0:
+            self._ask()
+        token = Token(self._crew.number(), self, self._turn, method, args, answers)
+        self._turn += 1
+        self.log.append(token)
+        self.issue(token)
+        return [Answer(token, index) for index in range(answers)]
+
+    def issue(self, token: Token) -> None:
+        """Make a call, maybe again."""
+        args = (arg.reference if isinstance(arg, Answer) else arg for arg in token.args)
+        carry = self._actor.carry.options(num_returns=token.answers)
+        made = carry.remote(token.turn, token.method, *args)
+        token.references = [made] if token.answers == 1 else made
+
+    def answer(self, token: Answer) -> Any:
+        """Wait for an answer.
+
+        Raises:
+            RunError: the process has died too often.
+            Exception: what the call has raised.
+        """
+        self._look()
+        return self._crew.answer(token)
+
+    def wait(self) -> None:
+        """Wait until the process is there."""
+        self._crew.ready(self)
+
+    @property
+    def ready(self) -> Any:
+        """What is there as long as the process lives."""
+        return self._actor.__ray_ready__.remote()
+
+    def rebuild(self) -> None:
+        """Begin anew behind the last snapshot."""
+        self._asked = None
+        self._actor = self._crew.actor(*self._base)
+
+    def kill(self) -> None:
+        """End the process."""
+        self._crew.kill(self._actor)
+
+    def _ask(self) -> None:
+        """Ask for a snapshot, unless one is under way."""
+        self._look()
+        if self._asked is None:
+            there, data = self._actor.snapshot.options(num_returns=2).remote(self._turn)
+            self._asked = self._turn, there, data
+
+    def _look(self) -> None:
+        """Once a snapshot is there, nothing before it has to be done again."""
+        if self._asked is None:
+            return
+        turn, there, data = self._asked
+        done = self._crew.done(there)
+        if done is None:
+            return
+        self._asked = None
+        if done:
+            self._base = turn, data
+            while self.log and self.log[0].turn < turn:
+                self.log.popleft()
+
+
+class RayCrew:
+    """The processes of a pool.
+
+    Args:
+        make: makes what carries out the calls, in each process.
+        count: of processes; None: as many as there are cores for.
+        threads: intra-op threads of each.
+        local: whether Ray is of this host alone.
+
+    Raises:
+        UserError: the cluster has not so many cores.
+    """
+
+    def __init__(self, make: Callable[[], Any], count: int | None, *, threads: int, local: bool) -> None:
+        import ray
+
+        self._ray = ray
+        self._make = make
+        self._numbers = 0
+        cores = ray.cluster_resources().get("CPU", 1.0)  # type: ignore[no-untyped-call]
+        count = max(1, int(cores // threads)) if count is None else count
+        if count * threads > cores and not local:
+            raise UserError(
+                f"{count} workers of {threads} thread{'s' * (threads > 1)} need more than the {cores:g} cores of the "
+                "cluster; give a smaller workers.count, or auto"
+            )
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        self._options: dict[str, Any] = {
+            "num_cpus": min(threads, cores / count),
+            "max_restarts": 0,
+            "max_task_retries": 0,
+            "runtime_env": {"env_vars": dict.fromkeys(names, str(threads))},
+            "scheduling_strategy": "DEFAULT" if local else "SPREAD",
+        }
+        self.lanes: Sequence[RayLane] = [RayLane(self, name) for name in range(count)]
+
+    def number(self) -> int:
+        """Of a call."""
+        self._numbers += 1
+        return self._numbers
+
+    def actor(self, turn: int, snapshot: Any = None) -> Any:
+        """A process."""
+        return self._ray.remote(Share).options(**self._options).remote(self._make, turn, snapshot)
+
+    def ready(self, lane: RayLane) -> None:
+        """Wait for a process."""
+        self._ray.get(lane.ready)
+
+    def done(self, reference: Any) -> Any:
+        """An answer, if it is there; false where it was lost."""
+        if not self._ray.wait([reference], timeout=0)[0]:
+            return None
+        try:
+            return self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            self._check(error)
+            return False
+
+    def answer(self, token: Answer) -> Any:
+        """Wait for an answer, whatever has to be done again for it."""
+        while True:
+            try:
+                return self._ray.get(token.reference)
+            except self._ray.exceptions.RayError as error:
+                self._check(error)
+                self._recover(error)
+
+    def _check(self, error: Any) -> None:
+        """Pass on what a call itself has raised; others are lost, because of a process that has died.
+
+        Raises:
+            Exception: that.
+        """
+        errors = self._ray.exceptions
+        if isinstance(error, errors.RayTaskError) and not isinstance(error.cause, OutOfTurn | errors.RayError):
+            raise error.cause from None
+
+    def _recover(self, error: BaseException) -> None:
+        """Replace the processes that have died, and make all calls again that they and others have missed."""
+        again: list[Token] = []
+        dead = 0
+        for lane in self.lanes:
+            if self._alive(lane):
+                again += list(lane.log)[self._carried(lane) :]
+                continue
+            dead += 1
+            lane.deaths += 1
+            if lane.deaths > RETRIES:
+                raise RunError(
+                    f"the process of worker {lane.name} has died {lane.deaths} times ({_first_line(error)}); give it "
+                    "more memory, or run with fewer workers"
+                ) from None
+            _log.warning("the process of worker %d has died; another one does its work again", lane.name)
+            lane.rebuild()
+            again += lane.log
+        if not dead:
+            raise RunError(f"what a worker had made is lost ({_first_line(error)}), so the run cannot go on") from None
+        for token in sorted(again, key=lambda token: token.number):
+            token.lane.issue(token)
+
+    def _carried(self, lane: RayLane) -> int:
+        """How many calls of its log a lane has carried out.
+
+        Raises:
+            Exception: what one of them has raised.
+        """
+        for carried, token in enumerate(lane.log):
+            try:
+                self._ray.get(token.references[0])
+            except self._ray.exceptions.RayError as error:
+                self._check(error)
+                return carried
+        return len(lane.log)
+
+    def _alive(self, lane: RayLane) -> bool:
+        try:
+            self._ray.get(lane.ready)
+        except self._ray.exceptions.RayActorError:
+            return False
+        return True
+
+    def kill(self, actor: Any) -> None:
+        """End a process."""
+        self._ray.kill(actor)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+@contextmanager
+def crew(
+    make: Callable[[], Any], count: int | None, *, threads: int, address: str | None, store: int
+) -> Iterator[RayCrew]:
+    """Processes for the time of a run.
+
+    Raises:
+        UserError: there is no such cluster, or it is too small.
+    """
+    with session(address, store=store) as local:
+        made = RayCrew(make, count, threads=threads, local=local)
+        try:
+            yield made
+        finally:
+            for lane in made.lanes:
+                lane.kill()

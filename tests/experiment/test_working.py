@@ -1,0 +1,340 @@
+"""Pools of workers: the same run as in one process, whatever the number of shares, whoever dies, under every system."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+import fedsim
+from fedsim.errors import RunError, UserError
+from fedsim.experiment.assembly import Assembly
+from fedsim.experiment.registry import registry
+from fedsim.learning.optimizers import AdamW, Schedule, Sgd
+from fedsim.learning.shares.keeper import Keeper
+from fedsim.payload.codecs import Codecs, Int8, TopK
+from fedsim.report import check_identity
+from fedsim.runtime.cluster import session
+from fedsim.schedulers.fedavg import FedAvg
+from fedsim.script import SERVER, Command
+from fedsim.simulation import Fault
+from fedsim.simulation.pool import Pool
+from fedsim.simulation.rays import RayCrew
+from fedsim.testing import Outcome, host, simulate, toy
+from tests.experiment.toys import TOY
+
+DEVICES = {"devices": 11, "participants": 10}
+"""Two runs of a mean, of which one is not full; and somebody sits out."""
+
+
+class Here:
+    """A lane to a share in this process: arguments and answers are copied, as between processes."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self.keeper = keeper
+        self.given: list[int] = []
+        """Bytes of each value that has left it."""
+
+    def call(self, method: str, *args: Any, answers: int = 1) -> list[Any]:
+        """Carry it out at once."""
+        made = getattr(self.keeper, method)(*pickle.loads(pickle.dumps(args)))
+        found = made if answers > 1 else [made]
+        assert len(found) == answers
+        self.given += [sum(part.nbytes for part in value) for value in found[1:]]
+        copied: list[Any] = pickle.loads(pickle.dumps(found))
+        return copied
+
+    def answer(self, token: Any) -> Any:
+        """The answer is its own token."""
+        return token
+
+
+class Reborn(Here):
+    """One whose share is another one after every call, which goes on from what the one before has held."""
+
+    def __init__(self, keeper: Keeper, make: Callable[[], Keeper]) -> None:
+        super().__init__(keeper)
+        self._make = make
+        self.births = 0
+
+    def call(self, method: str, *args: Any, answers: int = 1) -> list[Any]:
+        """Carry it out, and begin anew."""
+        found = super().call(method, *args, answers=answers)
+        held = self.keeper.snapshot()
+        if held is not None:
+            self.births += 1
+            self.keeper = self._make()
+            self.keeper.restore(held)
+        return found
+
+
+def pooled(assembly: Assembly, shares: int, *, reborn: bool = False) -> tuple[Outcome, Pool, list[Any]]:
+    """A run of so many shares."""
+    blocks = assembly.blocks()
+
+    def make() -> Keeper:
+        return Keeper(host(assembly, assembly.blocks()))
+
+    lanes = [Reborn(make(), make) if reborn else Here(make()) for _ in range(shares)]
+    loads = {device: float(samples) for device, samples in enumerate(assembly.samples)}
+    pool = Pool(lanes, loads | {SERVER: 1.0})
+    simulation = assembly.simulation(pool, blocks=blocks)
+    ending = simulation.run()
+    pool.close()
+    check_identity(simulation.trace)
+    weights = None if simulation.published is None else pool.model_tensors(simulation.published.model)
+    return Outcome(simulation, ending, weights), pool, lanes
+
+
+def check_same(found: Outcome, wanted: Outcome) -> None:
+    """The same records, and the same weights to the bit."""
+    for name in ("spans", "transfers", "waits", "marks", "end"):
+        assert getattr(found.simulation.trace, name) == getattr(wanted.simulation.trace, name), name
+    assert (found.weights is None) == (wanted.weights is None)
+    for name, tensor in (wanted.weights or {}).items():
+        assert tensor.equal((found.weights or {})[name]), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(registry().schedulers))
+@pytest.mark.parametrize("more", [DEVICES, {"pruned": True}], ids=["whole", "pruned"])
+def test_every_system_gives_the_same_for_any_number_of_shares(name: str, more: dict[str, Any]) -> None:
+    """With the devices of a round in other shares than in the round before."""
+    made = partial(toy, registry().schedulers[name](), **more)
+    wanted = simulate(made())
+    for shares in (1, 2, 3):
+        check_same(pooled(made(), shares)[0], wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(registry().schedulers))
+def test_a_share_goes_on_from_a_snapshot(name: str) -> None:
+    """All that matters of it is in there, at any moment at which there is one."""
+    assembly = toy(registry().schedulers[name]())
+    found, _, lanes = pooled(assembly, 2, reborn=True)
+    check_same(found, simulate(toy(registry().schedulers[name]())))
+    assert sum(lane.births for lane in lanes) > 2
+
+
+def trained(name: str, **training: Any) -> Assembly:
+    """Another training of the toy."""
+    assembly = toy(registry().schedulers[name](), devices=9)
+    return replace(assembly, training=replace(assembly.training, **training))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fedavg", "scaffold", "splitfed", "fedoptima", "oafl"])
+@pytest.mark.parametrize(
+    "training",
+    [
+        {
+            "codecs": Codecs(
+                activations=TopK(fraction=0.25), gradients=TopK(fraction=0.5, feedback=True), weights=Int8()
+            )
+        },
+        {"optimizer": Sgd(lr=0.1, momentum=0.9), "keep_optimizer_state": True},
+        {"optimizer": AdamW(lr=0.01, schedule=Schedule(kind="exponential", factor=0.5))},
+    ],
+    ids=["codecs", "momentum kept", "adamw scheduled"],
+)
+def test_what_outlives_a_round_is_where_its_node_is(name: str, training: dict[str, Any]) -> None:
+    """What error feedback owes, momentum, control variates, learning rates; also from snapshots."""
+    wanted = simulate(trained(name, **training))
+    check_same(pooled(trained(name, **training), 3)[0], wanted)
+    check_same(pooled(trained(name, **training), 2, reborn=True)[0], wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fedavg", "splitfed", "fedoptima", "fedasync"])
+@pytest.mark.parametrize("back", [None, 0.25])
+def test_devices_leave_and_return(name: str, back: float | None) -> None:
+    """What they held is gone in every share."""
+    faults = [Fault(device=1, leave=0.05, back=back), Fault(device=7, leave=0.12, back=back)]
+    made = partial(toy, registry().schedulers[name](), devices=9, faults=faults)
+    check_same(pooled(made(), 3)[0], simulate(made()))
+
+
+def test_a_model_crosses_once_to_each_share_and_members_do_not() -> None:
+    """One broadcast a round and share; what comes back are sums of runs, not models."""
+    rounds = 3
+    assembly = toy(registry().schedulers["fedavg"](), devices=11, rounds=rounds)
+    model = assembly.blocks()["model"].weights.memory_bytes
+    _, pool, lanes = pooled(assembly, 2)
+    given = [nbytes for lane in lanes for nbytes in lane.given]
+    assert len(given) == rounds + 1, "the last one, too: that nobody goes on from it is not known"
+    assert all(model <= nbytes < 2 * model for nbytes in given), "a model with its padding"
+    assert len(pool._where) <= 2, "what nobody can name is gone"
+
+
+def test_work_is_spread_by_what_it_costs() -> None:
+    """Runs of a mean stay together; the heaviest go first, to where least is to do."""
+    lanes = [Here(Keeper(host(toy(FedAvg())))) for _ in range(3)]
+    loads = dict.fromkeys(range(24), 1.0) | dict.fromkeys(range(8, 16), 10.0) | {SERVER: 50.0}
+    pool = Pool(lanes, loads)
+    homes = [{pool._home[device] for device in range(first, first + 8)} for first in (0, 8, 16)]
+    assert [len(home) for home in homes] == [1, 1, 1]
+    assert homes[1] not in (homes[0], {0}), "the heavy run is alone, and not beside the server"
+    assert homes[0] == homes[2] == {3 - homes[1].copy().pop()}
+
+
+# ---------------------------------------------------------------------------------------------- Ray
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Any]:
+    """A small Ray on the loopback, for all tests here."""
+    with session(None, store=256 * 2**20):
+        import ray as found
+
+        yield found
+
+
+TWO = {"kind": "ray", "count": 2}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheduler", ["fedavg", "splitfed"])
+def test_a_scenario_runs_in_processes(scheduler: str, ray: Any, tmp_path: Path) -> None:
+    """With the records, curves and weights of one that runs in this process."""
+    updates: dict[str, Any] = {"scheduler": scheduler, "until": {"rounds": 2}}
+    wanted = fedsim.run(TOY, **updates)
+    found = fedsim.run(TOY, out=tmp_path / "run", workers=TWO, **updates)
+    assert (found.trace.spans, found.trace.marks) == (wanted.trace.spans, wanted.trace.marks)
+    assert found.weights is not None
+    assert wanted.weights is not None
+    assert all(tensor.equal(found.weights[name]) for name, tensor in wanted.weights.items())
+    assert found.curves == wanted.curves
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+class Toy:
+    """Makes shares of a toy run, in their own processes."""
+
+    def __init__(self, name: str, **more: Any) -> None:
+        self._made = partial(toy, registry().schedulers[name](), **more)
+
+    def assembly(self) -> Assembly:
+        """The run."""
+        return self._made()
+
+    def __call__(self) -> Keeper:
+        """A share."""
+        torch.set_num_threads(1)
+        return Keeper(host(self.assembly()))
+
+
+class Deadly(Toy):
+    """Makes processes that die of any order."""
+
+    def __call__(self) -> Keeper:
+        """A share."""
+        return Fatal(host(self.assembly()))
+
+
+class Fatal(Keeper):
+    """Takes its process along."""
+
+    def run(self, *_: Any) -> float | list[Any]:
+        """See `Keeper`."""
+        os._exit(1)
+
+
+def _crew(make: Callable[[], Any]) -> RayCrew:
+    return RayCrew(make, 2, threads=1, local=True)
+
+
+def _play(crew: RayCrew, assembly: Assembly) -> Outcome:
+    pool = Pool(crew.lanes, dict.fromkeys(range(-1, assembly.fleet.devices), 1.0))
+    simulation = assembly.simulation(pool)
+    ending = simulation.run()
+    pool.close()
+    assert simulation.published is not None
+    return Outcome(simulation, ending, pool.model_tensors(simulation.published.model))
+
+
+def _kill(crew: RayCrew, lane: int) -> None:
+    actor: Any = crew.lanes[lane]._actor
+    process = psutil.Process(crew._ray.get(actor.__ray_call__.remote(lambda _: os.getpid())))
+    process.send_signal(signal.SIGKILL)
+    process.wait(10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fedavg", "splitfed", "fedoptima"])
+def test_a_process_is_killed(name: str, ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice, each process once: what it did is done again, and the run ends with the same weights."""
+    monkeypatch.setattr("fedsim.simulation.rays.EVERY", 7)
+    monkeypatch.setattr("fedsim.simulation.pool.MOST", 12)
+    make = Toy(name, devices=11, rounds=6)
+    wanted = simulate(make.assembly())
+    crew = _crew(make)
+    count = crew.number
+    killed = []
+
+    def number() -> int:
+        made = count()
+        if made in (20, 55):
+            killed.append(made)
+            _kill(crew, len(killed) % 2)
+        return made
+
+    monkeypatch.setattr(crew, "number", number)
+    try:
+        check_same(_play(crew, make.assembly()), wanted)
+        assert killed == [20, 55]
+        assert sorted(lane.deaths for lane in crew.lanes) == [1, 1]
+        assert all(len(lane.log) < lane.log[-1].turn for lane in crew.lanes), "snapshots shorten what is kept"
+    finally:
+        for lane in crew.lanes:
+            lane.kill()
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_again_and_again_ends_the_run(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what may be done about it."""
+    monkeypatch.setattr("fedsim.simulation.rays.RETRIES", 1)
+    make = Deadly("fedavg", devices=3)
+    crew = _crew(make)
+    with pytest.raises(RunError, match=r"worker \d has died 2 times .*; give it more memory, or run with fewer"):
+        _play(crew, make.assembly())
+    for lane in crew.lanes:
+        lane.kill()
+
+
+@pytest.mark.slow
+def test_what_a_work_raises_reaches_the_user(ray: Any) -> None:
+    """As it was raised, and no other error that follows from it."""
+    make = Toy("fedavg", devices=3)
+    crew = _crew(make)
+    try:
+        pool = Pool(crew.lanes, dict.fromkeys(range(-1, 3), 1.0))
+        pool.start(0, [Command(0, 1, "no such method")])
+        pool.start(0, [Command(0, 1, "open", ("model",))])
+        with pytest.raises(KeyError, match="no such method"):
+            pool.close()
+    finally:
+        for lane in crew.lanes:
+            lane.kill()
+
+
+@pytest.mark.parametrize(
+    ("workers", "message"),
+    [
+        ({"kind": "ray", "count": 0}, "workers.count: 0 does not fit; give 1 or more"),
+        ({"kind": "ray", "count": "many"}, "workers.count: .*a number, or auto"),
+        ({"kind": "dask"}, "workers.kind"),
+    ],
+)
+def test_what_cannot_be_a_pool(workers: dict[str, Any], message: str) -> None:
+    """Is said before anything starts."""
+    with pytest.raises(UserError, match=message):
+        fedsim.run(TOY, workers=workers)
