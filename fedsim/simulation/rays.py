@@ -131,6 +131,10 @@ class RayLane:
         self._look()
         return self._crew.answer(token)
 
+    def ask(self, question: Callable[[Any], Any]) -> Any:
+        """What a function of the process's `Share` finds, behind all calls; beside the run, for measurements."""
+        return self._crew.ask(self._actor, question)
+
     def wait(self) -> None:
         """Wait until the process is there."""
         self._crew.ready(self)
@@ -215,6 +219,10 @@ class RayCrew:
     def actor(self, turn: int, snapshot: Any = None) -> Any:
         """A process."""
         return self._ray.remote(Share).options(**self._options).remote(self._make, turn, snapshot)
+
+    def ask(self, actor: Any, question: Callable[[Any], Any]) -> Any:
+        """See `RayLane.ask`."""
+        return self._ray.get(actor.__ray_call__.remote(question))
 
     def ready(self, lane: RayLane) -> None:
         """Wait for a process."""
