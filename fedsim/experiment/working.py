@@ -54,9 +54,10 @@ def working(study: Study, objects: Mapping[str, Any], ray: str | None) -> Iterat
     if not scenario.learning:
         yield Work(None, _nothing)
     elif scenario.workers.kind == "inline":
+        from fedsim.learning.deferring import Deferring
         from fedsim.learning.threads import intra_op_threads
 
-        host = study.host()
+        host = Deferring(study.host())
         with intra_op_threads(scenario.workers.threads):
             yield Work(Inline(host), host.model_tensors)
     else:

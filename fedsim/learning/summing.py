@@ -35,11 +35,21 @@ class _Run:
         while self._waiting and self._waiting[0] in self._early:
             self._take(self._waiting.pop(0))
 
+    @property
+    def complete(self) -> bool:
+        """Whether nobody is waited for."""
+        return not self._waiting
+
+    def skip(self, member: int) -> None:
+        """Wait no longer for a member, which does not come."""
+        self._waiting.remove(member)
+
     def finish(self) -> None:
         """Add those who came, without waiting for the others any longer."""
         for member in self._waiting:
             if member in self._early:
                 self._take(member)
+        self._waiting.clear()
 
     def _take(self, member: int) -> None:
         value, weight = self._early.pop(member)
@@ -71,10 +81,20 @@ class Sums:
 
 
 class RunningMean:
-    """Σ weight·member / Σ weight over the members that came; integer tensors take the largest value."""
+    """Σ weight·member / Σ weight over the members that came; integer tensors take the largest value.
 
-    def __init__(self, layout: Layout, expected: Sequence[int]) -> None:
+    Args:
+        layout: of what members hold.
+        expected: the members that may come, in order.
+        whole: whether all that come do so here, so that a run can be added to the runs before it once it is complete.
+    """
+
+    def __init__(self, layout: Layout, expected: Sequence[int], *, whole: bool = True) -> None:
         self._layout = layout
+        self._whole = whole
+        self._added = 0
+        """Runs that are in the total."""
+        self._total: tuple[Tensor, ...] | None = None
         self._runs = [_Run(expected[i : i + RUN]) for i in range(0, len(expected), RUN)]
         self._run_of = {member: self._runs[i // RUN] for i, member in enumerate(expected)}
         self.weight = 0
@@ -88,15 +108,37 @@ class RunningMean:
         assert run is not None, f"member {member} is not expected, or came before"
         run.add(member, value, weight)
         self.weight += weight
+        if self._whole:
+            self._advance()
+
+    def skip(self, member: int) -> None:
+        """Wait no longer for a member, which does not come."""
+        self._run_of.pop(member).skip(member)
+
+    def _advance(self) -> None:
+        """Add the runs that are complete, in order."""
+        while self._added < len(self._runs) and self._runs[self._added].complete:
+            run = self._runs[self._added]
+            self._added += 1
+            if run.total is None:
+                continue
+            if self._total is None:
+                self._total = run.total
+            else:
+                for mine, theirs in zip(self._total, run.total, strict=True):
+                    _accumulate(mine, theirs, 1)
+            run.total = None
 
     def sums(self) -> Sums:
         """What has come, as a part of a mean that is put together elsewhere."""
+        assert not self._whole, "all that comes to this mean comes here"
         for run in self._runs:
             run.finish()
         return Sums(self.weight, {i: run.total for i, run in enumerate(self._runs) if run.total is not None})
 
     def join(self, sums: Sums) -> None:
         """Take in runs that were summed up elsewhere; none of their members has come here."""
+        assert not self._whole, "all that comes to this mean comes here"
         for number, total in sums.runs.items():
             assert self._runs[number].total is None, f"run {number} was summed up in two places"
             self._runs[number].total = total
@@ -112,15 +154,8 @@ class RunningMean:
 
     def total(self) -> FlatTensors:
         """The sum, before it is divided by the weight."""
-        total: tuple[Tensor, ...] | None = None
-        for run in self._runs:
+        for run in self._runs[self._added :]:
             run.finish()
-            if run.total is None:
-                continue
-            if total is None:
-                total = run.total
-                continue
-            for mine, theirs in zip(total, run.total, strict=True):
-                _accumulate(mine, theirs, 1)
-        assert total is not None, "a mean of nothing"
-        return FlatTensors(self._layout, total)
+        self._advance()
+        assert self._total is not None, "a mean of nothing"
+        return FlatTensors(self._layout, self._total)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, Protocol
 from weakref import ref
@@ -37,6 +37,8 @@ AHEAD: Final = 0.2
 """Of the work that is under way: what a call may hold."""
 MOST: Final = 256
 """Orders that a call holds at most."""
+FEW: Final = 16
+"""Values that may wait to be let go of while a call comes together."""
 WINDOW: Final = 64
 """Calls that may be under way in one process."""
 
@@ -97,11 +99,15 @@ class _Way:
         self.orders.append(Give(self.encoder.payloads((payload,))))
         self.gives.append(key_of(payload))
 
-    def flush(self) -> dict[Key, Any]:
-        """Hand over what has come together; tokens of the values that were to be given."""
-        if self.dropped:
+    def let_go(self, least: int) -> None:
+        """Let values go that nobody can name any more, if there are so many."""
+        if len(self.dropped) >= least:
             self.orders.append(Drop(tuple(self.dropped)))
             self.dropped = []
+
+    def flush(self) -> dict[Key, Any]:
+        """Hand over what has come together; tokens of the values that were to be given."""
+        self.let_go(1)
         if not self.orders:
             return {}
         answers = 1 + len(self.gives)
@@ -162,14 +168,6 @@ class Pool:
         """Order the commands of a work."""
         for command in commands:
             self._order(command)
-        way = self._ways[self._home[node]]
-        if way.full:
-            self._hand_over(way)
-            if len(way.running) > WINDOW:
-                for other in self._ways:
-                    if not other.running:
-                        self._hand_over(other)
-                way.settle(WINDOW)
 
     def finish(self, node: int) -> None:
         """Nothing: its results are names, and whoever uses them waits where the work is."""
@@ -255,9 +253,21 @@ class Pool:
         for payload in named:
             if payload is not command.output:
                 self._bring(payload, to)
+        way.let_go(FEW)
         way.orders.append(Run(encoded))
         if command.output is not None:
             self._made(command, command.output, to)
+        if way.full:
+            self._hand_over(way)
+            self._keep_up(way)
+
+    def _keep_up(self, way: _Way) -> None:
+        """Wait where too much is under way; others are not to wait meanwhile for what they could have had."""
+        if len(way.running) > WINDOW:
+            for other in self._ways:
+                if not other.running:
+                    self._hand_over(other)
+            way.settle(WINDOW)
 
     def _made(self, command: Command, payload: Payload, at: int) -> None:
         """A value will be there; one of a kind that has travelled before is given at once."""
@@ -304,9 +314,10 @@ class Pool:
     # --------------------------------------------------------------------------------------------- means
 
     def _open(self, command: Command) -> None:
-        _, _, expected, _ = command.args
+        expected = command.args[2]
         assert isinstance(expected, tuple)
         runs = {member: i // RUN for i, member in enumerate(expected)}
+        command = replace(command, args=(*command.args, len(self._ways) == 1))
         self._sums[command.node, command.learner] = _Sum(command, runs)
         self._send(command, self._home[command.node])
         if command.node == SERVER:
@@ -322,8 +333,8 @@ class Pool:
         lane = made.place.setdefault(made.run_of[member], home if home in where else where[0])
         if lane != home and lane not in made.elsewhere:
             made.elsewhere.append(lane)
-            names, part, expected, _ = made.opening.args
-            opening = Command(command.node, command.learner, "mean.open", (names, part, expected, None))
+            names, part, expected, *_ = made.opening.args
+            opening = Command(command.node, command.learner, "mean.open", (names, part, expected, None, False))
             self._send(opening, lane)
         self._send(command, lane)
 

@@ -317,8 +317,8 @@ def test_what_a_work_raises_reaches_the_user(ray: Any) -> None:
     crew = _crew(make)
     try:
         pool = Pool(crew.lanes, dict.fromkeys(range(-1, 3), 1.0))
-        pool.start(0, [Command(0, 1, "no such method")])
-        pool.start(0, [Command(0, 1, "open", ("model",))])
+        pool.start(SERVER, [Command(SERVER, 1, "no such method")])
+        pool.start(SERVER, [Command(SERVER, 1, "open", ("model",))])
         with pytest.raises(KeyError, match="no such method"):
             pool.close()
     finally:

@@ -28,17 +28,25 @@ class _Mean:
         layouts: of the whole block, then of its variants.
         expected: the members that may come.
         base: what stays where no member has a coordinate.
+        whole: whether all members that come do so here.
     """
 
-    def __init__(self, core: Core, layouts: Sequence[Layout], expected: Sequence[int], base: Payload | None) -> None:
+    def __init__(
+        self, core: Core, layouts: Sequence[Layout], expected: Sequence[int], base: Payload | None, whole: bool
+    ) -> None:
         self._core = core
         self._layout = layouts[0]
         self._base = base
-        self._means = {layout: RunningMean(layout, expected) for layout in layouts}
+        self._means = {layout: RunningMean(layout, expected, whole=whole) for layout in layouts}
 
     def add(self, member: int, value: FlatTensors, weight: int) -> None:
         """Take in one member's weights."""
         self._means[value.layout].add(member, value, weight)
+
+    def skip(self, member: int) -> None:
+        """Wait no longer for a member, which does not come."""
+        for mean in self._means.values():
+            mean.skip(member)
 
     def sums(self) -> list[Sums]:
         """What has come, by what members may hold: a part of a mean that is put together elsewhere."""
@@ -97,9 +105,10 @@ def _open_mean(
     part: WeightPart,
     expected: Sequence[int],
     base: Payload | None,
+    whole: bool = True,
 ) -> None:
     layouts = [core.layout(name, part) for name in names]
-    core.memory[_MEAN, node, number] = _Mean(core, layouts, expected, base)
+    core.memory[_MEAN, node, number] = _Mean(core, layouts, expected, base, whole)
 
 
 def _add_to_mean(core: Core, node: int, number: int, member: int, weights: Payload, weight: int) -> None:
@@ -109,6 +118,13 @@ def _add_to_mean(core: Core, node: int, number: int, member: int, weights: Paylo
 def _mean_result(core: Core, node: int, number: int) -> FlatTensors:
     mean: _Mean = core.memory.pop((_MEAN, node, number))
     return mean.result()
+
+
+def without(core: Core, node: int, number: int, absent: Sequence[int]) -> None:
+    """Tell a mean who does not come to it."""
+    mean: _Mean = core.memory[_MEAN, node, number]
+    for member in absent:
+        mean.skip(member)
 
 
 def part_of_sums(core: Core, node: int, number: int) -> list[Sums]:

@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
+from fedsim.learning.deferring import Deferring
 from fedsim.learning.host import Host
 from fedsim.learning.learners import meta_of
-from fedsim.learning.operations.averaging import join_sums, part_of_sums
 from fedsim.learning.shares import packing, snapshots
 from fedsim.runtime.encoding import Decoder, Drop, Forget, Give, Join, Order, Run, Settle, Take
 from fedsim.script import Meta, Quality
@@ -27,7 +27,7 @@ class Keeper:
     """
 
     def __init__(self, host: Host) -> None:
-        self._host = host
+        self._host = Deferring(host)
         self._decoder = Decoder()
 
     def run(self, metas: list[Meta], orders: Sequence[Order], *parts: Any) -> float | list[Any]:
@@ -47,7 +47,7 @@ class Keeper:
                     (wanted,) = self._decoder.payloads(payload)
                     given.append(packing.packed(self._host.value(wanted)))
                 case Join(node, number, part):
-                    join_sums(core, node, number, packing.unpacked_sums(parts[part]))
+                    self._host.join(node, number, packing.unpacked_sums(parts[part]))
                 case Settle(part):
                     packing.settle(core, parts[part])
                 case Drop(keys):
@@ -60,19 +60,20 @@ class Keeper:
 
     def give_sums(self, node: int, number: int) -> packing.PackedSums:
         """What has been summed up here for a mean of another share; it is gone here then."""
-        return packing.packed_sums(part_of_sums(self._host.core, node, number))
+        return packing.packed_sums(self._host.sums(node, number))
 
     def leave(self, nodes: Sequence[int]) -> dict[int, packing.PackedNode]:
         """Let go of nodes, which go on in another share."""
+        self._host.settle(nodes)
         return packing.left(self._host.core, nodes)
 
     def snapshot(self) -> bytes | None:
         """All that this share holds; None where that cannot be had now."""
-        return snapshots.snapshot(self._host.core, self._decoder)
+        return snapshots.snapshot(self._host.core, (self._decoder, self._host.state))
 
     def restore(self, data: bytes) -> None:
         """Go on, as a fresh share, from what another one held."""
-        self._decoder = snapshots.restore(self._host.core, data)
+        self._decoder, self._host.state = snapshots.restore(self._host.core, data)
 
     def evaluate(self, model: bytes, split: str) -> Quality:
         """The quality of a published model."""
