@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-MOST: Final = 100_000
+MOST: Final = 250_000
 """Records of a kind that are held as tuples, which take about 300 bytes each, before they go to disk."""
 _PIECE: Final = 10_000
 """Records on disk that are made tuples at a time."""

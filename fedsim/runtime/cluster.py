@@ -19,6 +19,10 @@ from fedsim.errors import UserError
 REACHING: Final = 5.0
 """Seconds in which a cluster has to let itself be connected to; Ray itself tries for minutes."""
 
+_ALONE: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""What Ray reads, whatever the system, to know whether other hosts may join. If not, its processes listen on the
+loopback alone; else they take 127.0.0.1 for the host's outside address, and whoever reaches that could run code here."""
+
 
 def check_cluster(address: str) -> None:
     """Look whether anybody listens there, before anything is made.
@@ -59,6 +63,8 @@ def session(address: str | None, *, store: int) -> Iterator[bool]:
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # errors reach those who ask for the answer
+    if address is None:
+        os.environ.setdefault(_ALONE, "0")
     import ray
 
     if ray.is_initialized():

@@ -202,6 +202,15 @@ TWO = {"kind": "ray", "count": 2}
 
 
 @pytest.mark.slow
+def test_a_session_of_our_own_listens_on_the_loopback_alone(ray: Any) -> None:
+    """Whoever could reach it could run code."""
+    ours = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    found = [each.laddr.ip for process in ours for each in process.net_connections("tcp") if each.status == "LISTEN"]
+    assert len(found) > 2
+    assert {ip.removeprefix("::ffff:") for ip in found} == {"127.0.0.1"}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["fedavg", "splitfed"])
 def test_a_scenario_runs_in_processes(scheduler: str, ray: Any, tmp_path: Path) -> None:
     """With the records, curves and weights of one that runs in this process."""
