@@ -21,7 +21,7 @@ REACHING: Final = 5.0
 
 _ALONE: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """What Ray reads, whatever the system, to know whether other hosts may join. If not, its processes listen on the
-loopback alone; else they take 127.0.0.1 for the host's outside address, and whoever reaches that could run code here."""
+loopback alone; else 127.0.0.1 becomes the host's outside address, and whoever reaches that could run code here."""
 
 
 def check_cluster(address: str) -> None:
