@@ -1,0 +1,55 @@
+"""A job of `rivals.py` with fedsim: in this process, or on two workers of one thread each.
+
+    python -m benchmarks.rivals_fedsim JOB OUT one|two
+
+A run of one round and one of all, both waited for to the end: what they differ by are the rounds without start-up.
+With workers the kernel runs ahead of them, so marks of rounds would tell nothing. Selection and batches are fedsim's
+own, from the same seed as those of the job: the runner checks that the weights agree.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks import rivals_job
+from benchmarks.overhead import CLIENTS, SEED, images, inline
+from benchmarks.workers import WORKERS, pooled
+from fedsim import seeds
+from fedsim.data import Iid
+from fedsim.script import SERVER
+
+
+def main() -> None:
+    """Run the job of a folder."""
+    folder, out, mode = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    torch.set_num_threads(1)
+    job = rivals_job.read(folder)
+    data = images(CLIENTS * 60)
+    shards = Iid().deal(data.train.labels, None, CLIENTS, seeds.generator(SEED, SERVER, "partition"))
+
+    def run(rounds: int) -> tuple[float, dict[str, Tensor]]:
+        if mode == "one":
+            return inline(job.name, data, shards, rounds)
+        return pooled(job.name, rounds, WORKERS)
+
+    if mode == "one":
+        run(1)  # what this process does for the first time; workers are new ones in every run
+    short, first = run(1)
+    long, last = run(job.rounds)
+    rivals_job.finish(
+        out,
+        seconds=[(long - short) / (job.rounds - 1)] * (job.rounds - 1),
+        first={name: first[name].numpy() for name in job.weights},
+        last={name: last[name].numpy() for name in job.weights},
+        versions={name: version(name) for name in ("ray", "torch", "numpy")},
+        extra="one process" if mode == "one" else f"{WORKERS} workers",
+    )
+
+
+if __name__ == "__main__":
+    main()
