@@ -10,7 +10,7 @@ counts; Flower's simulation engine with two actors of one CPU. All with images i
 CNN, no evaluation, no telemetry. What counts is wall time of a round without start-up and without the first round. Each
 pair runs all systems one after another; times and ratios are medians over pairs.
 Refused where, after one round, the weights of a system are more than 1e-5 norm-relative from those of a bare loop, or
-after the last one more than 1e-3: then it was another job.
+after the last one more than 5e-3: then it was another job.
 Must show: the CNN on two workers of fedsim faster than pfl-research in its better mode and than Flower; the MLP with
 fedsim, in its better mode, at least 5 times as fast as Flower, and faster than pfl-research in its better mode.
 
@@ -51,8 +51,9 @@ QUIET: Final = {
     **{"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
     **{"FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"},
 }
-TOLERANCE: Final = {"first": 1e-5, "last": 1e-3}
-"""Largest norm-relative difference of a tensor; rounding grows from round to round."""
+TOLERANCE: Final = {"first": 1e-5, "last": 5e-3}
+"""Largest norm-relative difference of a tensor. Rounding grows from round to round, in the CNN to 5e-4 in five; other
+batches in the last round alone make 1e-2."""
 PATIENCE: Final = 1800
 """Seconds that a run may take."""
 
