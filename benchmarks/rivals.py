@@ -143,15 +143,23 @@ class _Noting:
         return taken
 
 
+class Failed(Exception):
+    """A system did not do the job."""
+
+
 def run(system: System, python: Path, job: Path, out: Path) -> dict[str, Any]:
-    """Run a job on a system; what it has written down, and its weights."""
+    """Run a job on a system; what it has written down, and its weights.
+
+    Raises:
+        Failed: it has not done it.
+    """
     command = [str(python), *system.command, str(job), str(out), *system.mode]
     settings = {**os.environ, **QUIET, "FLWR_HOME": str(out / "flower")}
     done = subprocess.run(
         command, cwd=ROOT, env=settings, capture_output=True, text=True, check=False, timeout=PATIENCE
     )
     if done.returncode or not (out / "result.json").exists():
-        raise SystemExit(f"{system.name} failed ({done.returncode}):\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+        raise Failed(f"{system.name} failed ({done.returncode}):\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
     found: dict[str, Any] = json.loads((out / "result.json").read_text())
     for moment in TOLERANCE:
         with np.load(out / f"{moment}.npz") as arrays:
@@ -177,6 +185,7 @@ def compare(job: str, pairs: int, rounds: int, pythons: Mapping[str | None, Path
             for number, system in enumerate(SYSTEMS):
                 found = run(system, pythons[system.environment], folder / "job", folder / f"{pair}-{number}")
                 milliseconds[system.name].append(1e3 * statistics.fmean(found["seconds"]))
+                print(f"{job} {pair + 1}: {system.name} {milliseconds[system.name][-1]:.1f} ms", file=sys.stderr)
                 versions[system.name] = found["versions"]
                 for moment, most in apart[system.name].items():
                     apart[system.name][moment] = max(most, difference(found[moment], wanted[moment]))

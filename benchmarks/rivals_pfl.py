@@ -116,6 +116,9 @@ def main() -> None:
             versions={name: version(name) for name in ("pfl", "torch", "numpy")},
             extra=f"{distributed.world_size} processes",
         )
+    if distributed.world_size > 1:
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()  # gloo's threads may abort a process that ends before them
 
 
 if __name__ == "__main__":
