@@ -28,6 +28,7 @@ from fedsim.experiment.fleet import Fleet, Group
 from fedsim.hardware.links import load_link
 from fedsim.hardware.machines import machine
 from fedsim.hardware.profiles import load_profile
+from fedsim.learning.deferring import Deferring
 from fedsim.learning.host import Host
 from fedsim.learning.optimizers import Sgd, Training
 from fedsim.learning.samples import TensorSamples
@@ -74,7 +75,7 @@ def train(data: DataSet, devices: int, rounds: int) -> None:
         seed=SEED,
     )
     blocks = assembly.blocks()
-    host = Host(model, blocks, TensorSamples(data, shards, channels_last=True), SEED)
+    host = Deferring(Host(model, blocks, TensorSamples(data, shards, channels_last=True), SEED))
     simulation = assembly.simulation(Inline(host), blocks=blocks)
     simulation.run()
     assert simulation.published is not None

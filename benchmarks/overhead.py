@@ -29,6 +29,7 @@ from fedsim.experiment.fleet import Fleet, Group
 from fedsim.hardware.links import load_link
 from fedsim.hardware.machines import machine
 from fedsim.hardware.profiles import load_profile
+from fedsim.learning.deferring import Deferring
 from fedsim.learning.host import Host
 from fedsim.learning.optimizers import Sgd, Training
 from fedsim.learning.samples import TensorSamples
@@ -140,7 +141,7 @@ def inline(job: str, data: DataSet, shards: Shards, rounds: int) -> tuple[float,
     """Seconds of the run itself, in this process, and the weights at its end."""
     assembly = fleet_job(job, shards, rounds)
     blocks = assembly.blocks()
-    host = Host(network(job), blocks, TensorSamples(data, shards, channels_last=job == "cnn"), SEED)
+    host = Deferring(Host(network(job), blocks, TensorSamples(data, shards, channels_last=job == "cnn"), SEED))
     simulation = assembly.simulation(Inline(_Unmeasured(host)), blocks=blocks)
     start = time.perf_counter()
     simulation.run()
@@ -154,7 +155,7 @@ def inline(job: str, data: DataSet, shards: Shards, rounds: int) -> tuple[float,
 class _Unmeasured:
     """A host that is not asked for accuracy."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Deferring) -> None:
         self.run, self.forget = host.run, host.forget
 
     def evaluate(self, *_: Any) -> Any:
