@@ -19,7 +19,7 @@ from fedsim.learning.core import Core
 from fedsim.learning.host import Host
 from fedsim.learning.operations.averaging import join_sums, part_of_sums, without
 from fedsim.learning.summing import Sums
-from fedsim.learning.sums import RUN
+from fedsim.learning.sums import run_length
 from fedsim.payload.coding import Value
 from fedsim.script import SERVER, Command, Payload, Quality
 
@@ -38,7 +38,7 @@ class _Members:
     @classmethod
     def of(cls, expected: Sequence[int], whole: bool) -> _Members:
         """One order for all of them, or one for each run."""
-        size = len(expected) if whole else RUN
+        size = len(expected) if whole else run_length(len(expected))
         turns = [deque(expected[i : i + size]) for i in range(0, len(expected), max(size, 1))]
         return cls(turns, {member: turn for turn, members in enumerate(turns) for member in members}, {})
 

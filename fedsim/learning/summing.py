@@ -1,6 +1,6 @@
 """A weighted mean of models, in one fixed order of additions, whoever comes first.
 
-Members stand by node number in runs of eight. Inside a run they are added from left to right; the sums of runs are
+Members stand by node number in runs. Inside a run they are added from left to right; the sums of runs are
 added in order. A run can be summed wherever its members are, so the bits do not depend on the number of workers; a
 member that is early is held until its turn.
 """
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedsim.learning.sums import RUN
+from fedsim.learning.sums import run_length
 from fedsim.payload.tensors import FlatTensors, Layout
 
 _Held = tuple[FlatTensors, int]
 
 
 class _Run:
-    """The sum of up to eight consecutive members, added from left to right.
+    """The sum of a few consecutive members, added from left to right.
 
     A member is multiplied by its weight and added in one operation (a fused multiply-add, where the CPU has one).
     """
@@ -95,8 +95,9 @@ class RunningMean:
         self._added = 0
         """Runs that are in the total."""
         self._total: tuple[Tensor, ...] | None = None
-        self._runs = [_Run(expected[i : i + RUN]) for i in range(0, len(expected), RUN)]
-        self._run_of = {member: self._runs[i // RUN] for i, member in enumerate(expected)}
+        length = run_length(len(expected))
+        self._runs = [_Run(expected[i : i + length]) for i in range(0, len(expected), length)]
+        self._run_of = {member: self._runs[i // length] for i, member in enumerate(expected)}
         self.weight = 0
         """Of all that have come."""
 

@@ -15,8 +15,8 @@ from fedsim.payload.meta import TensorMeta
 from fedsim.payload.supports import WHOLE
 from fedsim.script import Part, Payload, Work
 
-RUN: Final = 8
-"""Members of a mean that are summed up in one place, from left to right. Changing it changes bits."""
+PARTS: Final = 10
+LONGEST: Final = 8
 
 
 class Contribution(Protocol):
@@ -41,9 +41,9 @@ class Contribution(Protocol):
 class Mean:
     """A weighted mean of a block's weights that is summed up as its members come in.
 
-    One summation tree, whatever the order of arrival and the number of workers: members by node number in runs of
-    eight, left to right inside a run, runs added in order. Real-valued tensors are averaged; integer buffers take
-    the largest value.
+    One summation tree, whatever the order of arrival and the number of workers: members by node number in runs (see
+    `run_length`), left to right inside a run, runs added in order. Real-valued tensors are averaged; integer buffers
+    take the largest value.
 
     Members that hold pruned variants are summed up by variant. Each coordinate is then the mean over the members that
     have it (HeteroFL, arXiv 2010.01264, with any channels in the place of leading ones); what no member has stays as it
@@ -180,6 +180,15 @@ class Changes:
         self.members, self.total = 0, 0.0
         self._came.clear()
         return Work(command, (_together(parts),), payload)
+
+
+def run_length(members: int) -> int:
+    """How many of the members that may come to a mean are summed up in one place, from left to right.
+
+    A tenth of them, so that several workers can have as many each, but no more than eight, since a run cannot be cut.
+    It depends on nothing else: another length gives other bits.
+    """
+    return max(1, min(LONGEST, -(-members // PARTS)))
 
 
 def averaging(plan: BlockPlan, meta: TensorMeta, members: int) -> Part:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 from weakref import ref
 
-from fedsim.learning.sums import RUN
+from fedsim.learning.sums import run_length
 from fedsim.runtime.encoding import (
     Drop,
     Encoder,
@@ -316,7 +316,8 @@ class Pool:
     def _open(self, command: Command) -> None:
         expected = command.args[2]
         assert isinstance(expected, tuple)
-        runs = {member: i // RUN for i, member in enumerate(expected)}
+        length = run_length(len(expected))
+        runs = {member: i // length for i, member in enumerate(expected)}
         command = replace(command, args=(*command.args, len(self._ways) == 1))
         self._sums[command.node, command.learner] = _Sum(command, runs)
         self._send(command, self._home[command.node])
@@ -357,7 +358,8 @@ class Pool:
             if self._held[node]:
                 loads[self._home[node]] += self._loads[node]
         runs: dict[int, list[int]] = {}
-        place = {node: i // RUN for i, node in enumerate(nodes)}
+        length = run_length(len(nodes))
+        place = {node: i // length for i, node in enumerate(nodes)}
         for node in movable:
             runs.setdefault(place[node], []).append(node)
         moves: dict[tuple[int, int], list[int]] = {}

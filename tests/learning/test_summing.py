@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsim.learning.summing import RunningMean
-from fedsim.learning.sums import RUN
+from fedsim.learning.sums import run_length
 from fedsim.payload.meta import Shape
 from fedsim.payload.tensors import FlatTensors, Layout
 
@@ -65,8 +65,8 @@ def test_any_order_of_arrival_gives_the_same_bits(data: st.DataObject) -> None:
 
 
 def test_the_order_is_runs_of_eight_then_the_runs() -> None:
-    """Written out by hand for nineteen members."""
-    numbers = list(range(0, 57, 3))
+    """Written out by hand for ninety-one members."""
+    numbers = list(range(0, 273, 3))
     weights = {n: n + 1 for n in numbers}
     sums = []
     for start in range(0, len(numbers), 8):
@@ -75,8 +75,11 @@ def test_the_order_is_runs_of_eight_then_the_runs() -> None:
         for n in rest:
             total = torch.add(total, member(n).named()["w"], alpha=weights[n])
         sums.append(total)
-    by_hand = ((sums[0] + sums[1]) + sums[2]) / sum(weights.values())
-    assert RUN == 8
+    total = sums[0].clone()
+    for each in sums[1:]:
+        total += each
+    by_hand = total / sum(weights.values())
+    assert run_length(len(numbers)) == 8
     assert mean(numbers, numbers[::-1], weights).named()["w"].equal(by_hand)
 
 
@@ -103,7 +106,7 @@ def test_one_member_alone_is_its_own_mean() -> None:
 
 def test_only_early_members_are_held() -> None:
     """In order, none is kept; the first of a run that is late keeps the others of its run only."""
-    running = RunningMean(LAYOUT, range(24))
+    running = RunningMean(LAYOUT, range(80))
     alive: list[weakref.ref[torch.Tensor]] = []
 
     def add(number: int) -> int:
@@ -145,3 +148,8 @@ def test_a_mean_of_another_layout_is_refused() -> None:
     """Tensors of another block never add up in silence."""
     with pytest.raises(AssertionError, match="weights of another block"):
         RunningMean(Layout((Shape("w", (37,)),)), [1]).add(1, member(1), 1)
+
+
+def test_runs_are_short_where_members_are_few() -> None:
+    """So that two workers can have half of ten, of fifty and of a thousand."""
+    assert [run_length(n) for n in (0, 1, 10, 11, 50, 80, 1000)] == [1, 1, 1, 2, 5, 8, 8]
