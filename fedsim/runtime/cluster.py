@@ -62,6 +62,7 @@ def session(address: str | None, *, store: int) -> Iterator[bool]:
         UserError: there is no such cluster.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")  # or it replaces the `print` of this process
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # errors reach those who ask for the answer
     if address is None:
         os.environ.setdefault(_ALONE, "0")

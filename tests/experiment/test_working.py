@@ -278,7 +278,7 @@ def _kill(crew: RayCrew, lane: int) -> None:
     process.wait(10)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["fedavg", "splitfed", "fedoptima"])
 def test_a_process_is_killed(name: str, ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice, each process once: what it did is done again, and the run ends with the same weights."""
@@ -303,12 +303,13 @@ def test_a_process_is_killed(name: str, ray: Any, monkeypatch: pytest.MonkeyPatc
         assert killed == [20, 55]
         assert sorted(lane.deaths for lane in crew.lanes) == [1, 1]
         assert all(len(lane.log) < lane.log[-1].turn for lane in crew.lanes), "snapshots shorten what is kept"
+        assert print.__module__ == "builtins", "Ray tells of the death without changing this process"
     finally:
         for lane in crew.lanes:
             lane.kill()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_process_that_dies_again_and_again_ends_the_run(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With what may be done about it."""
     monkeypatch.setattr("fedsim.simulation.rays.RETRIES", 1)
