@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from importlib import metadata
-from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.machines import machine
+
+PACKAGES: Final = ("torch", "ray", "numpy")
 Row = tuple[str, str, str]
 """A claim, what was measured, and the limit."""
 
@@ -86,17 +85,6 @@ PROGRAMS: Final[dict[str, tuple[list[str], Callable[[Any], Iterator[Row]]]]] = {
 }
 
 
-def machine() -> str:
-    """What this was measured on."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "ray", "numpy"))
-    return f"{os.cpu_count()} cores of {model}, Python {platform.python_version()}, {versions}"
-
-
 def main() -> int:
     """Print a row a claim; exit status 1 where one does not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -119,9 +107,9 @@ def main() -> int:
             if not given.json:
                 print(f"{name:<13} {claim:<62} {measured:>12} {limit:>9}  {'' if passed else 'FAILED'}", flush=True)
     if given.json:
-        print(json.dumps({"machine": machine(), "claims": table}, indent=1))
+        print(json.dumps({"machine": machine(*PACKAGES), "claims": table}, indent=1))
     else:
-        print(machine())
+        print(machine(*PACKAGES))
     return 0 if all(row["passed"] for row in table) else 1
 
 

@@ -57,6 +57,12 @@ def images(count: int) -> DataSet:
     return from_arrays(x, y, x[:100], y[:100], name="generated")
 
 
+def dealt() -> tuple[DataSet, Shards]:
+    """The data of the jobs, and who holds which of them."""
+    data = images(CLIENTS * 60)
+    return data, Iid().deal(data.train.labels, None, CLIENTS, seeds.generator(SEED, SERVER, "partition"))
+
+
 def network(job: str) -> UnitList:
     """The job's network with its initial weights."""
     name, options, _ = JOBS[job]
@@ -172,8 +178,7 @@ def difference(ours: dict[str, Tensor], theirs: Weights) -> float:
 
 def compare(job: str, pairs: int, rounds: int) -> dict[str, Any]:
     """Time pairs of runs of one job."""
-    data = images(CLIENTS * 60)
-    shards = Iid().deal(data.train.labels, None, CLIENTS, seeds.generator(SEED, SERVER, "partition"))
+    data, shards = dealt()
     bare = Bare(job, data, shards)
     bare.round()
     error = difference(inline(job, data, shards, 1)[1], bare.weights)

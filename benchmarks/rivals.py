@@ -25,7 +25,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -40,10 +39,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.overhead import BATCH, CLIENTS, LR, SEED, STEPS, Bare, images
-from fedsim import seeds
-from fedsim.data import Iid
-from fedsim.script import SERVER
+from benchmarks.machines import machine
+from benchmarks.overhead import BATCH, CLIENTS, LR, STEPS, Bare, dealt
 
 ROOT: Final = Path(__file__).parent.parent
 PINNED: Final = {"flower": "flwr[simulation]==1.42.0", "pfl": "pfl[pytorch]==0.6.0"}
@@ -106,8 +103,7 @@ def environment(folder: Path, name: str) -> Path:
 
 def write(folder: Path, job: str, rounds: int) -> dict[str, Arrays]:
     """Write a job down; gives the weights that a bare loop has after the first round and after the last."""
-    data = images(CLIENTS * 60)
-    shards = Iid().deal(data.train.labels, None, CLIENTS, seeds.generator(SEED, SERVER, "partition"))
+    data, shards = dealt()
     bare = _Noting(Bare(job, data, shards))
     weights = {name: tensor.numpy() for name, tensor in bare.loop.weights.items()}
     found: dict[str, Arrays] = {}
@@ -248,18 +244,6 @@ def show(result: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def machine() -> dict[str, Any]:
-    """What this ran on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
-    return {
-        "cores": os.cpu_count(),
-        "model": model,
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-    }
-
-
 def checked(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Versions of all systems.
 
@@ -306,11 +290,11 @@ def main() -> int:
                     show(results[-1])
     versions = checked(results)
     if arguments.json:
-        print(json.dumps({"machine": machine(), "versions": versions, "jobs": results}))
+        print(json.dumps({"machine": machine("torch"), "versions": versions, "jobs": results}))
     else:
         for name, found in versions.items():
             print(f"{name}: {', '.join(f'{package} {version}' for package, version in found.items())}")
-        print("{cores} cores of {model}, torch {torch}, Python {python}".format(**machine()))
+        print(machine("torch"))
     return 0 if all(result["passed"] for result in results) else 1
 
 

@@ -19,11 +19,8 @@ import torch
 from torch import Tensor
 
 from benchmarks import rivals_job
-from benchmarks.overhead import CLIENTS, SEED, images, inline
+from benchmarks.overhead import dealt, inline
 from benchmarks.workers import WORKERS, pooled
-from fedsim import seeds
-from fedsim.data import Iid
-from fedsim.script import SERVER
 
 
 def main() -> None:
@@ -31,8 +28,7 @@ def main() -> None:
     folder, out, mode = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     torch.set_num_threads(1)
     job = rivals_job.read(folder)
-    data = images(CLIENTS * 60)
-    shards = Iid().deal(data.train.labels, None, CLIENTS, seeds.generator(SEED, SERVER, "partition"))
+    data, shards = dealt()
 
     def run(rounds: int) -> tuple[float, dict[str, Tensor]]:
         if mode == "one":

@@ -86,7 +86,7 @@ def process(system: str, devices: int, rounds: int) -> dict[str, Any]:
 
 
 def peak() -> int:
-    """Bytes."""
+    """Of this process, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

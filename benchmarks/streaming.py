@@ -15,17 +15,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 from functools import partial
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.scale import peak
 from fedsim import seeds
 from fedsim.data import DataSet, Iid, Shards, from_arrays
 from fedsim.experiment.assembly import Assembly
@@ -109,12 +108,7 @@ def process(devices: int, participants: int, rounds: int) -> list[int]:
         pool = Pool(found.lanes, loads(assembly))
         assembly.simulation(pool).run()
         pool.close()
-        return [peak(), *(lane.ask(peak) for lane in found.lanes)]
-
-
-def peak(_: Any = None) -> int:
-    """Of this process, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return [peak(), *(lane.ask(lambda _: peak()) for lane in found.lanes)]
 
 
 def run(devices: int, participants: int, rounds: int) -> list[int]:

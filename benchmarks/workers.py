@@ -20,14 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.overhead import CLIENTS, SEED, fleet_job, images, inline, network
-from fedsim import seeds
-from fedsim.data import Iid
+from benchmarks.overhead import SEED, dealt, fleet_job, inline, network
 from fedsim.experiment.working import loads
 from fedsim.learning.host import Host
 from fedsim.learning.samples import TensorSamples
 from fedsim.learning.shares.keeper import Keeper
-from fedsim.script import SERVER
 from fedsim.simulation.pool import Pool
 from fedsim.simulation.rays import crew
 
@@ -39,8 +36,7 @@ STORE = 512 * 2**20
 def keeper(job: str) -> Keeper:
     """A share of a job, in a process of its own."""
     torch.set_num_threads(1)
-    data = images(CLIENTS * 60)
-    shards = Iid().deal(data.train.labels, None, CLIENTS, seeds.generator(SEED, SERVER, "partition"))
+    data, shards = dealt()
     assembly = fleet_job(job, shards, 1)
     samples = TensorSamples(data, shards, channels_last=assembly.training.channels_last)
     return Keeper(Host(network(job), assembly.blocks(), samples, SEED))
@@ -48,8 +44,7 @@ def keeper(job: str) -> Keeper:
 
 def pooled(job: str, rounds: int, workers: int) -> tuple[float, dict[str, Tensor]]:
     """Seconds of the run itself, and the weights at its end."""
-    data = images(CLIENTS * 60)
-    shards = Iid().deal(data.train.labels, None, CLIENTS, seeds.generator(SEED, SERVER, "partition"))
+    _, shards = dealt()
     assembly = fleet_job(job, shards, rounds)
     with crew(partial(keeper, job), workers, threads=1, address=None, store=STORE) as found:
         for lane in found.lanes:
@@ -66,8 +61,7 @@ def pooled(job: str, rounds: int, workers: int) -> tuple[float, dict[str, Tensor
 
 def compare(job: str, pairs: int, rounds: int) -> dict[str, Any]:
     """Time pairs of runs of one job."""
-    data = images(CLIENTS * 60)
-    shards = Iid().deal(data.train.labels, None, CLIENTS, seeds.generator(SEED, SERVER, "partition"))
+    data, shards = dealt()
     times, same = [], True
     for _ in range(pairs):
         alone, weights = inline(job, data, shards, rounds)

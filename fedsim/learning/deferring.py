@@ -19,7 +19,7 @@ from fedsim.learning.core import Core
 from fedsim.learning.host import Host
 from fedsim.learning.operations.averaging import join_sums, part_of_sums, without
 from fedsim.learning.summing import Sums
-from fedsim.learning.sums import run_length
+from fedsim.learning.sums import runs
 from fedsim.payload.coding import Value
 from fedsim.script import SERVER, Command, Payload, Quality
 
@@ -38,8 +38,7 @@ class _Members:
     @classmethod
     def of(cls, expected: Sequence[int], whole: bool) -> _Members:
         """One order for all of them, or one for each run."""
-        size = len(expected) if whole else run_length(len(expected))
-        turns = [deque(expected[i : i + size]) for i in range(0, len(expected), max(size, 1))]
+        turns = [deque(members) for members in ([expected] if whole else runs(expected))]
         return cls(turns, {member: turn for turn, members in enumerate(turns) for member in members}, {})
 
     def came(self, member: int, command: Command) -> Iterator[Command]:
@@ -71,14 +70,14 @@ class Deferring:
             self._keep(command)
             return
         mean = command.node, command.learner
+        args: Any = command.args
         match command.method:
             case "mean.open":
-                _, _, expected, _, *whole = command.args
-                self._means[mean] = _Members.of(_numbers(expected), all(whole))
+                _, _, expected, _, *whole = args
+                self._means[mean] = _Members.of(expected, all(whole))
                 self._do(command)
             case "mean.add":
-                member: Any = command.args[0]
-                for due in self._means[mean].came(member, command):
+                for due in self._means[mean].came(args[0], command):
                     self._do(due)
             case "mean.result":
                 self._add_rest(*mean)
@@ -88,7 +87,7 @@ class Deferring:
 
     def value(self, payload: Payload) -> Value:
         """The tensors behind a handle, as whoever made them has them."""
-        self._demand(payload)
+        self._demand((payload,))
         return self._host.value(payload)
 
     def sums(self, node: int, number: int) -> list[Sums]:
@@ -114,14 +113,12 @@ class Deferring:
 
     def evaluate(self, model: Sequence[Payload], split: str) -> Quality:
         """The quality of a published model."""
-        for payload in model:
-            self._demand(payload)
+        self._demand(model)
         return self._host.evaluate(model, split)
 
     def model_tensors(self, model: Sequence[Payload]) -> dict[str, Tensor]:
         """A published model's tensors, by name."""
-        for payload in model:
-            self._demand(payload)
+        self._demand(model)
         return self._host.model_tensors(model)
 
     @property
@@ -145,14 +142,14 @@ class Deferring:
             self.settle((command.node,))
 
     def _do(self, command: Command) -> None:
-        for payload in _named(command.args):
-            self._demand(payload)
+        self._demand(_named(command.args))
         self._host.run(command)
 
-    def _demand(self, payload: Payload) -> None:
-        """See to it that a value is there."""
-        if payload not in self.core.values:
-            self.settle((self._makers[payload],))
+    def _demand(self, payloads: Iterable[Payload]) -> None:
+        """See to it that values are there."""
+        for payload in payloads:
+            if payload not in self.core.values:
+                self.settle((self._makers[payload],))
 
     def _add_rest(self, node: int, number: int) -> None:
         """Add the members that have come to a mean, without waiting for others any longer."""
@@ -161,11 +158,6 @@ class Deferring:
         without(self.core, node, number, absent)
         for member in sorted(members.early):
             self._do(members.early[member])
-
-
-def _numbers(value: Any) -> Sequence[int]:
-    found: Sequence[int] = value
-    return found
 
 
 def _named(value: Any) -> Iterator[Payload]:

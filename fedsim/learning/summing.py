@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedsim.learning.sums import run_length
+from fedsim.learning.sums import run_of, runs
 from fedsim.payload.tensors import FlatTensors, Layout
 
 _Held = tuple[FlatTensors, int]
@@ -95,9 +95,8 @@ class RunningMean:
         self._added = 0
         """Runs that are in the total."""
         self._total: tuple[Tensor, ...] | None = None
-        length = run_length(len(expected))
-        self._runs = [_Run(expected[i : i + length]) for i in range(0, len(expected), length)]
-        self._run_of = {member: self._runs[i // length] for i, member in enumerate(expected)}
+        self._runs = [_Run(members) for members in runs(expected)]
+        self._run_of = {member: self._runs[number] for member, number in run_of(expected).items()}
         self.weight = 0
         """Of all that have come."""
 

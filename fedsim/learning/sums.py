@@ -191,6 +191,17 @@ def run_length(members: int) -> int:
     return max(1, min(LONGEST, -(-members // PARTS)))
 
 
+def runs(members: Sequence[int]) -> list[Sequence[int]]:
+    """The members of each run, in order."""
+    length = run_length(len(members))
+    return [members[i : i + length] for i in range(0, len(members), length)]
+
+
+def run_of(members: Sequence[int]) -> dict[int, int]:
+    """The number of each member's run."""
+    return {member: number for number, run in enumerate(runs(members)) for member in run}
+
+
 def averaging(plan: BlockPlan, meta: TensorMeta, members: int) -> Part:
     """What it costs to put `members` of a block's weights, or of a part of them, together."""
     if meta == plan.weights:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 from weakref import ref
 
-from fedsim.learning.sums import run_length
+from fedsim.learning.sums import run_of
 from fedsim.runtime.encoding import (
     Drop,
     Encoder,
@@ -128,6 +128,21 @@ class _Way:
 
 
 @dataclass(slots=True)
+class _Value:
+    """What is known of a value, wherever it is."""
+
+    alive: ref[Payload]
+    """Tells when nobody can name it any more."""
+    maker: tuple[bool, str]
+    """Whether the server made it, and by which method."""
+    where: list[int]
+    """The lanes that have it, its maker's first."""
+    given: bool = False
+    """Whether a call of its maker's lane answers with it: by `token`, or the next one, where there is none yet."""
+    token: Any = None
+
+
+@dataclass(slots=True)
 class _Sum:
     """A mean that is under way: which runs are summed up where."""
 
@@ -135,8 +150,6 @@ class _Sum:
     run_of: Mapping[int, int]
     place: dict[int, int] = field(default_factory=dict)
     """By run, the lane that sums it up."""
-    elsewhere: list[int] = field(default_factory=list)
-    """Lanes that have a part of it, besides the node's own."""
 
 
 class Pool:
@@ -152,13 +165,9 @@ class Pool:
         self._loads = loads
         self._home = {SERVER: 0}
         self._held: Counter[int] = Counter()
-        self._where: dict[Key, list[int]] = {}
-        self._alive: dict[Key, ref[Payload]] = {}
-        self._given: dict[Key, Any] = {}
-        """Tokens of values that were given away; None: the next call of the lane that has it will answer with it."""
-        self._maker: dict[Key, tuple[bool, str]] = {}
+        self._values: dict[Key, _Value] = {}
         self._travels = {(True, "mean.result")}
-        """Whether the server made them, and by which method: values that other shares are likely to ask for."""
+        """Makers of values that other shares are likely to ask for."""
         self._sums: dict[tuple[int, int], _Sum] = {}
         self._spread(sorted(node for node in loads if node != SERVER))
 
@@ -221,8 +230,8 @@ class Pool:
 
     def _hand_over(self, way: _Way) -> None:
         for key, token in way.flush().items():
-            if key in self._given:  # or it was dropped meanwhile
-                self._given[key] = token
+            if key in self._values:  # or it was dropped meanwhile
+                self._values[key].token = token
 
     def _ask(self, lane: int, method: str, *args: Any) -> Any:
         """A call behind all that came before, with a token for its answer."""
@@ -272,37 +281,32 @@ class Pool:
     def _made(self, command: Command, payload: Payload, at: int) -> None:
         """A value will be there; one of a kind that has travelled before is given at once."""
         key, maker = key_of(payload), (command.node == SERVER, command.method)
-        self._where[key] = [at]
-        self._alive[key] = ref(payload, partial(self._drop, key))
-        self._maker[key] = maker
+        value = self._values[key] = _Value(ref(payload, partial(self._drop, key)), maker, [at])
         if maker in self._travels and (command.node == SERVER or at != self._home[SERVER]):
             self._ways[at].give(payload)
-            self._given[key] = None
+            value.given = True
             if command.node == SERVER:  # many may wait for it
                 self._hand_over(self._ways[at])
 
     def _drop(self, key: Key, _: object = None) -> None:
         """Nobody can name it any more."""
-        del self._alive[key], self._maker[key]
-        self._given.pop(key, None)
-        for lane in self._where.pop(key):
+        for lane in self._values.pop(key).where:
             self._ways[lane].dropped.append(key)
 
     def _bring(self, payload: Payload, to: int) -> None:
         """See to it that a lane has a value before its next order."""
-        key = key_of(payload)
-        where = self._where[key]
-        if to in where:
+        value = self._values[key_of(payload)]
+        if to in value.where:
             return
-        source, way = self._ways[where[0]], self._ways[to]
-        if key not in self._given:
-            self._travels.add(self._maker[key])
+        source, way = self._ways[value.where[0]], self._ways[to]
+        if not value.given:
+            self._travels.add(value.maker)
             source.give(payload)
-            self._given[key] = None
-        if self._given[key] is None:
+            value.given = True
+        if value.token is None:
             self._hand_over(source)
-        self._take(to, self._given[key], partial(Take, way.encoder.payloads((payload,))))
-        where.append(to)
+        self._take(to, value.token, partial(Take, way.encoder.payloads((payload,))))
+        value.where.append(to)
 
     def _take(self, lane: int, token: Any, taking: Callable[[int], Order]) -> None:
         """Let a lane take what another one has; works that do not need it are not to wait for it."""
@@ -316,10 +320,8 @@ class Pool:
     def _open(self, command: Command) -> None:
         expected = command.args[2]
         assert isinstance(expected, tuple)
-        length = run_length(len(expected))
-        runs = {member: i // length for i, member in enumerate(expected)}
         command = replace(command, args=(*command.args, len(self._ways) == 1))
-        self._sums[command.node, command.learner] = _Sum(command, runs)
+        self._sums[command.node, command.learner] = _Sum(command, run_of(expected))
         self._send(command, self._home[command.node])
         if command.node == SERVER:
             self._spread(expected)
@@ -330,19 +332,21 @@ class Pool:
         assert isinstance(member, int) and isinstance(weights, Payload)
         made = self._sums[command.node, command.learner]
         home = self._home[command.node]
-        where = self._where[key_of(weights)]
-        lane = made.place.setdefault(made.run_of[member], home if home in where else where[0])
-        if lane != home and lane not in made.elsewhere:
-            made.elsewhere.append(lane)
-            names, part, expected, *_ = made.opening.args
-            opening = Command(command.node, command.learner, "mean.open", (names, part, expected, None, False))
-            self._send(opening, lane)
-        self._send(command, lane)
+        run = made.run_of[member]
+        if run not in made.place:
+            where = self._values[key_of(weights)].where
+            lane = home if home in where else where[0]
+            if lane != home and lane not in made.place.values():
+                names, part, expected, *_ = made.opening.args
+                opening = Command(command.node, command.learner, "mean.open", (names, part, expected, None, False))
+                self._send(opening, lane)
+            made.place[run] = lane
+        self._send(command, made.place[run])
 
     def _result(self, command: Command) -> None:
         made = self._sums.pop((command.node, command.learner))
         home = self._home[command.node]
-        for lane in made.elsewhere:
+        for lane in dict.fromkeys(lane for lane in made.place.values() if lane != home):
             token = self._ask(lane, "give_sums", command.node, command.learner)
             self._take(home, token, partial(Join, command.node, command.learner))
         self._send(command, home)
@@ -358,10 +362,9 @@ class Pool:
             if self._held[node]:
                 loads[self._home[node]] += self._loads[node]
         runs: dict[int, list[int]] = {}
-        length = run_length(len(nodes))
-        place = {node: i // length for i, node in enumerate(nodes)}
+        numbers = run_of(nodes)
         for node in movable:
-            runs.setdefault(place[node], []).append(node)
+            runs.setdefault(numbers[node], []).append(node)
         moves: dict[tuple[int, int], list[int]] = {}
         weigh = {run: sum(self._loads[node] for node in members) for run, members in runs.items()}
         for run in sorted(runs, key=lambda run: (-weigh[run], run)):

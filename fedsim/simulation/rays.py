@@ -137,7 +137,7 @@ class RayLane:
 
     def wait(self) -> None:
         """Wait until the process is there."""
-        self._crew.ready(self)
+        self.ask(lambda _: None)
 
     @property
     def ready(self) -> Any:
@@ -223,10 +223,6 @@ class RayCrew:
     def ask(self, actor: Any, question: Callable[[Any], Any]) -> Any:
         """See `RayLane.ask`."""
         return self._ray.get(actor.__ray_call__.remote(question))
-
-    def ready(self, lane: RayLane) -> None:
-        """Wait for a process."""
-        self._ray.get(lane.ready)
 
     def done(self, reference: Any) -> Any:
         """An answer, if it is there; false where it was lost."""

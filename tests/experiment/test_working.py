@@ -172,7 +172,7 @@ def test_a_model_crosses_once_to_each_share_and_members_do_not() -> None:
     given = [nbytes for lane in lanes for nbytes in lane.given]
     assert len(given) == rounds + 1, "the last one, too: that nobody goes on from it is not known"
     assert all(model <= nbytes < 2 * model for nbytes in given), "a model with its padding"
-    assert len(pool._where) <= 2, "what nobody can name is gone"
+    assert len(pool._values) <= 2, "what nobody can name is gone"
 
 
 def test_work_is_spread_by_what_it_costs() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Final
 
@@ -60,7 +60,8 @@ def _infer(core: Core, node: int, learner: int, batch: Batch, mode: str, augment
         x = augmented(x, seeds.generator(core.seed, node, f"augment {augment} {batch.epoch} {batch.start}", 0))
     trunk = core.trunk(trainee, module)
     trunk.train(mode == "train")
-    with _unchanged(trunk), torch.no_grad(), core.noise(node, learner, trainee):
+    kept = _unchanged(trunk) if mode == "train" else nullcontext()
+    with kept, torch.no_grad(), core.noise(node, learner, trainee):
         z: Tensor = trunk(x)
     trunk.train()
     return _arranged(trainee, z)
