@@ -131,6 +131,8 @@ class Trace:
     end: int = 0
     clock_bound: int = 0
     """Nanoseconds by which the clocks of nodes may disagree; 0 on a virtual clock."""
+    provenance: Sequence[Mapping[str, Any]] = ()
+    """What each profile and link is and where its figures come from: `of`, `kind`, `speed`, `trust`, `figures`."""
 
     def mark(self, node: int, time: int, name: str, value: float = 0.0, detail: object = None) -> None:
         """Append a mark; `detail` is kept as JSON."""
@@ -184,6 +186,7 @@ def write(trace: Trace, path: Path | str) -> None:
             "clock": "ns",
             "end": int(trace.end),
             **({"clock_bound": int(trace.clock_bound)} if trace.clock_bound else {}),
+            **({"provenance": list(trace.provenance)} if trace.provenance else {}),
             "scenario": trace.scenario,
             "nodes": {"fields": [f.name for f in fields(Node)], "rows": [astuple(node) for node in trace.nodes]},
         }
@@ -223,7 +226,7 @@ def read(path: Path | str) -> Trace:
     nodes = tuple(Node(**dict(zip(names, row, strict=True))) for row in head["nodes"]["rows"])
     rows = {name: _rows(table.filter(pc.equal(table["record"], name)), name) for name in _RECORDS}
     records = (rows["span"], rows["transfer"], rows["wait"], rows["mark"])
-    return Trace(nodes, head["scenario"], *records, head["end"], head.get("clock_bound", 0))
+    return Trace(nodes, head["scenario"], *records, head["end"], head.get("clock_bound", 0), head.get("provenance", ()))
 
 
 def _fields(record: str) -> Iterable[tuple[str, str, type[Any]]]:

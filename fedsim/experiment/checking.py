@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,9 +11,7 @@ from fedsim.experiment.building import Study, build
 from fedsim.experiment.fleet import Group
 from fedsim.experiment.forecast import Candidate, Need, Step, candidates, device_step, steps_of, works_of
 from fedsim.experiment.profiling import Plan, is_profiled
-from fedsim.hardware.machines import Machine
-from fedsim.hardware.profiles import CostModel, Profile
-from fedsim.hardware.sources import numbers, unverified
+from fedsim.experiment.trust import assumptions, trust
 from fedsim.learning.plan import DEVICE, MODEL
 from fedsim.models.head_cost import HeadCost
 from fedsim.report import energy_label
@@ -132,27 +129,11 @@ class Findings:
 
     def trust(self) -> list[str]:
         """How far the times of each profile are to be trusted, in a sentence each."""
-        fleet = self.study.assembly.fleet
-        profiles = {m.profile.id: m.profile for m in (*(group.machine for group in fleet.groups), fleet.server)}
-        return [f"{name}: {_trust(profile)}" for name, profile in profiles.items()]
+        return [f"{name}: {sentence}" for name, sentence in trust(self.study.assembly.fleet).items()]
 
     def assumptions(self) -> dict[str, list[str]]:
-        """The figures of the fleet's profiles and links that nobody has checked against a source.
-
-        Where that is all below a key, the key stands for them.
-        """
-        fleet = self.study.assembly.fleet
-        found: dict[str, list[str]] = {}
-        for machine in [*(group.machine for group in fleet.groups), fleet.server]:
-            profile = machine.profile
-            used = [field for field in numbers(profile) if _is_used(field, machine)]
-            found[machine.id] = _gathered(used, unverified(profile, profile.sources))
-        drawn = {group.link.id for group in fleet.groups if group.population}
-        for link in [*(group.link for group in fleet.groups), fleet.server_link]:
-            if link.sources:
-                used = [f for f in numbers(link) if link.id in drawn or not f.startswith("population.")]
-                found[link.id] = _gathered(used, unverified(link, link.sources))
-        return {name: fields for name, fields in found.items() if fields}
+        """The figures of the fleet's profiles and links that nobody has checked against a source."""
+        return assumptions(self.study.assembly.fleet)
 
 
 def _memory(need: Need) -> dict[str, Any]:
@@ -162,51 +143,6 @@ def _memory(need: Need) -> dict[str, Any]:
 def _head_document(head: HeadCost) -> dict[str, Any]:
     shares = {"macs_share": head.macs_share, "bytes_share": head.bytes_share, "warning": head.warning}
     return asdict(head) | shares
-
-
-def _trust(profile: Profile) -> str:
-    if profile.cost_model is CostModel.ROOFLINE:
-        if profile.calibration is None:
-            return (
-                "not calibrated, so its times may be wrong by a factor of three; `fedsim calibrate` measures a machine"
-            )
-        error = profile.calibration.left_out
-        return f"calibrated; times of models that it was not fitted to were off by {error:.0%} on average"
-    if profile.cost_model is CostModel.TABLE:
-        return "times as measured"
-    return "one speed for all operators: good for comparing schedulers, not for the seconds of a real machine"
-
-
-def _is_used(field: str, machine: Machine) -> bool:
-    """Whether a figure of a profile counts here: not that of another power mode or another processor."""
-    section, _, rest = field.partition(".")
-    profile = machine.profile
-    mode = None if machine.mode is None else profile.modes[machine.mode]
-    use = (mode.use if mode is not None else None) or profile.use
-    name, _, rest = rest.partition(".")
-    if section == "modes":
-        return name == machine.mode and rest.partition(".")[0] in (use, "power")
-    return section != "processors" or name == use
-
-
-def _gathered(known: Iterable[str], fields: Iterable[str]) -> list[str]:
-    """Dotted names, those that are all there is below a key replaced by that key."""
-    everything = list(known)
-    wanted = set(fields) & set(everything)
-    for name in sorted(wanted):
-        for end in (index for index, letter in enumerate(name) if letter == "."):
-            group = name[: end + 1]
-            below = {other for other in everything if other.startswith(group)}
-            if len(below) > 1 and below <= wanted:
-                wanted = (wanted - below) | {group[:-1]}
-                break
-    return [name for name in dict.fromkeys(_shortened(everything, wanted)) if name in wanted]
-
-
-def _shortened(everything: Iterable[str], wanted: set[str]) -> Iterable[str]:
-    """Every name, or the key that stands for it, in the order of the file."""
-    for name in everything:
-        yield next((key for key in wanted if name == key or name.startswith(f"{key}.")), name)
 
 
 def check(scenario: Scenario) -> Findings:

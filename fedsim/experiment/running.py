@@ -16,6 +16,7 @@ from fedsim.experiment.forecast import shortage
 from fedsim.experiment.loading import load_scenario, named
 from fedsim.experiment.output import Output, writing
 from fedsim.experiment.qualities import mark_variants
+from fedsim.experiment.trust import provenance
 from fedsim.experiment.working import working
 from fedsim.report import Measures, check_identity, measure, summarise, write_run
 from fedsim.scenario import Scenario
@@ -221,6 +222,7 @@ def concluded(
     """
     interrupted = ending is Ending.INTERRUPTED
     mark_variants(study, trace, weights)
+    trace.provenance = provenance(study.assembly.fleet)
     measures = measure(trace)
     summary = summarise(
         trace,

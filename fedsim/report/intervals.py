@@ -19,8 +19,14 @@ def added(owners: Ints, amounts: Ints, size: int) -> Ints:
 
 def union(owners: Ints, starts: Ints, ends: Ints, size: int) -> Ints:
     """The length of the union of each owner's intervals."""
+    owners, starts, ends = apart(owners, starts, ends)
+    return added(owners, ends - starts, size)
+
+
+def apart(owners: Ints, starts: Ints, ends: Ints) -> tuple[Ints, Ints, Ints]:
+    """The same time in intervals of which no two of one owner overlap, sorted by owner and start; some are empty."""
     if not len(owners):
-        return np.zeros(size, np.int64)
+        return owners, starts, ends
     order = np.lexsort((starts, owners))
     owners, starts, ends = owners[order], starts[order], ends[order]
     values, ranks = np.unique(ends, return_inverse=True)
@@ -30,7 +36,7 @@ def union(owners: Ints, starts: Ints, ends: Ints, size: int) -> Ints:
     first = np.concatenate(([True], owners[1:] != owners[:-1]))
     before = np.concatenate((starts[:1], reached[:-1]))
     begin = np.where(first, starts, np.maximum(starts, before))
-    return added(owners, np.maximum(ends - begin, 0), size)
+    return owners, begin, np.maximum(begin, ends)
 
 
 def covered(starts: Ints, ends: Ints, moments: Ints) -> Ints:
