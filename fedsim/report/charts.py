@@ -1,4 +1,4 @@
-"""Pictures of a report as inline SVG and HTML, drawn by hand: curves over time, and bars stacked by cause.
+"""Pictures of a report as inline SVG and HTML, drawn by hand: curves, stacked bars, columns a device.
 
 Colours are classes of the style sheet, so one drawing serves light and dark pages. Every text is escaped here.
 """
@@ -7,63 +7,170 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
 from fedsim.report.idle import CAUSES
 from fedsim.report.show import percent
+from fedsim.units import human_count, human_seconds
 
 STATES: Final = ("busy", *CAUSES)
 COLOURS: Final = 8  # series classes in the style sheet, used in turn
-_WIDTH, _HEIGHT = 760, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 14, 40
+_WIDTH, _HEIGHT = 520, 300
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 18, 12, 44
 _POINTS: Final = 1500  # of a curve; more cannot be told apart at this width
+_HOVERED: Final = 120  # points of a curve that say what they are
+_COLUMNS: Final = 400  # of a picture of devices
 
-Series = tuple[str, Sequence[tuple[float, float]]]
+Floats = npt.NDArray[np.float64]
+Write = Callable[[float], str]
+Place = Callable[[float, float], tuple[float, float]]
 
 
-def curves(series: Sequence[Series], x_label: str, y_label: str, write: Callable[[float], str]) -> str:
-    """Lines of (x, y) on common axes, with a legend where there are several; only finite points are drawn."""
-    drawn = [(name, [p for p in _thinned(points) if all(map(math.isfinite, p))]) for name, points in series]
-    everything = [point for _, points in drawn for point in points]
-    if not everything:
-        return '<p class="none">No evaluation was recorded.</p>'
-    x_ticks = ticks(min(0.0, *(x for x, _ in everything)), max(x for x, _ in everything))
-    y_ticks = ticks(min(y for _, y in everything), max(y for _, y in everything))
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A line of (x, y), and where there are several runs of it, the lowest and highest y at each x."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    band: Sequence[tuple[float, float, float]] = ()
+    """x, lowest, highest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """What stands along the x axis: its name and unit, what it is divided by, and how one value is written."""
+
+    label: str
+    unit: float
+    write: Write
+
+
+def time_axis(longest: float) -> Axis:
+    """Seconds, minutes or hours, as suits the longest run."""
+    unit, name = next((pair for pair in ((3600.0, "h"), (60.0, "min")) if longest >= 2 * pair[0]), (1.0, "s"))
+    return Axis(f"time, {name}", unit, human_seconds)
+
+
+def amount_axis(what: str, most: float, unit: str) -> Axis:
+    """Bytes or joules, with the prefix that suits the most."""
+    prefixes = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+    size, prefix = next((pair for pair in prefixes if most >= pair[0]), (1.0, ""))
+    return Axis(f"{what}, {prefix}{unit}", size, lambda value: human_count(value, unit))
+
+
+def curves(title: str, series: Sequence[Series], x_axis: Axis, write: Write) -> str:
+    """A chart with a line a series, to be hovered over; only finite points are drawn."""
+    drawn = [_finite(one) for one in series]
+    xs = [point[0] / x_axis.unit for one in drawn for point in one.points]
+    ys = [point[1] for one in drawn for point in one.points] + [
+        y for one in drawn for edge in one.band for y in edge[1:]
+    ]
+    head = f'<figure class="chart"><figcaption>{escape(title)}</figcaption>'
+    if not xs:
+        return f'{head}<p class="none">No value to show.</p></figure>'
+    x_ticks, y_ticks = ticks(min(0.0, *xs), max(xs)), ticks(min(ys), max(ys))
     span_x, span_y = x_ticks[-1] - x_ticks[0], y_ticks[-1] - y_ticks[0]
 
     def at(x: float, y: float) -> tuple[float, float]:
-        across = _LEFT + (x - x_ticks[0]) / span_x * (_WIDTH - _LEFT - _RIGHT)
+        across = _LEFT + (x / x_axis.unit - x_ticks[0]) / span_x * (_WIDTH - _LEFT - _RIGHT)
         return across, _HEIGHT - _BOTTOM - (y - y_ticks[0]) / span_y * (_HEIGHT - _TOP - _BOTTOM)
 
-    parts = [f'<svg class="curves" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(y_label)}">']
+    parts = [f'{head}<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">']
     for y in y_ticks:
-        down = at(x_ticks[0], y)[1]
+        down = at(0, y)[1]
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{down:.1f}" y2="{down:.1f}"/>')
         parts.append(f'<text x="{_LEFT - 8}" y="{down + 4:.1f}" text-anchor="end">{escape(write(y))}</text>')
     for x in x_ticks:
-        across = at(x, y_ticks[0])[0]
+        across = at(x * x_axis.unit, 0)[0]
         parts.append(f'<text x="{across:.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{x:g}</text>')
-    parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 4}" text-anchor="end">{escape(x_label)}</text>')
-    for index, (name, points) in enumerate(drawn):
-        if points:
-            path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(*point) for point in points))
-            last_x, last_y = at(*points[-1])
-            said = escape(f"{name}: {write(points[-1][1])} at {points[-1][0]:g} s")
-            parts.append(f'<g class="{_style(index)}"><title>{said}</title><polyline points="{path}"/>')
-            parts.append(f'<circle cx="{last_x:.1f}" cy="{last_y:.1f}" r="4"/></g>')
-    parts.append("</svg>")
-    return "".join(parts) + (legend([(_style(i), name) for i, (name, _) in enumerate(drawn)], 2))
+    middle = (_LEFT + _WIDTH - _RIGHT) / 2
+    parts.append(f'<text x="{middle:.0f}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_axis.label)}</text>')
+    for index, one in enumerate(drawn):
+        parts += _line(one, style(index), at, x_axis, write)
+    parts.append("</svg></figure>")
+    return "".join(parts)
 
 
-def bar(shares: Sequence[float]) -> str:
-    """A bar of fractions of one node or group, in the order of `STATES`."""
+def _line(one: Series, colour: str, at: Place, axis: Axis, write: Write) -> list[str]:
+    if not one.points:
+        return []
+    parts = [f'<g class="{colour}">']
+    if one.band:
+        edge = [at(x, low) for x, low, _ in one.band] + [at(x, high) for x, _, high in reversed(one.band)]
+        parts.append(f'<polygon points="{_path(edge)}"/>')
+    parts.append(f'<polyline points="{_path([at(*point) for point in one.points])}"/>')
+    shown = one.points if len(one.points) <= _HOVERED else one.points[-1:]
+    for x, y in shown:
+        across, down = at(x, y)
+        said = escape(f"{one.name}: {write(y)} at {axis.write(x)}")
+        last = ' class="last"' if (x, y) == one.points[-1] else ""
+        parts.append(f'<circle{last} cx="{across:.1f}" cy="{down:.1f}" r="4"><title>{said}</title></circle>')
+    return [*parts, "</g>"]
+
+
+def _path(places: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+
+
+def bar(shares: Sequence[float], classes: Sequence[str] = STATES, names: Sequence[str] = STATES) -> str:
+    """A bar of fractions of its full width, by default a node's time in the order of `STATES`."""
     pieces = [
-        f'<i class="{state}" style="width:{share:.3%}" title="{state} {percent(share)}"></i>'
-        for state, share in zip(STATES, shares, strict=True)
+        f'<i class="{colour}" style="width:{share:.3%}" title="{escape(name)} {percent(share)}"></i>'
+        for colour, name, share in zip(classes, names, shares, strict=True)
         if share > 0
     ]
     return f'<div class="bar">{"".join(pieces)}</div>'
+
+
+def columns(title: str, values: Floats, groups: Sequence[int], colour: str, write: Write) -> str:
+    """A column a device, groups side by side; of more devices than there is room for, means with the range of each.
+
+    Args:
+        values: one a device, in the order of groups.
+        groups: how many devices each group has.
+    """
+    count, top = len(values), ticks(0.0, max(float(values.max(initial=0.0)), 1e-9))[-1]
+    edges = np.linspace(0, count, min(count, _COLUMNS) + 1).round().astype(np.int64)
+    room, high = _WIDTH - _LEFT - _RIGHT, 120
+    parts = [
+        f'<figure class="chart"><figcaption>{escape(title)}</figcaption>'
+        f'<svg viewBox="0 0 {_WIDTH} {high + 34}" role="img" aria-label="{escape(title)}">'
+    ]
+    for level in (0.0, top / 2, top):
+        down = 8 + high * (1 - level / top)
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{down:.1f}" y2="{down:.1f}"/>')
+        parts.append(f'<text x="{_LEFT - 8}" y="{down + 4:.1f}" text-anchor="end">{escape(write(level))}</text>')
+    parts.append(f'<g class="{colour}">')
+    width = room / (len(edges) - 1 or 1)
+    for number, (low, end) in enumerate(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)):
+        some = values[low:end]
+        tall = high * float(some.mean()) / top
+        said = f"device {low}: {write(float(some[0]))}" if len(some) == 1 else _range(low, end, some, write)
+        across, gap = _LEFT + number * width, min(width * 0.2, 2)
+        parts.append(
+            f'<rect x="{across:.2f}" y="{8 + high - tall:.1f}" width="{width - gap:.2f}" height="{tall:.1f}">'
+            f"<title>{escape(said)}</title></rect>"
+        )
+    parts.append("</g>")
+    reached = 0
+    for index, size in enumerate(groups):
+        across = _LEFT + room * (reached + size / 2) / max(count, 1)
+        reached += size
+        if room * size / max(count, 1) > 24:
+            parts.append(f'<text x="{across:.1f}" y="{high + 24}" text-anchor="middle">group {index}</text>')
+            if reached < count:
+                edge = _LEFT + room * reached / count
+                parts.append(f'<line class="grid" x1="{edge:.1f}" x2="{edge:.1f}" y1="8" y2="{high + 28}"/>')
+    return "".join((*parts, "</svg></figure>"))
+
+
+def _range(low: int, end: int, some: Floats, write: Write) -> str:
+    return f"devices {low} to {end - 1}: {write(float(some.min()))} to {write(float(some.max()))}"
 
 
 def legend(entries: Sequence[tuple[str, str]], least: int = 1) -> str:
@@ -85,10 +192,16 @@ def ticks(low: float, high: float) -> list[float]:
     return [float(f"{number * step:.12g}") for number in range(first, last + 1)]
 
 
-def _style(index: int) -> str:
+def style(index: int) -> str:
     """Class of the line of that number: a colour; once these are used up, the same ones dashed, then dotted."""
     again = index // COLOURS
     return f"s{index % COLOURS}" + ("" if again == 0 else " dashed" if again % 2 else " dotted")
+
+
+def _finite(one: Series) -> Series:
+    points = [point for point in _thinned(one.points) if all(map(math.isfinite, point))]
+    band = [edge for edge in one.band if all(map(math.isfinite, edge))]
+    return Series(one.name, points, band)
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

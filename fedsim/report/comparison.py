@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from statistics import fmean, stdev
 from typing import Any, Final, Literal
 
-from fedsim.report.show import MISSING, UNREACHED, percent
+from fedsim.report.show import MISSING, UNREACHED, percent, rate
 from fedsim.units import human_count, human_seconds
 
 Summary = Mapping[str, Any]
@@ -221,8 +221,8 @@ def _columns(summaries: Sequence[Summary]) -> Iterator[Column]:
     yield from _targets(summaries)
     end_to_end = _at("throughput", "end_to_end_samples_per_s")
     server = _at("throughput", "server_samples_per_s")
-    yield Column("end_to_end_samples_per_s", "samples/s, end to end", "samples/s", end_to_end, _rate, 1, True)
-    yield Column("server_samples_per_s", "samples/s, server", "samples/s\nserver", server, _rate, 1)
+    yield Column("end_to_end_samples_per_s", "samples/s, end to end", "samples/s", end_to_end, rate, 1, True)
+    yield Column("server_samples_per_s", "samples/s, server", "samples/s\nserver", server, rate, 1)
     yield Column("server_idle", "server idle", "server\nidle", _at("server", "idle"), percent, -1, True)
     yield Column("devices_idle", "devices idle", "devices\nidle", _at("devices", "idle"), percent, -1, True)
     whole = _at("devices", "idle_whole_run")
@@ -263,8 +263,8 @@ def _contributions(summaries: Sequence[Summary]) -> Iterator[Column]:
     """What the least and the most contributing device gave, and how evenly: comparable where all give the same."""
     kinds = {str((summary.get("contributions") or {}).get("kind")) for summary in summaries}
     fewest, most = _at("contributions", "min"), _at("contributions", "max")
-    yield Column("contributions_min", "contributions, least device", "fewest\ncontrib.", fewest, _rate)
-    yield Column("contributions_max", "contributions, most device", "most\ncontrib.", most, _rate)
+    yield Column("contributions_min", "contributions, least device", "fewest\ncontrib.", fewest, rate)
+    yield Column("contributions_max", "contributions, most device", "most\ncontrib.", most, rate)
     even: Callable[[float], str] = "{:.3f}".format
     jain = _at("contributions", "jain")
     yield Column("contributions_jain", "balance of these (Jain)", "balance", jain, even, int(len(kinds) == 1))
@@ -292,10 +292,6 @@ def _sum(*keys: str) -> Callable[[Summary], float | None]:
         return float(sum(found.values())) if isinstance(found, Mapping) else None
 
     return find
-
-
-def _rate(value: float) -> str:
-    return f"{value:.4g}" if value < 1000 else f"{value:.0f}"
 
 
 def _bytes(value: float) -> str:

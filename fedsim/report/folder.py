@@ -48,7 +48,7 @@ def write_run(folder: Path, trace: Trace, summary: Mapping[str, Any], measures: 
     write_nodes(folder / "nodes.csv", found)
     write_curves(folder / "curves.csv", found)
     write_timeline(folder / "timeline.json.gz", found.columns)
-    write_report(folder / REPORT, [Run(summary, found, trace.scenario)])
+    write_report(folder / REPORT, [Run(summary, found, trace.scenario, trace.provenance)])
     write_summary(folder / SUMMARY, summary)
 
 
@@ -98,4 +98,5 @@ def write_comparison(path: Path, runs: Iterable[RunFolder], grids: Sequence[Grid
 
     Of runs that come one by one, no more than one trace is held at a time.
     """
-    write_report(path, [Run(run.summary, measure(run.trace), run.trace.scenario) for run in runs], grids)
+    found = (Run(run.summary, measure(run.trace), run.trace.scenario, run.trace.provenance) for run in runs)
+    write_report(path, list(found), grids)

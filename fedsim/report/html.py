@@ -1,13 +1,15 @@
 """`report.html`: one file that needs no network, for one run or several side by side.
 
-Composes the page; pictures are in `charts`, colours in `report.css`. Everything that comes from a run is escaped.
+Composes the page; runs that differ in their seed alone are one system with a spread. Pictures are in `charts`, the
+timeline in `page.lanes`, words in `page`, colours in `report.css`. Everything that comes from a run is escaped.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any, Final
@@ -16,20 +18,28 @@ import numpy as np
 
 from fedsim.report import charts
 from fedsim.report.columns import Bools
-from fedsim.report.comparison import Grid
+from fedsim.report.comparison import Grid, grids
 from fedsim.report.contributions import STEPS
-from fedsim.report.measures import Measures, Point
-from fedsim.report.pages import cell, page, section, table
+from fedsim.report.measures import Measures
+from fedsim.report.page import assumptions, verdict
+from fedsim.report.page.lanes import PIECES, lanes
+from fedsim.report.page.systems import Run, System, over, systems, tabled
+from fedsim.report.pages import cell, folded, page, section, table
 from fedsim.report.requests import lines
-from fedsim.report.show import MISSING, best_of, figures, labels, percent
-from fedsim.report.summary import perplexity, utilisation
+from fedsim.report.show import MISSING, figures, percent
+from fedsim.report.summary import utilisation
 from fedsim.report.tables import NODES, node_rows
 from fedsim.report.traffic import DIRECTIONS
 from fedsim.report.variants import COLUMNS, notices, variant_cells
 from fedsim.units import human_count, human_seconds
 
+__all__ = ["Run", "outline", "render", "write_report"]
+
 NODES_SHOWN: Final = 200
+_OPEN: Final = 30  # nodes of a table that is not folded away
+_SIDE_BY_SIDE: Final = 8  # systems that stand in columns
 _PURPOSES: Final = ("activations", "gradients", "weights", "labels", "control")
+_HUES: Final = tuple(f"s{number}" for number in range(len(_PURPOSES)))
 _NODE_COLUMNS: Final[Mapping[str, Callable[[Any], str]]] = {
     "node": str,
     "name": str,
@@ -40,19 +50,12 @@ _NODE_COLUMNS: Final[Mapping[str, Callable[[Any], str]]] = {
     "idle_whole_run": percent,
     "macs": lambda value: human_count(value, "MAC"),
     "samples": str,
+    "peak_memory_bytes": lambda value: human_count(value, "B"),
     "joules": lambda value: human_count(value, "J"),
     "contributions": str,
     **dict.fromkeys(STEPS, str),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What the report needs of a run."""
-
-    summary: Mapping[str, Any]
-    measures: Measures
-    scenario: Mapping[str, Any]
+_bytes: Final = partial(human_count, unit="B")
 
 
 def write_report(path: Path, runs: Sequence[Run], grids: Sequence[Grid] = ()) -> None:
@@ -60,26 +63,31 @@ def write_report(path: Path, runs: Sequence[Run], grids: Sequence[Grid] = ()) ->
     path.write_text(render(runs, grids), encoding="utf-8")
 
 
-def render(runs: Sequence[Run], grids: Sequence[Grid] = ()) -> str:
+def render(runs: Sequence[Run], compared: Sequence[Grid] = ()) -> str:
     """The report as HTML."""
-    names = labels([run.summary for run in runs])
-    title = f"{names[0]} – fedsim" if len(runs) == 1 else f"{len(runs)} runs – fedsim"
+    found = systems(runs)
+    names = [system.name for system in found]
+    title = f"{names[0]} – fedsim" if len(found) == 1 else f"{len(found)} systems – fedsim"
     body = "\n".join(
         (
-            f"<h1>{escape(names[0] if len(runs) == 1 else ' | '.join(names))}</h1>",
-            *(f'<p class="sub">{escape(_about(run.summary))}</p>' for run in runs),
-            *map(_grid, grids),
-            _headline(runs, names),
-            _answers(runs, names),
-            _quality(runs, names),
-            *_pruned(runs, names),
-            _idle(runs, names),
-            _bytes(runs, names),
-            _nodes(runs, names),
-            _scenarios(runs, names),
+            f"<h1>{escape(names[0] if len(found) == 1 else ' | '.join(names))}</h1>",
+            f'<p class="sub">{"<br>".join(escape(_about(system)) for system in found)}</p>',
+            _answer(found, compared),
+            *_compared(found, compared),
+            _answers(found),
+            _quality(found),
+            *_pruned(found),
+            _idle(found),
+            *_timelines(found),
+            _traffic(found),
+            _given(found),
+            _memory(found),
+            _nodes(found),
+            _assumptions(found),
+            _scenarios(found),
         )
     )
-    return page(title, body)
+    return page(title, body, script="lanes.js")
 
 
 def outline(value: object, depth: int = 0) -> Iterator[str]:
@@ -106,60 +114,100 @@ def _scalar(value: object) -> str:
     return str(value) if plain else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _about(summary: Mapping[str, Any]) -> str:
-    """Mode, seed, devices and status in a line."""
+def _about(system: System) -> str:
+    """Mode, seeds, devices and status in a line."""
+    summary = system.first.summary
     mode = {"simulate": "simulation", "emulate": "emulation"}.get(str(summary["mode"]), str(summary["mode"]))
-    devices = summary["devices"]["count"]
+    seeds = [str(run.summary["seed"]) for run in system.runs]
+    states = "/".join(dict.fromkeys(str(run.summary["status"]) for run in system.runs))
     return (
-        f"{mode}, scheduler {summary['scheduler']}, {devices} devices, seed {summary['seed']}, {summary['status']}, "
+        f"{mode}, scheduler {summary['scheduler']}, {summary['devices']['count']} devices, "
+        f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}, {states}, "
         f"{human_seconds(summary['seconds'])} on its own clock"
     )
 
 
-def _grid(grid: Grid) -> str:
-    rows = [
-        [cell(label), *(cell(text, "best" if best else "") for text, best in cells)]
-        for label, cells in grid.rows.items()
-    ]
-    notes = (f"<p>{escape(note)}</p>" for note in grid.notes)
-    return section(f"Comparison: {grid.title}", table(["", *(column.label for column in grid.heads)], rows), *notes)
-
-
-def _headline(runs: Sequence[Run], names: Sequence[str]) -> str:
-    summaries = [run.summary for run in runs]
-    chosen = figures(summaries)
+def _answer(found: Sequence[System], compared: Sequence[Grid]) -> str:
+    """At a glance: of one system its key figures and what it did; of several, who wins by what, and why."""
+    summaries = [run.summary for system in found for run in system.runs]
     labels = dict.fromkeys(summary["energy_label"] for summary in summaries)
     energy = "".join(f"<p>Energy: {escape(label)}.</p>" for label in labels)
-    if len(runs) == 1:
-        tiles = (f"<div><b>{escape(f.text(summaries[0]))}</b><span>{escape(f.label)}</span></div>" for f in chosen)
-        return section("Key figures", f'<div class="tiles">{"".join(tiles)}</div>', energy)
-    rows = []
-    for figure in chosen:
-        best = best_of(figure, summaries)
-        cells = [cell(figure.text(s), "best" if i in best else "") for i, s in enumerate(summaries)]
-        rows.append([cell(figure.label), *cells])
-    return section("Key figures", table(["", *names], rows, "The best of each row in bold."), energy)
+    if len(found) == 1:
+        first = found[0].first.summary
+        tiles = (_tile(figure.text(first), figure.label) for figure in figures([first]))
+        said = "".join(f"<li>{escape(sentence)}</li>" for sentence in verdict.about(found[0]))
+        return section("Key figures", f'<div class="tiles">{"".join(tiles)}</div><ul>{said}</ul>{energy}')
+    tiles = (_tile(win.winner, f"{win.figure}: {win.value} ({win.margin})") for win in verdict.wins(tabled(found)))
+    why = (f"<li><b>{escape(system.name)}</b>: {escape(' '.join(verdict.times(system)))}</li>" for system in found)
+    wins = f'<div class="tiles wins">{"".join(tiles)}</div>'
+    return section("Which system wins, and why", wins, f"<ul>{''.join(why)}</ul>", energy)
 
 
-def _quality(runs: Sequence[Run], names: Sequence[str]) -> str:
-    metric = str(runs[0].summary["metric"]["name"])
-    series = [
-        (name, [(point.time, _value(point, metric)) for point in run.measures.curve])
-        for name, run in zip(names, runs, strict=True)
+def _tile(large: str, small: str) -> str:
+    return f"<div><b>{escape(large)}</b><span>{escape(small)}</span></div>"
+
+
+def _compared(found: Sequence[System], compared: Sequence[Grid]) -> Iterator[str]:
+    """The figures side by side, with their spread over seeds."""
+    for grid in compared or (grids(tabled(found))[:1] if len(found) > 1 else ()):
+        notes = (f"<p>{escape(note)}</p>" for note in grid.notes)
+        yield section(f"Comparison: {grid.title}", _grid(grid), *notes)
+
+
+def _grid(grid: Grid) -> str:
+    """A table of figures: a row a figure where the systems are few enough to be columns, else the other way round."""
+    marked = {label: [cell(text, "best" if best else "") for text, best in cells] for label, cells in grid.rows.items()}
+    any_best = any(best for cells in grid.rows.values() for _, best in cells)
+    if len(marked) > _SIDE_BY_SIDE:
+        rows = [[cell(label), *cells] for label, cells in marked.items()]
+        said = "The best of each column in bold." if any_best else ""
+        return table(["", *(column.label for column in grid.heads)], rows, said)
+    rows = [
+        [cell(column.label), *(cells[number] for cells in marked.values())] for number, column in enumerate(grid.heads)
     ]
+    return table(["", *marked], rows, "The best of each row in bold." if any_best else "")
+
+
+def _quality(found: Sequence[System]) -> str:
+    """Quality over what it took: time, bytes, energy; the loss beside an accuracy."""
+    metric = found[0].metric
+    if not any(run.measures.curve for system in found for run in system.runs):
+        return section("Quality", '<p class="none">No evaluation was recorded.</p>')
     write = _percent if metric == "accuracy" else "{:.4g}".format
-    return section(f"{metric.capitalize()} over time", charts.curves(series, "seconds", metric, write))
+    pictures = [
+        _curves(f"{metric} over time", found, "time", metric, write),
+        _curves(f"{metric} over bytes, both ways", found, "bytes", metric, write),
+        _curves(f"{metric} over what all devices drew", found, "joules", metric, write),
+    ]
+    if metric == "accuracy":
+        pictures.append(_curves("loss over time", found, "time", "loss", "{:.4g}".format))
+    several = any(len(system.runs) > 1 for system in found)
+    spread = "<p>Lines are means over seeds, the bands around them reach from the lowest to the highest.</p>"
+    named = charts.legend([(charts.style(i), system.name) for i, system in enumerate(found)], 2)
+    return section("Quality", f'<div class="charts">{"".join(pictures)}</div>', named, spread if several else "")
 
 
-def _pruned(runs: Sequence[Run], names: Sequence[str]) -> Iterator[str]:
+def _curves(title: str, found: Sequence[System], along: str, metric: str, write: Callable[[float], str]) -> str:
+    series = [over(system, along, metric) for system in found]
+    most = max((x for one in series for x, _ in one.points if math.isfinite(x)), default=0.0)
+    axes = {"bytes": ("bytes delivered", "B"), "joules": ("energy of the devices", "J")}
+    axis = charts.time_axis(most) if along == "time" else charts.amount_axis(axes[along][0], most, axes[along][1])
+    return charts.curves(title, series, axis, write)
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.4g} %"
+
+
+def _pruned(found: Sequence[System]) -> Iterator[str]:
     """What each group holds after pruning, where anybody was pruned."""
     tables, every = [], []
-    for run, name in zip(runs, names, strict=True):
-        pruning = run.summary.get("pruning") or {}
+    for system in found:
+        pruning = system.first.summary.get("pruning") or {}
         variants = pruning.get("variants", ())
         if variants:
             rows = [[cell(text) for text in variant_cells(variant)] for variant in variants]
-            tables.append(table(COLUMNS, rows, name if len(runs) > 1 else ""))
+            tables.append(table(COLUMNS, rows, _caption(found, system)))
             coverage = pruning.get("coverage")
             if coverage is not None:
                 tables.append(
@@ -172,24 +220,39 @@ def _pruned(runs: Sequence[Run], names: Sequence[str]) -> Iterator[str]:
         yield section("Pruned variants", *tables, *said)
 
 
-def _value(point: Point, metric: str) -> float:
-    if metric == "accuracy":
-        return point.accuracy
-    return perplexity(point.loss) if metric == "perplexity" else point.loss
+def _caption(found: Sequence[System], system: System) -> str:
+    """What stands above a system's own part, where there are several."""
+    if len(found) == 1:
+        return ""
+    return system.name if len(system.runs) == 1 else f"{system.name}, seed {system.first.summary['seed']}"
 
 
-def _percent(share: float) -> str:
-    return f"{share * 100:.4g} %"
-
-
-def _idle(runs: Sequence[Run], names: Sequence[str]) -> str:
-    content = [charts.legend([(state, state) for state in charts.STATES])]
-    for name, run in zip(names, runs, strict=True):
-        kind = run.measures.contributions.kind
+def _idle(found: Sequence[System]) -> str:
+    """Where the time went: server and devices of all systems first, then by group."""
+    parts = [charts.legend([(state, state) for state in charts.STATES])]
+    if len(found) > 1:
+        rows = []
+        for who, label in (("server", "server"), ("devices", "devices")):
+            for system in found:
+                shares = [share or 0.0 for share in system.shares(who)]
+                rows.append([cell(f"{label}, {system.name}"), _bar(shares), cell(percent(1 - shares[0]))])
+        parts.append(table(["", "share of the active time, mean over seeds", "idle"], rows))
+    for system in found:
+        measures = system.first.measures
+        kind = measures.contributions.kind
         head = ["", "share of the active time", "idle", "least–most", "of the whole run", f"{kind}, fewest–most"]
-        rows = [_group(run.measures, label, shares, members) for label, shares, members in _groups(run.measures)]
-        content.append(table(head, rows, name if len(runs) > 1 else ""))
-    return section("Busy and idle time by cause", *content)
+        rows = [_group(measures, label, shares, members) for label, shares, members in _groups(measures)]
+        parts.append(_part(found, system, table(head, rows)))
+    return section("Busy and idle time by cause", *parts)
+
+
+def _bar(shares: Sequence[float]) -> str:
+    return f'<td class="bars">{charts.bar(shares)}</td>'
+
+
+def _part(found: Sequence[System], system: System, content: str) -> str:
+    """A system's own part: folded away under its name where there are several."""
+    return content if len(found) == 1 else folded(_caption(found, system), content)
 
 
 def _group(measures: Measures, label: str, shares: Sequence[float], members: Bools) -> list[str]:
@@ -199,7 +262,7 @@ def _group(measures: Measures, label: str, shares: Sequence[float], members: Boo
     least, most = percent(float(idle.min())), percent(float(idle.max()))
     return [
         cell(label),
-        f'<td class="bars">{charts.bar(shares)}</td>',
+        _bar(shares),
         cell(percent(1 - shares[0])),
         cell(least if least == most else f"{least}–{most}"),
         cell(percent(float(measures.idle_whole_run[members].mean()))),
@@ -226,63 +289,147 @@ def _groups(measures: Measures) -> list[tuple[str, list[float], Bools]]:
     ]
 
 
-def _answers(runs: Sequence[Run], names: Sequence[str]) -> str:
+def _timelines(found: Sequence[System]) -> Iterator[str]:
+    """What every node did when, of the first seed of each system."""
+    parts = []
+    for number, system in enumerate(found, 1):
+        made = lanes(system.first.measures.columns, PIECES // len(found))
+        if made.rows:
+            name = _caption(found, system)
+            head = f"<h3>{escape(name)}</h3>" if name else ""
+            parts.append(head + made.figure(number, f"timeline {name}".strip()))
+    if parts:
+        how = (
+            "<p>Drag over a stretch to zoom in; double-click for the whole run; + and − and the arrow keys work, too. "
+            "timeline.json.gz in the run's folder has the messages as well: open it at ui.perfetto.dev.</p>"
+        )
+        states = [*((state, state) for state in charts.STATES), ("wasted", "lost work")]
+        yield section("Who did what when", charts.legend(states), how, *parts)
+
+
+def _answers(found: Sequence[System]) -> str:
     """What each group of devices took to answer, in runs for inference."""
     tables = []
-    for name, run in zip(names, runs, strict=True):
-        if "inference" in run.summary:
-            heads, rows = lines(run.summary["inference"])
-            tables.append(table(heads, [[cell(text) for text in row] for row in rows], name if len(runs) > 1 else ""))
+    for system in found:
+        if "inference" in system.first.summary:
+            heads, rows = lines(system.first.summary["inference"])
+            tables.append(table(heads, [[cell(text) for text in row] for row in rows], _caption(found, system)))
     return section("Requests answered", *tables) if tables else ""
 
 
-def _bytes(runs: Sequence[Run], names: Sequence[str]) -> str:
-    tables = []
-    for name, run in zip(names, runs, strict=True):
-        found = run.summary["bytes"]
-        rows = []
+def _traffic(found: Sequence[System]) -> str:
+    """Bytes by kind and direction, as bars on one scale and as numbers."""
+    most = max((sum(system.first.summary["bytes"][way].values()) for system in found for way in DIRECTIONS), default=0)
+    rows, notes = [], []
+    for system in found:
+        amounts_of = system.first.summary["bytes"]
         for direction in DIRECTIONS:
-            amounts = [found[direction][purpose] for purpose in _PURPOSES]
-            rows.append([cell(direction), *(cell(human_count(n, "B")) for n in [*amounts, sum(amounts)])])
-        tables.append(table(["", *_PURPOSES, "total"], rows, name if len(runs) > 1 else ""))
-        tables.append(f"<p>{escape(_lost(run.summary))}</p>")
-    return section("Bytes delivered", *tables)
+            amounts = [amounts_of[direction][purpose] for purpose in _PURPOSES]
+            name = ", ".join(part for part in (direction, _caption(found, system)) if part)
+            picture = charts.bar([n / max(most, 1) for n in amounts], _HUES, _PURPOSES)
+            cells = [cell(_bytes(n)) for n in [*amounts, sum(amounts)]]
+            rows.append([cell(name), f'<td class="bars">{picture}</td>', *cells])
+        name = _caption(found, system)
+        notes.append(f"<p>{escape(f'{name}: ' if name else '')}{escape(_lost(system.first.summary))}</p>")
+    key = charts.legend(list(zip(_HUES, _PURPOSES, strict=True)))
+    return section("Bytes delivered", key, table(["", "", *_PURPOSES, "total"], rows), *notes)
 
 
 def _lost(summary: Mapping[str, Any]) -> str:
     """What the table of bytes leaves out."""
     amounts = summary["bytes"]["payload"], summary["bytes"]["envelope"], summary["bytes"]["wasted"]
-    payload, envelope, wasted, flying = (
-        human_count(n, "B") for n in (*amounts, summary["identity"]["bytes_in_flight"])
-    )
+    payload, envelope, wasted, flying = (_bytes(n) for n in (*amounts, summary["identity"]["bytes_in_flight"]))
     return (
         f"Payload {payload}, envelopes (control) {envelope}. Not counted in these: {wasted} lost on the way, "
         f"{flying} still under way at the end."
     )
 
 
-def _nodes(runs: Sequence[Run], names: Sequence[str]) -> str:
+def _given(found: Sequence[System]) -> str:
+    """What each device contributed and drew, devices by group."""
+    pictures = []
+    for index, system in enumerate(found):
+        measures = system.first.measures
+        nodes, devices = measures.columns.nodes, measures.columns.devices
+        group = np.fromiter((node.group for node in nodes), np.int64, len(nodes))[devices]
+        order, name = np.argsort(group, kind="stable"), _caption(found, system)
+        sizes = np.unique(group, return_counts=True)[1].tolist()
+        kind = {"consumed": "batches consumed", "delivered": "updates"}[measures.contributions.kind]
+        prefix = f"{name}: " if name else ""
+        counts = measures.contributions.counts[devices][order].astype(np.float64)
+        joules = measures.joules[devices][order]
+        if not len(counts):
+            continue
+        pictures.append(
+            charts.columns(f"{prefix}{kind} of each device", counts, sizes, charts.style(index), "{:.4g}".format)
+        )
+        if np.isfinite(joules).all():
+            write = partial(human_count, unit="J")
+            pictures.append(charts.columns(f"{prefix}energy of each device", joules, sizes, charts.style(index), write))
+    return section("Devices", f'<div class="charts">{"".join(pictures)}</div>') if pictures else ""
+
+
+def _memory(found: Sequence[System]) -> str:
+    """The most that a node of each group has held, against what it may use."""
+    parts = []
+    for system in found:
+        measures, rows = system.first.measures, []
+        for label, _, members in _groups(measures):
+            peaks = measures.peak_memory[members]
+            if label.startswith("all ") or np.isnan(peaks).all():
+                continue
+            limits = [measures.columns.nodes[row].memory for row in np.flatnonzero(members).tolist()]
+            at = int(np.nanargmax(peaks / np.array(limits)))
+            limit = limits[at]
+            share = float(peaks[at]) / limit
+            picture = charts.bar([min(share, 1.0)], ["busy" if share <= 1 else "wasted"], ["peak"])
+            texts = _bytes(float(peaks[at])), _bytes(limit), percent(share)
+            rows.append([cell(label), f'<td class="bars">{picture}</td>', *(cell(text) for text in texts)])
+        if rows:
+            head = ["", "the fullest node, of what it may use", "peak", "limit", "share"]
+            parts.append(_part(found, system, table(head, rows)))
+    return section("Memory", *parts) if parts else ""
+
+
+def _nodes(found: Sequence[System]) -> str:
     tables = []
-    for name, run in zip(names, runs, strict=True):
-        every = [dict(zip(NODES, row, strict=True)) for row in node_rows(run.measures, NODES_SHOWN)]
+    for system in found:
+        measures = system.first.measures
+        every = [dict(zip(NODES, row, strict=True)) for row in node_rows(measures, NODES_SHOWN)]
         known = {key: say for key, say in _NODE_COLUMNS.items() if any(row[key] is not None for row in every)}
         rows = []
-        for found in every:
-            up = sum(found[key] for key in NODES if key.startswith("bytes_up"))
-            down = sum(found[key] for key in NODES if key.startswith("bytes_down"))
-            cells = [cell(MISSING if found[key] is None else say(found[key])) for key, say in known.items()]
-            rows.append([*cells, cell(human_count(up, "B")), cell(human_count(down, "B"))])
-        count = len(run.measures.columns.nodes)
+        for one in every:
+            up = sum(one[key] for key in NODES if key.startswith("bytes_up"))
+            down = sum(one[key] for key in NODES if key.startswith("bytes_down"))
+            cells = [cell(MISSING if one[key] is None else say(one[key])) for key, say in known.items()]
+            rows.append([*cells, cell(_bytes(up)), cell(_bytes(down))])
+        count = len(measures.columns.nodes)
         shown = f"the first {NODES_SHOWN} of {count} nodes; all are in nodes.csv" if count > NODES_SHOWN else ""
-        caption = ", ".join(part for part in (name if len(runs) > 1 else "", shown) if part)
-        head = [key.removesuffix("_s").replace("_", " ") for key in known]
-        tables.append(table([*head, "up", "down"], rows, caption))
+        head = [key.removesuffix("_s").removesuffix("_bytes").replace("_", " ") for key in known]
+        made = table([*head, "up", "down"], rows, shown)
+        closed = len(found) == 1 and count > _OPEN
+        tables.append(folded(f"{count} nodes", made) if closed else _part(found, system, made))
     return section("Nodes", *tables)
 
 
-def _scenarios(runs: Sequence[Run], names: Sequence[str]) -> str:
+def _assumptions(found: Sequence[System]) -> str:
+    """What the figures rest on; once where it is the same for all."""
+    texts: dict[tuple[str, str], list[str]] = {}
+    for system in found:
+        said = "".join(f"<li>{escape(sentence)}</li>" for sentence in assumptions.sentences(system.first))
+        texts.setdefault((said, assumptions.provenance(system.first)), []).append(system.name)
+    parts = []
+    for (said, sources), names in texts.items():
+        head = f"<h3>{escape(', '.join(names))}</h3>" if len(texts) > 1 else ""
+        parts.append(f"{head}<ul>{said}</ul>{sources}")
+    return section("What this rests on", *parts)
+
+
+def _scenarios(found: Sequence[System]) -> str:
     texts = (
-        f"<details><summary>{escape(name)}</summary><pre>{escape(chr(10).join(outline(run.scenario)))}</pre></details>"
-        for name, run in zip(names, runs, strict=True)
+        folded(
+            _caption(found, system) or system.name, f"<pre>{escape(chr(10).join(outline(system.first.scenario)))}</pre>"
+        )
+        for system in found
     )
     return section("Resolved scenario", *texts)

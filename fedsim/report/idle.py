@@ -88,8 +88,8 @@ def account(columns: Columns) -> Accounts:
     if columns.clock_bound:
         _add_pieces(columns, idle)
     else:
-        silent = _silent(columns, active)
-        idle[UNSELECTED] += added(active.node[silent], (active.end - active.start)[silent], size)
+        quiet = silent(columns, active)
+        idle[UNSELECTED] += added(active.node[quiet], (active.end - active.start)[quiet], size)
         _add_waits(columns, idle)
     return Accounts(
         horizon=active.length(size),
@@ -109,14 +109,15 @@ def pieces(columns: Columns, chosen: Bools | None = None) -> Pieces:
     parts.append(_cut_devices(columns, barriers, here & ~direct & ~server))
     if chosen is None:
         active = horizons(columns)
-        silent = _silent(columns, active)
-        nodes = active.node[silent]
-        parts.append((nodes, active.start[silent], active.end[silent], np.full(len(nodes), UNSELECTED)))
+        quiet = silent(columns, active)
+        nodes = active.node[quiet]
+        parts.append((nodes, active.start[quiet], active.end[quiet], np.full(len(nodes), UNSELECTED)))
     node, start, end, cause = (np.concatenate(column) for column in zip(*parts, strict=True))
     return _joined(Pieces(node, start, end, cause))
 
 
-def _silent(columns: Columns, active: Horizon) -> Bools:
+def silent(columns: Columns, active: Horizon) -> Bools:
+    """The stretches of devices' horizons in which nothing is recorded."""
     seen = np.concatenate([_within(columns, active, rows) for rows in (columns.spans, columns.waits)])
     flags: Bools = active.node != columns.server
     flags[seen[seen >= 0]] = False

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
+from hashlib import sha256
 from html import escape
 from importlib.resources import files
 
 
-def page(title: str, body: str) -> str:
-    """A file with its style; `body` is HTML."""
+def page(title: str, body: str, script: str = "") -> str:
+    """A file with its style; `body` is HTML. Of code it may run `script` alone, a file of `fedsim.report.page`."""
     style = files("fedsim.report").joinpath("report.css").read_text(encoding="utf-8")
+    code = files("fedsim.report.page").joinpath(script).read_text(encoding="utf-8") if script else ""
+    allowed = f" script-src 'sha256-{b64encode(sha256(code.encode()).digest()).decode()}'" if code else ""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>{escape(title)}</title>\n<style>\n{style}</style></head>\n<body><main>\n{body}\n</main></body></html>\n"
+        '<meta http-equiv="Content-Security-Policy" '
+        f"content=\"default-src 'none'; style-src 'unsafe-inline';{allowed}\">"
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style></head>\n<body><main>\n{body}\n</main>"
+        f"{f'<script>{code}</script>' if code else ''}</body></html>\n"
     )
 
 
@@ -34,3 +40,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "")
 def cell(text: str, kind: str = "") -> str:
     """A cell of a table."""
     return f'<td class="{kind}">{escape(text)}</td>' if kind else f"<td>{escape(text)}</td>"
+
+
+def folded(summary: str, content: str) -> str:
+    """A part that opens under its summary; its content is HTML."""
+    return f"<details><summary>{escape(summary)}</summary>{content}</details>"

@@ -1,7 +1,7 @@
 """What a run had cost by a moment: bytes that had arrived, joules that devices had drawn.
 
-So that quality can be drawn over bytes and energy and not over time alone. At the end of the run both equal the totals of
-the summary. Knows how energy is modelled (`energy`), nothing of evaluations.
+So that quality can be drawn over bytes and energy and not over time alone. At the end of the run both equal the totals
+of the summary. Knows how energy is modelled (`energy`), nothing of evaluations.
 """
 
 from __future__ import annotations
@@ -57,8 +57,9 @@ def _drawn(watts: Floats, counted: Bools, intervals: tuple[Ints, Ints, Ints], mo
     """Joules until each moment of nodes that draw so many watts during their intervals."""
     node, start, end = intervals
     kept = counted[node]
-    power, start, end = watts[node[kept]], start[kept] / _SECOND, end[kept] / _SECOND
-    return _risen(start, power, moments / _SECOND) - _risen(end, power, moments / _SECOND)
+    power, since, until = watts[node[kept]], start[kept] / _SECOND, end[kept] / _SECOND
+    rest: Floats = _risen(since, power, moments / _SECOND) - _risen(until, power, moments / _SECOND)
+    return rest
 
 
 def _risen(since: Floats, power: Floats, moments: Floats) -> Floats:

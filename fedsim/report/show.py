@@ -53,6 +53,11 @@ def percent(value: float) -> str:
     return f"{value:.1%}".replace("%", " %")
 
 
+def rate(value: float) -> str:
+    """A number a second for people, without an exponent."""
+    return f"{value:.4g}" if value < 1000 else f"{value:.0f}"
+
+
 def _targets(summaries: Sequence[Summary]) -> list[Figure]:
     """The time to every target accuracy that one of the runs has; one that was not reached is infinitely late."""
 
@@ -85,7 +90,8 @@ def _given(summaries: Sequence[Summary]) -> list[Figure]:
         return value
 
     def words(summary: Summary) -> str:
-        return f"{summary['contributions']['min']}–{summary['contributions']['max']}"
+        least, most = summary["contributions"]["min"], summary["contributions"]["max"]
+        return str(least) if least == most else f"{least}–{most}"
 
     if len(summaries) > _COLUMNS:
         return [Figure("contributions a device", "each", partial(least, kinds), str, 0, words)]
@@ -129,7 +135,7 @@ def figures(summaries: Sequence[Summary]) -> list[Figure]:
         Figure("bytes, both ways", "bytes", lambda s: s["bytes"]["total"], _bytes, -1),
         Figure("bytes up", "", lambda s: sum(s["bytes"]["up"].values()), _bytes, -1),
         Figure("bytes down", "", lambda s: sum(s["bytes"]["down"].values()), _bytes, -1),
-        Figure("samples a second, end to end", "samples/s", _rate, "{:.4g}".format, 1),
+        Figure("samples a second, end to end", "samples/s", _rate, rate, 1),
         Figure("device work", "", lambda s: s["devices"]["macs"], lambda v: human_count(v, "MAC")),
         Figure("of that, auxiliary heads", "", lambda s: s["devices"]["macs_head"], str, 0, _heads),
         Figure("device memory, peak", "", lambda s: s["devices"]["peak_memory_bytes"], _bytes, -1),

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-from fedsim.report.charts import curves, legend
+import numpy as np
+import pytest
+
+from fedsim.report.charts import Axis, Series, amount_axis, columns, curves, legend, style, time_axis
 
 
 def drawn(picture: str) -> list[list[tuple[float, float]]]:
@@ -13,38 +17,101 @@ def drawn(picture: str) -> list[list[tuple[float, float]]]:
     return [[(float(x), float(y)) for x, y in (pair.split(",") for pair in line.split())] for line in lines]
 
 
+def picture(*lines: Sequence[tuple[float, float]]) -> str:
+    """A chart of lines that have no band, over an axis in its own unit."""
+    series = [Series(f"system {number}", line) for number, line in enumerate(lines)]
+    return curves("quality", series, Axis("seconds", 1.0, "{:g} s".format), "{:g}".format)
+
+
 def test_a_curve_fills_its_frame_from_bottom_to_top() -> None:
     """Higher is better and stands higher: 0 on the lower edge, 1 on the upper one."""
-    picture = curves([("a", [(0.0, 0.0), (5.0, 0.5), (10.0, 1.0)])], "seconds", "accuracy", "{:g}".format)
-    assert drawn(picture) == [[(64.0, 260.0), (404.0, 137.0), (744.0, 14.0)]]
+    assert drawn(picture([(0.0, 0.0), (5.0, 0.5), (10.0, 1.0)])) == [[(62.0, 256.0), (282.0, 134.0), (502.0, 12.0)]]
 
 
 def test_a_thinned_curve_ends_where_the_run_did() -> None:
     """The last of 4,001 points is drawn although only every third is."""
-    points = [(float(n), 0.0 if n < 4000 else 1.0) for n in range(4001)]
-    (line,) = drawn(curves([("a", points)], "seconds", "accuracy", "{:g}".format))
+    (line,) = drawn(picture([(float(n), 0.0 if n < 4000 else 1.0) for n in range(4001)]))
     assert len(line) == 1335
-    assert line[-1] == (744.0, 14.0)
+    assert line[-1] == (502.0, 12.0)
 
 
 def test_points_that_are_no_numbers_are_not_drawn() -> None:
     """A diverged run has a gap, not a line to nowhere."""
     points = [(0.0, 1.0), (1.0, float("nan")), (2.0, float("inf")), (3.0, 2.0)]
-    assert len(drawn(curves([("a", points)], "seconds", "loss", "{:g}".format))[0]) == 2
+    assert len(drawn(picture(points))[0]) == 2
+
+
+def test_nothing_to_draw_is_said() -> None:
+    """In the place of axes without a line."""
+    assert "No value to show." in picture([(0.0, float("nan"))])
+    assert "<svg" not in picture([])
+
+
+def test_a_point_says_its_value_and_its_place() -> None:
+    """Also where the axis counts in minutes."""
+    page = curves("a", [Series("x", [(0.0, 0.0), (90.0, 1.0)])], Axis("minutes", 60.0, "{:g} s".format), "{:g}".format)
+    assert "<title>x: 1 at 90 s</title>" in page
+    assert ">1.5</text>" in page
+
+
+def test_a_band_reaches_from_the_lowest_to_the_highest() -> None:
+    """Along its lower edge and back along the upper one; the frame holds it."""
+    series = Series("a", [(0.0, 1.0), (10.0, 1.0)], [(0.0, 0.0, 2.0), (10.0, 1.0, 1.0)])
+    page = curves("a", [series], Axis("s", 1.0, str), "{:g}".format)
+    band, line = drawn(page)
+    assert band == [(62.0, 256.0), (502.0, 134.0), (502.0, 134.0), (62.0, 12.0)]
+    assert line == [(62.0, 134.0), (502.0, 134.0)]
 
 
 def test_a_legend_stands_where_there_are_several() -> None:
     """Two lines are named, one is not."""
-    line = [(0.0, 0.0), (1.0, 1.0)]
-    assert "legend" not in curves([("one", line)], "x", "y", "{:g}".format)
-    assert curves([("one", line), ("two", line)], "x", "y", "{:g}".format).count("<span>") == 2
-    assert legend([("busy", "busy")]).count("<span>") == 1
+    assert legend([("s0", "one")], 2) == ""
+    assert legend([("s0", "one"), ("s1", "<two>")], 2).count("<span>") == 2
+    assert "&lt;two&gt;" in legend([("s0", "one"), ("s1", "<two>")])
 
 
 def test_no_two_of_many_lines_look_alike() -> None:
     """Sixteen systems: eight colours, then the same ones dashed."""
     line = [(0.0, 0.0), (1.0, 1.0)]
-    page = curves([(f"system {i}", line) for i in range(16)], "x", "y", "{:g}".format)
-    styles = re.findall(r'<g class="([^"]*)">', page)
+    styles = re.findall(r'<g class="([^"]*)">', picture(*[line] * 16))
     assert len(set(styles)) == 16
-    assert styles == re.findall(r'<i class="([^"]*)">', page)
+    assert styles == [style(number) for number in range(16)]
+
+
+@pytest.mark.parametrize(
+    ("longest", "label"), [(0.5, "s"), (119.0, "s"), (120.0, "min"), (7199.0, "min"), (7200.0, "h")]
+)
+def test_time_is_counted_in_what_suits_the_longest_run(longest: float, label: str) -> None:
+    """No axis ends at 90,000 s."""
+    assert time_axis(longest).label == f"time, {label}"
+
+
+def test_amounts_take_the_prefix_of_the_most() -> None:
+    """And the axis is divided by it."""
+    axis = amount_axis("bytes", 2.5e9, "B")
+    assert (axis.label, axis.unit) == ("bytes, GB", 1e9)
+    assert amount_axis("energy", 12.0, "J").label == "energy, J"
+
+
+def heights(page: str) -> list[float]:
+    """Of the columns of a picture."""
+    return [float(height) for height in re.findall(r'<rect [^>]*height="([^"]*)"', page)]
+
+
+def test_a_column_is_as_high_as_its_value() -> None:
+    """On one scale, groups named below."""
+    page = columns("updates", np.array([1.0, 2.0, 4.0]), [2, 1], "s0", "{:g}".format)
+    assert heights(page) == [30.0, 60.0, 120.0]
+    assert "group 1</text>" in page
+    assert "device 2: 4</title>" in page
+
+
+def test_many_devices_share_columns() -> None:
+    """A thousand devices in 400 columns, each with its devices and their range; none is left out."""
+    values = np.arange(1000.0)
+    page = columns("updates", values, [1000], "s0", "{:g}".format)
+    assert len(heights(page)) == 400
+    named = re.findall(r"devices (\d+) to (\d+): (\d+) to (\d+)", page)
+    assert [int(low) for low, *_ in named][1:] == [int(high) + 1 for _, high, *_ in named][:-1]
+    assert (named[0][0], named[-1][1]) == ("0", "999")
+    assert all(low == least and high == most for low, high, least, most in named)

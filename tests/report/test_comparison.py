@@ -241,13 +241,13 @@ def test_ratios_as_people_read_them() -> None:
 
 
 def test_the_page_has_the_tables_on_top() -> None:
-    """Above the runs side by side, with the best marked, and names as text, not as markup."""
+    """Behind the answer, above the pictures, with the best marked, and names as text, not as markup."""
     trace = fedavg().trace
     runs = [Run(summarise(trace, status="done", wall_seconds=1.0), measure(trace), trace.scenario)]
     page = render(runs, grids(table(("a", [summary()]), ("<b>", [summary(server={"idle": 0.25})]), ("c", [None]))))
-    top, rest = page.split("Key figures", 1)
+    top, rest = page.split("<h2>Quality", 1)
     assert "Comparison: ratios to a" in top
     assert '<td class="best">25.0 %</td>' in top
-    assert "<td>&lt;b&gt;</td>" in top
+    assert "<th>&lt;b&gt;</th>" in top
     assert "<p>c, seed 1: failed; a reason</p>" in top
     assert "Comparison" not in rest

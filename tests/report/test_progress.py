@@ -59,7 +59,7 @@ def test_a_board_without_power_makes_the_sum_unknown() -> None:
 def test_in_the_end_both_are_the_totals(
     spans: list[tuple[int, int, int]], sends: list[tuple[int, bool, int, int]], ready: float | None
 ) -> None:
-    """Whatever overlaps: radios of several transfers, spans of several lanes, bytes that are lost; and both never fall."""
+    """Whatever overlaps: radios of several transfers, spans of several lanes, lost bytes; and they never fall."""
     tape = Tape(3, 100)
     for node, start, length in spans:
         tape.span(node, start, start + length)
