@@ -73,7 +73,7 @@ class Collection:
             write_summary(self.folder / DOCUMENT, document)
 
     def report(self, runs: Sequence[tuple[Cell, Mapping[str, Any]]], grids: Sequence[Grid]) -> None:
-        """Write the report of the runs side by side, below the tables of all; without any run there is none.
+        """Write the report of the runs side by side, with the tables of all; without any run there is none.
 
         Raises:
             RunError: it cannot be written.

@@ -94,7 +94,7 @@ def read_run(folder: Path) -> RunFolder:
 
 
 def write_comparison(path: Path, runs: Iterable[RunFolder], grids: Sequence[Grid] = ()) -> None:
-    """Write one report of several runs side by side, below the tables of their comparison if there are any.
+    """Write one report of several runs side by side, with the tables of their comparison if there are any.
 
     Of runs that come one by one, no more than one trace is held at a time.
     """

@@ -59,7 +59,7 @@ _bytes: Final = partial(human_count, unit="B")
 
 
 def write_report(path: Path, runs: Sequence[Run], grids: Sequence[Grid] = ()) -> None:
-    """Write the report of one or several runs, below the tables of their comparison if there are any."""
+    """Write the report of one or several runs, with the tables of their comparison if there are any."""
     path.write_text(render(runs, grids), encoding="utf-8")
 
 
@@ -73,11 +73,11 @@ def render(runs: Sequence[Run], compared: Sequence[Grid] = ()) -> str:
             f"<h1>{escape(names[0] if len(found) == 1 else ' | '.join(names))}</h1>",
             f'<p class="sub">{"<br>".join(escape(_about(system)) for system in found)}</p>',
             _answer(found, compared),
-            *_compared(found, compared),
             _answers(found),
             _quality(found),
-            *_pruned(found),
             _idle(found),
+            *_compared(found, compared),
+            *_pruned(found),
             *_timelines(found),
             _traffic(found),
             _given(found),

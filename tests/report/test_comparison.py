@@ -240,12 +240,12 @@ def test_ratios_as_people_read_them() -> None:
     assert (row["seconds"], row["time_to_0.6"]) == ("12.3x", "not reached")
 
 
-def test_the_page_has_the_tables_on_top() -> None:
-    """Behind the answer, above the pictures, with the best marked, and names as text, not as markup."""
+def test_the_page_has_the_tables_behind_the_answer() -> None:
+    """Behind the answer and its pictures, with the best marked, and names as text, not as markup."""
     trace = fedavg().trace
     runs = [Run(summarise(trace, status="done", wall_seconds=1.0), measure(trace), trace.scenario)]
     page = render(runs, grids(table(("a", [summary()]), ("<b>", [summary(server={"idle": 0.25})]), ("c", [None]))))
-    top, rest = page.split("<h2>Quality", 1)
+    top, rest = page.split("<h2>Who did what when", 1)
     assert "Comparison: ratios to a" in top
     assert '<td class="best">25.0 %</td>' in top
     assert "<th>&lt;b&gt;</th>" in top
