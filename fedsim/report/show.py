@@ -112,6 +112,11 @@ def _paced(key: str) -> Callable[[Summary], float | None]:
     return find
 
 
+def _many(value: float) -> str:
+    """Four digits, and all of them where there are more before the point."""
+    return f"{value:.4g}" if value < 1000 else f"{value:,.0f}"
+
+
 def figures(summaries: Sequence[Summary]) -> list[Figure]:
     """The key figures that at least one of the runs has."""
     name = summaries[0]["metric"]["name"] if summaries else "accuracy"
@@ -129,7 +134,7 @@ def figures(summaries: Sequence[Summary]) -> list[Figure]:
         Figure("bytes, both ways", "bytes", lambda s: s["bytes"]["total"], _bytes, -1),
         Figure("bytes up", "", lambda s: sum(s["bytes"]["up"].values()), _bytes, -1),
         Figure("bytes down", "", lambda s: sum(s["bytes"]["down"].values()), _bytes, -1),
-        Figure("samples a second, end to end", "samples/s", _rate, "{:.4g}".format, 1),
+        Figure("samples a second, end to end", "samples/s", _rate, _many, 1),
         Figure("device work", "", lambda s: s["devices"]["macs"], lambda v: human_count(v, "MAC")),
         Figure("of that, auxiliary heads", "", lambda s: s["devices"]["macs_head"], str, 0, _heads),
         Figure("device memory, peak", "", lambda s: s["devices"]["peak_memory_bytes"], _bytes, -1),
