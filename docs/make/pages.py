@@ -8,7 +8,7 @@ from typing import Final
 
 from docs.make import commands, keys
 from docs.make.forms import keys as keys_of
-from docs.make.tables import keys_table, replaced
+from docs.make.tables import keys_table, region, replaced
 from fedsim.schedulers.catalogue import SCHEDULERS
 
 FOLDER: Final = Path(__file__).resolve().parent.parent
@@ -20,7 +20,11 @@ def generated() -> dict[str, str]:
     found = {"keys.md": keys.page(), "commands.md": commands.page()}
     for name, kind in SCHEDULERS.items():
         page = f"schedulers/{name}.md"
-        text = (FOLDER / page).read_text(encoding="utf-8")
         options = keys_table(keys_of(kind), "option").replace("(#forms)", "(../keys.md#forms)")
-        found[page] = replaced(text, "options", options)
-    return found
+        found[page] = replaced(_text(page), "options", options)
+    measured = region(_text("validation.md"), "table of benchmarks/validation.py")
+    return found | {"trust.md": replaced(_text("trust.md"), "fidelity", measured)}
+
+
+def _text(page: str) -> str:
+    return (FOLDER / page).read_text(encoding="utf-8")

@@ -30,14 +30,27 @@ def keys_table(keys: Iterable[Key], heading: str = "key", prefix: str = "") -> s
     return table([heading, "takes", "default", "meaning"], rows)
 
 
+def region(text: str, name: str) -> str:
+    """What stands between the marks of `name`.
+
+    Raises:
+        ValueError: the page has no such region.
+    """
+    found = _region(name).search(text)
+    if not found:
+        raise ValueError(f"no region <!-- {name}: begin --> … <!-- {name}: end -->")
+    return found[2]
+
+
 def replaced(text: str, name: str, body: str) -> str:
     """A page with the region of `name` written anew.
 
     Raises:
         ValueError: the page has no such region.
     """
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    if not pattern.search(text):
-        raise ValueError(f"no region {begin} … {end}")
-    return pattern.sub(lambda _: f"{begin}\n{body.rstrip()}\n{end}", text)
+    region(text, name)
+    return _region(name).sub(lambda found: f"{found[1]}\n{body.strip()}\n{found[3]}", text)
+
+
+def _region(name: str) -> re.Pattern[str]:
+    return re.compile(f"(<!-- {re.escape(name)}: begin -->)(.*?)(<!-- {re.escape(name)}: end -->)", re.DOTALL)
