@@ -34,7 +34,7 @@ def test_a_file_beside_the_scenario_is_named_where_its_ending_was_left_out(root:
     """Rather than all names of the catalogue; a name of the catalogue means the catalogue all the same."""
     for name in ("mine.yaml", "rack.yaml"):
         (root / name).write_text("")
-    with pytest.raises(UserError, match=r"^'mine' is no profile of the catalogue, but there is a file mine.yaml; write"):
+    with pytest.raises(UserError, match=r"^'mine' is no profile of the catalogue, but there is a file mine.yaml"):
         catalogue.find("profile", "mine")
     with pytest.raises(UserError, match="unknown profile 'mine'"):
         catalogue.find("profile", "mine", root / "devices")

@@ -1,6 +1,6 @@
 """Write all that is generated, or, with `--check`, say what is out of date.
 
-    python -m docs.make [--check]
+python -m docs.make [--check]
 """
 
 from __future__ import annotations

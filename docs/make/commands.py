@@ -42,17 +42,22 @@ def page() -> str:
 
 
 def _parts() -> Iterator[str]:
-    for command in app.registered_commands:
-        function = command.callback
-        assert function is not None
-        found = list(_parameters(function))
-        usage = ["fedsim", command.name or function.__name__, *(each.shown for each in found if each.needed)]
+    for name, function in functions().items():
+        found = list(parameters(function))
+        usage = ["fedsim", name, *(each.shown for each in found if each.needed)]
         yield f"\n## `{' '.join(usage)}`\n\n{inspect.getdoc(function)}\n\n"
         rows = ([f"`{each.shown}`", each.default, each.help] for each in sorted(found, key=lambda p: not p.argument))
         yield table(["argument or option", "default", "what it does"], rows)
 
 
-def _parameters(function: Callable[..., Any]) -> Iterator[Parameter]:
+def functions() -> dict[str, Callable[..., Any]]:
+    """The function of every command, by the command's name."""
+    known = [(command.name, command.callback) for command in app.registered_commands]
+    return {name or function.__name__: function for name, function in known if function is not None}
+
+
+def parameters(function: Callable[..., Any]) -> Iterator[Parameter]:
+    """What a command's function declares, in order."""
     hints = get_type_hints(function, include_extras=True)
     for name, declared in inspect.signature(function).parameters.items():
         assert get_origin(hints[name]) is Annotated

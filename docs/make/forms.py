@@ -95,10 +95,11 @@ def _docstrings_of(kind: type[Any]) -> dict[str, str]:
     assert isinstance(body, ast.ClassDef)
     found = {}
     for declared, below in zip(body.body, body.body[1:], strict=False):
-        if isinstance(declared, ast.AnnAssign) and isinstance(declared.target, ast.Name):
-            match below:
-                case ast.Expr(value=ast.Constant(value=str(text))):
-                    found[declared.target.id] = inspect.cleandoc(text)
+        match declared, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                found[name] = inspect.cleandoc(text)
+            case _:
+                pass
     return found
 
 
@@ -199,19 +200,24 @@ def _default_in(field: dataclasses.Field[Any]) -> object:
 
 
 def _written(value: object, annotation: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, BaseModel) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
-        return "{}"
-    if isinstance(value, dict):
-        return "{}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(_written(item, None) for item in value)}]"
-    for part in (annotation, *get_args(annotation)):
-        named = _quantity(part) or next((q for inner in get_args(part) if (q := _quantity(inner))), None)
-        if named is not None and isinstance(value, float):
-            dimension = QUANTITIES[named][0]
-            return dimension.format(value) if dimension.canonical else f"{value:g}"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "on" if value else "off"
+        case BaseModel() | dict():
+            return "{}"
+        case list() | tuple():
+            return f"[{', '.join(_written(item, None) for item in value)}]"
+        case float():
+            return _with_unit(value, annotation)
+        case _:
+            return "{}" if dataclasses.is_dataclass(value) else str(value)
+
+
+def _with_unit(value: float, annotation: Any) -> str:
+    parts = (annotation, *get_args(annotation))
+    for named in (_quantity(inner) for part in parts for inner in (part, *get_args(part))):
+        if named is not None and QUANTITIES[named][0].canonical:
+            return QUANTITIES[named][0].format(value)
+    return f"{value:g}"

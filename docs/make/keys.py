@@ -24,13 +24,14 @@ _HEAD: Final = """\
 
 <!-- Written by `python -m docs.make` from the schema and the registered options. Change those, not this page. -->
 
-Every key that a scenario file may have. An unknown key, a quantity without a unit and a value that does not fit are refused
-with file, line and the way out. `fedsim check SCENARIO` writes a scenario out with every default in place; any key can be
-overridden where a scenario is run, as in `--set training.optimizer.lr=0.05` and, for items of a list, `--set fleet.0.count=10`.
+Every key that a scenario file may have. An unknown key, a quantity without a unit and a value that does not fit are
+refused with file, line and the way out. `fedsim check SCENARIO` writes a scenario out with every default in place; any
+key can be overridden where a scenario is run, as in `--set training.optimizer.lr=0.05` and, for items of a list,
+`--set fleet.0.count=10`.
 
-A default of `null` says that nothing is given; what that means stands beside it. `{}` is a section in which every key has
-its default. Relative paths start at the scenario file. `module:Class` names something of your own, found in the current
-folder or on `PYTHONPATH`.
+A default of `null` says that nothing is given; what that means stands beside it. `{}` is a section in which every key
+has its default. Relative paths start at the scenario file. `module:Class` names something of your own, found in the
+current folder or on `PYTHONPATH`.
 
 ## Forms
 
@@ -117,6 +118,8 @@ def _beside(places: list[str]) -> Iterator[str]:
             yield f"### `pruning.budget`, of reconvene\n\n{_prose(Budget)}\n\n{keys_table(keys(Budget))}"
         case ["fleet.N"]:
             yield f"### Profiles\n\n{_listed('profiles', 'profile')}\n### Links\n\n{_listed('links', 'link')}"
+        case _:
+            pass
 
 
 def _by_type(types: Any) -> dict[type[Any], list[str]]:

@@ -19,7 +19,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """GitHub shows `\\|` in code as a bar, others as both characters; an entity is a bar to all, but not in backticks."""
+    """An entity is a bar to all, but not in backticks; an escaped bar in backticks is one on GitHub only."""
     code = _CODE.sub(lambda found: f"<code>{html.escape(found[1]).replace('|', '&#124;')}</code>", text)
     return code.replace("|", "&#124;")
 
