@@ -49,9 +49,9 @@ def language() -> dict[str, Any]:
     from fedsim.models.options import Llama
     from fedsim.pruning import mosaic
 
-    options = Llama(blocks=2, width=32, heads=4)
+    options = Llama(blocks=1, width=16, heads=2)
     model = build("llama", options, input=(16,), classes=64, kind="text", device="cpu", seed=0)
-    windows = torch.randint(0, 64, (8, 16), generator=torch.Generator().manual_seed(0))
+    windows = torch.randint(0, 64, (4, 16), generator=torch.Generator().manual_seed(0))
     return {"model": model, "windows": windows, "mosaic": mosaic, "ranking": mosaic.rank(model, windows)}
 
 

@@ -71,9 +71,14 @@ def called(arguments: Sequence[str]) -> tuple[int, str]:
 
 
 def shortened(arguments: Sequence[str]) -> list[str]:
-    """The same command with two rounds, where it runs something."""
-    runs = bool(arguments) and arguments[0] in ("run", "compare")
-    return [*arguments, *(("--set", "until.rounds=2") if runs else ())]
+    """The same command with two rounds and one seed, where it runs something."""
+    match arguments:
+        case ["run", *_]:
+            return [*arguments, "--set", "until.rounds=2"]
+        case ["compare", *_]:
+            return [*arguments, "--set", "until.rounds=2", "--seeds", "1"]
+        case _:
+            return list(arguments)
 
 
 def words(command: str) -> list[str]:
