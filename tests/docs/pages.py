@@ -96,7 +96,7 @@ def taken_apart(page: str, parsed: tuple[Token, ...]) -> list[Block]:
         elif token.type in ("fence", "code_block"):
             assert token.map is not None
             language = token.info.split()[0] if token.info.split() else ""
-            kind = _LANGUAGES[language] if language else guessed(token.content)
+            kind = _LANGUAGES.get(language, "text") if language else guessed(token.content)
             found.append(Block(page, token.map[0] + 1, kind, token.content, tuple(marks)))
             marks = []
         else:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.docs.pages import PAGES, Block, blocks, followed
+from tests.docs.pages import PAGES, Block, blocks, followed, text_of
 from tests.docs.running import called, fedsim_calls, importable, not_said, ran, shortened
 
 FOLLOWED = [page for page in PAGES if followed(page)]
@@ -44,6 +45,16 @@ def test_a_page_can_be_followed(page: str, folder: Path) -> None:
                 (folder / name).write_text(block.text, encoding="utf-8")
             elif block.runs:
                 said = done(block, namespace, whole=shown)
+
+
+@pytest.mark.slow
+def test_the_tutorial_names_the_parts_of_a_report(folder: Path) -> None:
+    """In the order in which they stand there."""
+    status, said = called(["run", "quickstart", "--set", "until.rounds=2", "--out", "run"])
+    assert status == 0, said
+    heads = re.findall(r"<h2>(.*?)</h2>", (folder / "run/report.html").read_text(encoding="utf-8"))
+    section = text_of("docs/tutorial.md").partition("## The report")[2].partition("\n## ")[0]
+    assert re.findall(r"^\* \*\*(.*?)\*\*", section, re.MULTILINE) == heads
 
 
 def done(block: Block, namespace: dict[str, Any], *, whole: bool) -> str:
