@@ -48,7 +48,8 @@ def _parts() -> Iterator[str]:
     yield table(["form", "written as"], [[name, dimension.example] for name, (dimension, _) in QUANTITIES.items()])
     for model, places in _sections().items():
         title = "The scenario" if not places else " and ".join(f"`{place}`" for place in places)
-        yield f"\n## {title}\n\n{_prose(model)}\n\n"
+        prose = "What a file holds, at its top." if model is Scenario else _prose(model)
+        yield f"\n## {title}\n\n{prose}\n\n"
         found = keys(model)
         if model is Scenario:
             found = [replace(key, default="the file's name") if key.name == "name" else key for key in found]
