@@ -44,7 +44,20 @@ def find(kind: str, name: str, relative_to: Path | None = None) -> Path:
     known = names(kind)
     if name in known:
         return known[name]
+    if (beside := _beside(name, relative_to)) is not None:
+        raise UserError(f"{shown(name)} is no {kind} of the catalogue, but there is a file {beside}; write {beside}")
     raise UserError(unknown(kind, name, known) + ", or give a path to a .yaml file")
+
+
+def _beside(name: str, relative_to: Path | None) -> str | None:
+    """The file that somebody may have meant who left its ending out."""
+    for ending in (".yaml", ".yml"):
+        try:
+            if ((relative_to or Path.cwd()) / f"{name}{ending}").is_file():
+                return f"{name}{ending}"
+        except (OSError, ValueError):  # no name of a file
+            pass
+    return None
 
 
 def _by_path(kind: str, name: str, relative_to: Path | None) -> Path:

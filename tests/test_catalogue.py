@@ -30,6 +30,19 @@ def test_names_are_those_of_files(root: Path) -> None:
     assert catalogue.names("scenario") == {}
 
 
+def test_a_file_beside_the_scenario_is_named_where_its_ending_was_left_out(root: Path) -> None:
+    """Rather than all names of the catalogue; a name of the catalogue means the catalogue all the same."""
+    for name in ("mine.yaml", "rack.yaml"):
+        (root / name).write_text("")
+    with pytest.raises(UserError, match=r"^'mine' is no profile of the catalogue, but there is a file mine.yaml"):
+        catalogue.find("profile", "mine")
+    with pytest.raises(UserError, match="unknown profile 'mine'"):
+        catalogue.find("profile", "mine", root / "devices")
+    assert catalogue.find("profile", "rack") == root / "server/profiles/rack.yaml"
+    with pytest.raises(UserError, match="unknown profile"):
+        catalogue.find("profile", "m" * 5000)
+
+
 def test_a_file_is_found_by_name_or_path(root: Path) -> None:
     """A path starts at the folder given, else at the current one."""
     board = root / "devices/profiles/board.yaml"

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
+from itertools import takewhile
 from pathlib import Path
+from typing import Final
 
 from fedsim import catalogue
 from fedsim.units import human_count, human_seconds
+
+_SENTENCE: Final = re.compile(r"(?<=[.?])\s")
 
 
 def _schedulers() -> dict[str, str]:
@@ -66,12 +71,14 @@ def _links() -> dict[str, str]:
 
 
 def _scenarios() -> dict[str, str]:
-    return {name: _first_comment(path) for name, path in catalogue.names("scenario").items()}
+    return {name: _first_sentence(path) for name, path in catalogue.names("scenario").items()}
 
 
-def _first_comment(path: Path) -> str:
-    first = path.read_text(encoding="utf-8").partition("\n")[0]
-    return first.removeprefix("#").strip() if first.startswith("#") else ""
+def _first_sentence(path: Path) -> str:
+    """Of the comment that the file begins with; all of it where it has no full stop or question mark."""
+    lines = takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+    comment = " ".join(line.removeprefix("#").strip() for line in lines)
+    return _SENTENCE.split(comment, maxsplit=1)[0]
 
 
 _LISTS = {

@@ -138,6 +138,8 @@ def _deal(scenario: Scenario, name: Any) -> tuple[DataInfo, DataSet | None, Shar
         kept, validation = _hold_out(scenario, info.train)
         shards = partition.deal(np.zeros(len(kept), np.int64), None, scenario.devices, rng)
         return info, None, Shards(kept[shards.indices], shards.offsets), validation
+    if not scenario.learning:
+        _no_more_than_there_are(scenario, describe(scenario, {wanted.name: name}).train)
     data = _load(name, **arguments)
     kept, validation = _hold_out(scenario, data.info.train)
     owners = None if data.train.owners is None else data.train.owners[kept]
@@ -148,6 +150,17 @@ def _deal(scenario: Scenario, name: Any) -> tuple[DataInfo, DataSet | None, Shar
         Shards(kept[shards.indices], shards.offsets),
         validation,
     )
+
+
+def _no_more_than_there_are(scenario: Scenario, there: int) -> None:
+    """Timing alone needs no samples, only how many each device has; but who gets how many goes by labels here."""
+    wanted, kind = scenario.data.samples, scenario.data.partition.kind
+    if wanted is not None and wanted > there:
+        raise UserError(
+            f"samples: {wanted}, but partition {kind} looks at those that there are, and the training set of "
+            f"{scenario.data.name} has {there:,}; choose 1-{there}, or a partition that only counts, such as "
+            "{kind: quantity, alpha: 2}"
+        )
 
 
 def _load(name: Any, *, seed: int, **arguments: Any) -> DataSet:

@@ -134,9 +134,9 @@ class AdamW:
     weight_decay: float = 0.01
     """Decoupled weight decay."""
     clip: float | None = None
-    """As `Sgd.clip`."""
+    """The largest norm of a step's gradients, as of sgd; null: none."""
     schedule: Schedule | None = None
-    """As `Sgd.schedule`."""
+    """How the learning rate goes from round to round; null: it stays."""
 
     def __post_init__(self) -> None:
         _check(self)

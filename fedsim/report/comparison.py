@@ -68,8 +68,8 @@ class Statistic:
         if std is None:
             return write(mean)
         number, _, unit = write(mean).partition(" ")
-        spread = abs(std * float(number) / mean) if mean else std
-        shown = f"{spread:.2g}" if "e" in number else f"{spread:.{len(number.partition('.')[2])}f}"
+        spread = abs(std * float(number.replace(",", "")) / mean) if mean else std
+        shown = f"{spread:.2g}" if "e" in number else f"{spread:,.{len(number.partition('.')[2])}f}"
         return f"{number} ± {shown} {unit}".rstrip()
 
 

@@ -55,7 +55,7 @@ def percent(value: float) -> str:
 
 def rate(value: float) -> str:
     """A number a second for people, without an exponent."""
-    return f"{value:.4g}" if value < 1000 else f"{value:.0f}"
+    return f"{value:.4g}" if value < 1000 else f"{value:,.0f}"
 
 
 def _targets(summaries: Sequence[Summary]) -> list[Figure]:

@@ -14,6 +14,7 @@ from fedsim.units import human_seconds
 
 
 def _timing_only(scenario: Scenario) -> Iterator[Problem]:
+    """With `learning: off` no accuracy, loss or perplexity ends the run, since nothing is trained."""
     if scenario.learning:
         return
     for key in ("accuracy", "loss", "perplexity"):
@@ -23,7 +24,7 @@ def _timing_only(scenario: Scenario) -> Iterator[Problem]:
 
 
 def _emulation(scenario: Scenario) -> Iterator[Problem]:
-    """Real work, and links that are kept to by senders of frames in order."""
+    """`mode: emulate` needs `learning: on` and, unless `emulation.shaping` is off, `network.discipline: fifo`."""
     if scenario.mode != "emulate":
         return
     if not scenario.learning:
@@ -37,7 +38,7 @@ def _emulation(scenario: Scenario) -> Iterator[Problem]:
 
 
 def _selection(scenario: Scenario) -> Iterator[Problem]:
-    """As many devices as a round asks are there."""
+    """A round asks for no more devices than there are."""
     count, over = scenario.selection.count, scenario.selection.over
     if count is None:
         return
@@ -52,6 +53,7 @@ def _selection(scenario: Scenario) -> Iterator[Problem]:
 
 
 def _faulty_devices(scenario: Scenario) -> Iterator[Problem]:
+    """Faults are of devices that the fleet has."""
     last = scenario.devices - 1
     for index, fault in enumerate(scenario.listed_faults):
         if fault.device > last:
@@ -60,6 +62,7 @@ def _faulty_devices(scenario: Scenario) -> Iterator[Problem]:
 
 
 def _one_fault_at_a_time(scenario: Scenario) -> Iterator[Problem]:
+    """A device leaves again only after it has returned."""
     by_device: dict[int, list[tuple[Fault, int]]] = {}
     for index, fault in enumerate(scenario.listed_faults):
         by_device.setdefault(fault.device, []).append((fault, index))
@@ -73,6 +76,7 @@ def _one_fault_at_a_time(scenario: Scenario) -> Iterator[Problem]:
 
 
 def _access_points(scenario: Scenario) -> Iterator[Problem]:
+    """Access points that groups name are there, and each is named by a group."""
     for index, group in enumerate(scenario.fleet):
         if group.access is not None and group.access not in scenario.access:
             sentence = unknown("access point", group.access, scenario.access)
@@ -86,7 +90,7 @@ def _access_points(scenario: Scenario) -> Iterator[Problem]:
 
 
 def _recordings(scenario: Scenario) -> Iterator[Problem]:
-    """A recording of availability stands alone, and needs an end where it begins again for ever."""
+    """Recorded availability and `faults` exclude each other, and a recording that begins again needs `until.time`."""
     recorded: dict[KeyPath, File] = {
         ("fleet", index, "availability"): group.availability
         for index, group in enumerate(scenario.fleet)

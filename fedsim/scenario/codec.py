@@ -76,6 +76,7 @@ class Codec(Section):
 
     @model_validator(mode="after")
     def _feedback_is_for_gradients(self) -> Codec:
+        """`feedback` is for gradients only."""
         if isinstance(self.activations, TopK) and self.activations.feedback:
             sentence = "what was not sent of some samples would be added to others; remove it, or give it to gradients"
             raise rule(sentence, "activations", "feedback")

@@ -58,6 +58,7 @@ class InlineLink(Section):
 
     @model_validator(mode="after")
     def _one_delay(self) -> InlineLink:
+        """`latency` or `rtt`, not both."""
         if self.latency is not None and self.rtt is not None:
             raise rule("rtt is given, too; keep one (latency is one way, half of rtt)", "latency")
         return self

@@ -46,6 +46,7 @@ class Pruned(Section):
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Pruned:
+        """`method` or `manifest`, not both; `fit` and `calibration` are for a method."""
         if self.method is not None and self.manifest is not None:
             raise rule(
                 "a method, and a manifest that says what another one has done; leave one of them out", "manifest"

@@ -177,6 +177,7 @@ class Selection(Section):
 
     @model_validator(mode="after")
     def _takes_what_its_kind_needs(self) -> Selection:
+        """`count`, `fraction` and `over` are given where the kind needs them, and nowhere else."""
         for key, kinds in _TAKERS.items():
             given = getattr(self, key) is not None
             if given and self.kind not in kinds:
@@ -199,6 +200,7 @@ class Fault(Section):
 
     @model_validator(mode="after")
     def _returns_after_leaving(self) -> Fault:
+        """`return` is later than `leave`."""
         if self.return_ is not None and self.return_ <= self.leave:
             raise rule("the device returns before it leaves; give a later time than leave", "return")
         return self
@@ -236,6 +238,7 @@ class Until(Section):
 
     @model_validator(mode="after")
     def _ends(self) -> Until:
+        """At least one of these is given."""
         if all(getattr(self, key) is None for key in Until.model_fields):
             raise rule(f"nothing ends the run; give at least one of {', '.join(Until.model_fields)}")
         return self

@@ -25,6 +25,15 @@ def test_profiles_are_listed_with_speed_and_memory() -> None:
     assert entries("profiles")["pi-tier-1"].startswith("abstract, 2.2 GMAC/s, 3.4 GB usable; ")
 
 
+def test_scenarios_are_listed_with_a_whole_sentence() -> None:
+    """The first of the comment above the file, however many lines it takes, and none of the second."""
+    found = entries("scenarios")
+    assert found["quickstart"].endswith("unequal in speed, link and data.")
+    assert found["hundred-thousand"].endswith("of which the first thousand of 1,300 that are asked make a round.")
+    assert found["llm-inference"].endswith("a language model of the size of SmolLM2-135M, and how fast?")
+    assert {text[-1] for text in found.values()} <= {".", "?"}
+
+
 @pytest.mark.parametrize("kind", ["schedulers", "models", "profiles", "links", "scenarios"])
 def test_lists_are_sorted(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """By name, whatever order things were registered in."""

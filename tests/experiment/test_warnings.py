@@ -92,5 +92,5 @@ def test_more_samples_than_there_are() -> None:
     assert study(data={"name": "digits", "samples": 1437}, scheduler="fedavg").warnings() == []
     with pytest.raises(UserError, match="samples: 50000, but the training set of digits has 1,437"):
         study(**large, learning=True)
-    with pytest.raises(UserError, match="samples: 50000, but the training set"):  # who holds what depends on labels
+    with pytest.raises(UserError, match="samples: 50000, but partition dirichlet looks at those that there are"):
         study(data={"name": "digits", "samples": 50_000, "partition": {"kind": "dirichlet", "alpha": 0.5}})

@@ -37,6 +37,13 @@ def test_one_run_shows_its_key_figures() -> None:
     assert "failed" in printed([summary(status="failed")])
 
 
+def test_samples_a_second_are_never_in_powers_of_ten() -> None:
+    """Four digits of small rates, all before the point of large ones."""
+    for rate, said in ((11347.6, "11,348"), (8409.2, "8,409"), (12.3456, "12.35")):
+        run = {**summary(), "throughput": {**summary()["throughput"], "end_to_end_samples_per_s": rate}}
+        assert lines(printed([run]))["samples a second, end to end"] == said
+
+
 def lines(text: str) -> dict[str, str]:
     """The rest of each line by its label."""
     found = (line.split("  ", 1) for line in text.splitlines() if "  " in line)

@@ -63,6 +63,7 @@ class Mosaic:
     adapter: str | None = None
     """What finds the blocks, as `module:Class`; null knows Llama, Mistral, Qwen2 and Qwen3."""
     seed: int = 0
+    """Of all that is drawn."""
 
     def __post_init__(self) -> None:
         _check_share("sparsity", self.sparsity, below=1.0)
@@ -136,6 +137,7 @@ class Recovery:
     scale: float = 2.0
     """What products are multiplied by; LLM-Pruner's 16 over a rank of 8."""
     lr: float = 1e-4
+    """Learning rate of Adam."""
     epochs: int = 2
     """Passes over the windows."""
     batch: int = 4

@@ -1,4 +1,4 @@
-"""The pictures of reports in this documentation: `python -m docs.screenshots`, from the top of a checkout.
+"""The pictures of reports in this documentation: `python -m docs.make.screenshots`, from the top of a checkout.
 
 Runs `quickstart` and a comparison of four systems on `twelve-boards` (two minutes), and opens their reports in headless
 Chromium, which has to be there.
@@ -16,7 +16,7 @@ from PIL import Image
 import fedsim
 from tests.browser import chromium, screenshot
 
-IMAGES: Final = Path(__file__).parent / "images"
+IMAGES: Final = Path(__file__).parent.parent / "images"
 SYSTEMS: Final = ("fedavg", "splitfed", "ampere", "fedoptima")
 _COLOURS: Final = 128  # of a palette: a third of the bytes, and nothing to be seen of it
 
