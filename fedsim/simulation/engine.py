@@ -252,6 +252,7 @@ class Simulation:
 
     def _ended(self, actor: Actor) -> None:
         actor.over = True
+        self._leave_lying(actor)
         self.trace.marks.append((actor.node, self.now, "end", 0.0, ""))
         if actor.node == SERVER:
             self._ending = Ending.SERVER
@@ -280,7 +281,7 @@ class Simulation:
         kinds, source = effect.kinds, effect.source
         message = actor.mailbox.take(kinds, source, effect.by)
         if message is not None:
-            if actor.inbox:
+            if actor.stays or actor.inbox:
                 self.taken(actor, message)
             return message
         awaited = self._roles.get(kinds)
@@ -360,6 +361,7 @@ class Simulation:
             self._hand_over(receiver, message, number)
             return
         self._end_wait(receiver, number)
+        receiver.stays[id(message)] = number, self.now
         receiver.mailbox.put(message)
         receiver.script = started(receiver.node, self._device(receiver))
         self._resume(receiver, None)
@@ -378,6 +380,8 @@ class Simulation:
                 self.taken(actor, message)
             self._resume(actor, message)
         else:
+            if number >= 0:
+                actor.stays[id(message)] = number, self.now
             actor.mailbox.put(message)
 
     def _end_wait(self, actor: Actor, number: int) -> None:
@@ -494,8 +498,15 @@ class Simulation:
         if actor.computing is not None:
             self.trace.spans.extend(cut(actor.computing, self.now))
             actor.computing = None
+        self._leave_lying(actor)
         actor.over = True
         close(actor.script, actor.node)
+
+    def _leave_lying(self, actor: Actor) -> None:
+        """Nobody will take what still waits for a script."""
+        now = self.now
+        self.trace.stays.extend((actor.node, since, now, number) for number, since in actor.stays.values() if since < now)
+        actor.stays.clear()
 
     def _short(self, actor: Actor) -> bool:
         """A node needs more memory than it may use: answers whether it has left because of it."""
@@ -526,6 +537,9 @@ class Simulation:
 
     def taken(self, actor: Actor, message: Message) -> None:
         """A script has taken a message out of its mailbox (also called through a port)."""
+        stay = actor.stays.pop(id(message), None)
+        if stay is not None and stay[1] < self.now:
+            self.trace.stays.append((actor.node, stay[1], self.now, stay[0]))
         nbytes = actor.inbox.pop(id(message), None)
         if nbytes is not None:
             assert self._ledger is not None
