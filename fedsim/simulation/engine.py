@@ -505,7 +505,9 @@ class Simulation:
     def _leave_lying(self, actor: Actor) -> None:
         """Nobody will take what still waits for a script."""
         now = self.now
-        self.trace.stays.extend((actor.node, since, now, number) for number, since in actor.stays.values() if since < now)
+        self.trace.stays.extend(
+            (actor.node, since, now, number) for number, since in actor.stays.values() if since < now
+        )
         actor.stays.clear()
 
     def _short(self, actor: Actor) -> bool:
