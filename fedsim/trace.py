@@ -9,7 +9,7 @@ only when the trace is written: `write` makes one Parquet table of all kinds of 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields
 from operator import itemgetter
 from pathlib import Path
@@ -172,17 +172,30 @@ _PLAIN: Final = "detail"  # the one string column whose values hardly ever repea
 _METADATA: Final = b"fedsim"
 
 
-def columns(rows: Sequence[tuple[Any, ...]], record: type[Any]) -> dict[str, Any]:
-    """The fields of records of one kind as arrays: int64, float64 or bool; `Words` for strings."""
+def columns(
+    rows: Sequence[tuple[Any, ...]], record: type[Any], first: int = 0, names: Collection[str] | None = None
+) -> dict[str, Any]:
+    """The fields of records of one kind as arrays: int64, float64 or bool; `Words` for strings.
+
+    Args:
+        rows: the records.
+        record: their kind.
+        first: the first of them that counts.
+        names: the fields that are wanted; None: all.
+    """
     import numpy as np
 
-    shelved = rows.columns() if isinstance(rows, Records) else None
+    shelved = rows.columns(first, names) if isinstance(rows, Records) else None
     if shelved is not None:
         return shelved
+    if first:
+        rows = rows[first:]
 
     types: dict[type[Any], Any] = {int: np.int64, float: np.float64, bool: np.bool_}
     found: dict[str, Any] = {}
     for index, (name, kind) in enumerate(get_type_hints(record).items()):
+        if names is not None and name not in names:
+            continue
         values = map(itemgetter(index), rows)
         if kind is str:
             found[name] = Words.of(values)

@@ -133,11 +133,8 @@ def _means(parts: _Parts, end: int, slots: int) -> Counters:
     """The mean of every series over each of so many parts of the run, and 0 at its end."""
     edges = np.linspace(0, end, slots + 1).astype(np.int64)
     keys, row = np.unique(parts.key, return_inverse=True)
-    first, last = (
-        np.clip(np.searchsorted(edges, moments, side) - 1, 0, slots - 1)
-        for moments, side in ((parts.start, "right"), (parts.end, "left"))
-    )
-    last = np.maximum(first, last)
+    first = np.clip(np.searchsorted(edges, parts.start, "right") - 1, 0, slots - 1)
+    last = np.maximum(np.clip(np.searchsorted(edges, parts.end, "left") - 1, 0, slots - 1), first)
     within = np.zeros((len(keys), slots + 1))  # amounts times nanoseconds that lie in each slot
     whole = np.zeros((len(keys), slots + 1))  # what begins, or ceases, to fill whole slots
     several = last > first

@@ -136,8 +136,9 @@ def _on_first_lane(columns: Columns, chosen: Bools, waits: Waits | Pieces, node:
     """Whether a node computes on its first lane (of the chosen spans), or waits, at a moment."""
     spans = columns.spans
     first = chosen & (spans.lane == 0)
-    columns_of = ((spans.node, waits.node), (spans.start, waits.start), (spans.end, waits.end))
-    return holds(*(np.concatenate((one[first], other)) for one, other in columns_of), node, moment)
+    owners = np.concatenate((spans.node[first], waits.node))
+    starts, ends = np.concatenate((spans.start[first], waits.start)), np.concatenate((spans.end[first], waits.end))
+    return holds(owners, starts, ends, node, moment)
 
 
 def _most_pieces(columns: Columns) -> Ints:

@@ -116,7 +116,7 @@ ALL: list[Any] = [
 @pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ALL, ids=lambda s: type(s).__name__)
 def test_a_life_leaves_the_records_that_it_leaves_in_a_simulation(scheduler: Any) -> None:
-    """Spans, waits with what ended them, stays of messages, marks and sends, to the nanosecond, for every node of every system."""
+    """Spans, waits with what ended them, stays, marks and sends, to the nanosecond, for every node of every system."""
     assembly = toy(scheduler)
     trace, came = simulated(assembly)
     for node in range(SERVER, DEVICES):

@@ -7,6 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def counters(events: Events) -> dict[tuple[int, str], list[tuple[Decimal, Decima
 def integral(series: Iterable[tuple[Decimal, Decimal]]) -> float:
     """The area under a counter, in its unit times seconds."""
     steps = list(series)
-    pairs = zip(steps, steps[1:], strict=False)
+    pairs = pairwise(steps)
     return float(sum(((end - start) * value for (start, value), (end, _) in pairs), Decimal(0)) / 1_000_000)
 
 

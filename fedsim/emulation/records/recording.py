@@ -111,6 +111,11 @@ class Notes:
         others = ((SENT, self._sent), (BEGAN, self._began), (CAME, self._came), (GIVEN, self.given))
         return [[kind, *row] for kind, tape in (*kinds, *others) for row in tape]
 
+    @property
+    def arrivals(self) -> Sequence[tuple[Any, ...]]:
+        """The messages that have come: rows of `came`, without the kind."""
+        return self._came
+
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
