@@ -57,7 +57,7 @@ class Progress(Follower):
 
 
 class Lines(Progress):
-    """A line for each cell that has run; on a terminal, below them, the bar of the run under way, or how many there are."""
+    """A line a cell that has run; on a terminal, below them, the bar of the run under way, or how many there are."""
 
     def __init__(self, console: Console, jobs: int) -> None:
         super().__init__()

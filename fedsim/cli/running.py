@@ -15,13 +15,22 @@ from fedsim.experiment.loading import load_scenario
 from fedsim.experiment.output import Output
 from fedsim.experiment.running import Run, run_scenario
 from fedsim.report import show
+from fedsim.report.tracking import parse
+from fedsim.report.tracking.targets import record
 from fedsim.units import human_seconds
 
 
 def run_command(
-    source: str, overrides: Sequence[str], out: Path | None, *, ray: str | None = None, as_json: bool
+    source: str,
+    overrides: Sequence[str],
+    out: Path | None,
+    *,
+    ray: str | None = None,
+    track: Sequence[str] = (),
+    as_json: bool,
 ) -> int:
     """Run a scenario from the command line; returns the exit status."""
+    targets = parse(track)
     scenario = load_scenario(source, overrides=overrides)
     if ray is not None and scenario.mode != "emulate" and scenario.workers.kind != "ray":
         raise UserError(
@@ -31,7 +40,10 @@ def run_command(
     watcher = watching(as_json=as_json)
     with interrupts(watcher.interrupt):
         done = run_scenario(scenario, output=Output(out), watcher=watcher, ray=ray)
-    return ended(done, watcher, as_json=as_json)
+    status = ended(done, watcher, as_json=as_json)
+    if targets and done.folder is not None:
+        record(done.folder, targets)
+    return status
 
 
 def ended(done: Run, watcher: Interruptible, *, as_json: bool) -> int:

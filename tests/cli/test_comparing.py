@@ -47,8 +47,10 @@ def test_tables_and_folder(scenario: str, capsys: pytest.CaptureFixture[str]) ->
     assert "ratios to fedavg" in lines
     assert lines[-1] == "c/comparison.html"
     assert "\x1b" not in out
-    assert err.startswith("note: accuracy is looked at with each new model")
-    assert err.count("\n") == 1
+    cells = err.splitlines()
+    assert [line.partition(": done at ")[0] for line in cells[:2]] == ["1/2 fedavg · seed 3", "2/2 splitfed · seed 3"]
+    assert cells[2].startswith("note: accuracy is looked at with each new model")
+    assert err.count("\n") == 3
 
 
 def test_folders_of_its_own(scenario: str) -> None:

@@ -147,7 +147,11 @@ CASES: dict[str, dict[str, Any]] = {
     "fedavg": {"evaluate": {"samples": 20}},
     "fedoptima": {"scheduler": "fedoptima", "learning": False},
     "pipar with several lanes": {"scheduler": "pipar", "learning": False},
-    "oafl and faults": {"scheduler": "oafl", "learning": False, "faults": [{"device": 1, "leave": "0.2 s", "return": "0.4 s"}]},
+    "oafl and faults": {
+        "scheduler": "oafl",
+        "learning": False,
+        "faults": [{"device": 1, "leave": "0.2 s", "return": "0.4 s"}],
+    },
     "up to a moment": {"scheduler": "splitfed", "learning": False, "until": {"time": "0.3 s"}},
 }
 
@@ -177,7 +181,7 @@ def test_figures_in_the_middle_are_those_of_a_run_that_ends_there() -> None:
 
     class Stopping(Peeping):
         def mark(self, name: str, value: float) -> None:
-            if name == "publish" and value == 5:
+            if name == "publish" and value == 4:
                 self.run.ask(self._stop)
 
         def _stop(self) -> None:
