@@ -38,8 +38,8 @@ def test_series_hold_what_was_carried_and_what_has_waited(
     for (start, end), device, up, nbytes in flows:
         source, target = (device, SERVER) if up else (SERVER, device)
         tape.send(source, target, "model", start, end, weights=nbytes, control=1)
-    for (start, end), node in stays:
-        tape.trace.stays.append((node, start, end, 0))
+    for (start, end), whose in stays:
+        tape.trace.stays.append((whose, start, end, 0))
     columns = tape.columns
     found, carried = counters(columns, room), traffic(columns).delivered.sum(axis=1)
     assert len(found) <= room
@@ -47,7 +47,7 @@ def test_series_hold_what_was_carried_and_what_has_waited(
     order = np.lexsort((found.time, found.kind, found.node))
     assert (order == np.arange(len(found))).all()
     for row, node in enumerate(columns.nodes):
-        waited = sum(end - start for (start, end), whose in stays if whose == node.number) / 1e9
+        waited = sum(end - start for (start, end), at in stays if at == node.number) / 1e9
         for kind, amount in ((UP, carried[0, row]), (DOWN, carried[1, row]), (WAITING, waited)):
             here = (found.node == row) & (found.kind == kind)
             if "left out" not in found.note or here.any():
