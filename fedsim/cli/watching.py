@@ -2,7 +2,7 @@
 
 Whoever watches has a thread that asks the run for its figures at intervals of the wall clock. The run answers between
 two of its events, so looking changes nothing in it, and reads each record once. A look that took long is followed by a
-pause that is as much longer, so that looking never takes more than a hundredth of the run.
+pause that is as much longer, so that looking takes about a hundredth of the wall time.
 """
 
 from __future__ import annotations

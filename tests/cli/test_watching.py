@@ -96,7 +96,7 @@ def test_a_dashboard_shows_the_same() -> None:
     assert isinstance(console.file, StringIO)
     lines = [line.split(maxsplit=1) for line in console.file.getvalue().splitlines()]
     assert [line[0] for line in lines] == ["run", "done", "clock", "training", "quality", "bytes", "devices", "idle"]
-    said = dict(lines)  # type: ignore[arg-type]
+    said = dict(lines)
     assert said["done"].strip().endswith("50 % about 2 s left")
     assert said["quality"].strip() == "accuracy 0.5 (best 0.75), loss 1.25"
 
