@@ -101,7 +101,7 @@ def test_a_cell_that_fails(scenario: str, capsys: pytest.CaptureFixture[str]) ->
     out, err = capsys.readouterr()
     assert "Waits (failed)" in out
     assert "Waits, seed 3: failed; deadlock at 0 s: every script waits" in out
-    assert err.count("ZeroDivisionError: a mistake") == 1, "one mistake, however many seeds"
+    assert err.count("\nZeroDivisionError: a mistake") == 1, "one trace of a mistake, however many seeds"
     assert err.rstrip().endswith("error: 4 of 6 cells came to no result; --out c runs these again")
     assert compare(scenario, *arguments) == 1
 
