@@ -76,7 +76,7 @@ class Interruptible(Watcher):
 class View:
     """What can be said of a run at a moment.
 
-    `metric` is what its quality is measured by, `wall` the seconds that it has taken so far.
+    `metric` is what its quality is measured by, `wall` the seconds since its clock began to move, nearly.
     """
 
     title: str
@@ -189,13 +189,19 @@ class Looking(Interruptible):
         super().begin(study, simulation)
         scenario = study.scenario
         title = self._name or f"{scenario.name} · {scenario.scheduler.name}"
-        metric, until, began = metric_name(study.assembly.scenario), scenario.until, time.monotonic()
+        metric = metric_name(study.assembly.scenario)
+        began = time.monotonic()
 
         def look() -> None:
-            started = time.perf_counter()
-            self.view = View(title, until, metric, simulation.so_far(), time.monotonic() - began)
+            nonlocal began
+            started = time.monotonic()
+            figures = simulation.so_far()
+            if figures.now == 0:  # as long as the nodes of an emulation start
+                began = started
+                return
+            self.view = View(title, scenario.until, metric, figures, started - began)
             self.show(self.view)
-            self._cost = time.perf_counter() - started
+            self._cost = time.monotonic() - started
 
         def ask() -> None:
             while not self._over.wait(max(self._period, self._cost / SHARE)):

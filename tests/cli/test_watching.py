@@ -217,6 +217,18 @@ def test_whoever_looks_asks_again_and_again() -> None:
     assert lines._cost < 1e-2
 
 
+def test_nothing_is_shown_before_the_clock_moves() -> None:
+    """And the wall time counts from there: the nodes of an emulation may take minutes to start."""
+    study = build(load_scenario(TOY, updates={"learning": False}))
+    lines = Looking(period=1e-4)
+    run = Asked(SoFar(now=0))
+    lines.begin(study, run)
+    while run.asked < 3:
+        pass
+    assert lines.view is None
+    lines.end()
+
+
 def test_bars_and_lines(capsys: pytest.CaptureFixture[str]) -> None:
     """A bar stands where the run is; lines go to standard error; nothing is shown to a program."""
     study = build(load_scenario(TOY, updates={"learning": False, "until": {"rounds": 4}}))
