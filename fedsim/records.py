@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, SupportsIndex, get_type_hints
 from weakref import finalize
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -87,13 +87,15 @@ class _Shelf:
                 np.fromiter(values, _dtype(kind), len(rows)).tofile(file)
         self.count += len(rows)
 
-    def columns(self) -> dict[str, Any]:
-        """See `columns`."""
+    def columns(self, first: int = 0, names: Collection[str] | None = None) -> dict[str, Any]:
+        """See `Records.columns`."""
         import numpy as np
 
         found: dict[str, Any] = {}
         for name, kind in self.fields:
-            values = np.memmap(self.folder / name, _dtype(kind), "r")
+            if names is not None and name not in names:
+                continue
+            values = np.memmap(self.folder / name, _dtype(kind), "r")[first:]
             if kind is str:
                 found[name] = Words(values.astype(np.int32), list(self.codes[name]))
             else:
@@ -133,12 +135,12 @@ class Records(list[Row]):
         self._shelf.put(list(super().__iter__()))
         super().clear()
 
-    def columns(self) -> dict[str, Any] | None:
-        """All of them as columns, mapped from disk; None where they are in memory."""
+    def columns(self, first: int = 0, names: Collection[str] | None = None) -> dict[str, Any] | None:
+        """All of them, or those from the `first` on, as columns mapped from disk; None where they are in memory."""
         if self._shelf is None:
             return None
         self.shelve(1)
-        return self._shelf.columns()
+        return self._shelf.columns(first, names)
 
     def sort(self, *, key: Any = None, reverse: bool = False) -> None:
         """All of them, in memory."""

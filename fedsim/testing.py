@@ -475,7 +475,7 @@ def _no_global_generator() -> Iterator[None]:
 def _records(outcome: Outcome) -> tuple[Any, ...]:
     trace = outcome.simulation.trace
     marks = [mark for mark in trace.marks if mark[2] != "evaluate"]
-    return trace.spans, trace.transfers, trace.waits, marks, trace.end
+    return trace.spans, trace.transfers, trace.waits, trace.stays, marks, trace.end
 
 
 def _awaits(simulation: Simulation, device: int) -> list[float]:

@@ -1,15 +1,15 @@
-"""The record of a run: spans of computing, transfers, waits and marks, in integer nanoseconds.
+"""The record of a run: spans of computing, transfers, waits, stays and marks, in integer nanoseconds.
 
 Everything a report says is a pure function of a `Trace`. This module knows neither who writes one nor who
 reads it. Records are appended as plain tuples, columns in the order of the named tuples below, and become columns
-only when the trace is written: `write` makes one Parquet table of all four kinds of record, told apart by its
-column `record`, and `read` gives back an equal trace. The same trace gives the same bytes.
+only when the trace is written: `write` makes one Parquet table of all kinds of record, told apart by its column
+`record`, and `read` gives back an equal trace. The same trace gives the same bytes.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, fields
 from operator import itemgetter
 from pathlib import Path
@@ -81,6 +81,19 @@ class Wait(NamedTuple):
     message: int
 
 
+class Stay(NamedTuple):
+    """A message that waited for a script, in a node's mailbox: from its arrival until the script took or dropped it.
+
+    Or until the script had ended or its node had left. One that is taken the moment it arrives has no stay. `message`
+    is the number of its transfer.
+    """
+
+    node: int
+    start: int
+    end: int
+    message: int
+
+
 class Mark(NamedTuple):
     """A moment with a name: join, leave, end, round.open, round.close, publish, evaluate, …"""
 
@@ -131,6 +144,7 @@ class Trace:
     end: int = 0
     clock_bound: int = 0
     """Nanoseconds by which the clocks of nodes may disagree; 0 on a virtual clock."""
+    stays: list[tuple[Any, ...]] = field(default_factory=lambda: Records(Stay))
     provenance: Sequence[Mapping[str, Any]] = ()
     """What each profile and link is and where its figures come from: `of`, `kind`, `speed`, `trust`, `figures`."""
 
@@ -140,28 +154,50 @@ class Trace:
 
     def shelve(self) -> None:
         """Put records on disk, if there are many in memory."""
-        for records in (self.spans, self.transfers, self.waits, self.marks):
+        for records in (self.spans, self.transfers, self.waits, self.stays, self.marks):
             if isinstance(records, Records):
                 records.shelve()
 
 
-_RECORDS: Final[Mapping[str, type[Any]]] = {"span": Span, "transfer": Transfer, "wait": Wait, "mark": Mark}
-_COLUMN_OF: Final = {("wait", "message"): "number"}  # where a record's field is not named like its column
+_RECORDS: Final[Mapping[str, type[Any]]] = {
+    "span": Span,
+    "transfer": Transfer,
+    "wait": Wait,
+    "stay": Stay,
+    "mark": Mark,
+}
+_COLUMN_OF: Final = {
+    ("wait", "message"): "number",
+    ("stay", "message"): "number",
+}  # where a record's field is not named like its column
 _PLAIN: Final = "detail"  # the one string column whose values hardly ever repeat
 _METADATA: Final = b"fedsim"
 
 
-def columns(rows: Sequence[tuple[Any, ...]], record: type[Any]) -> dict[str, Any]:
-    """The fields of records of one kind as arrays: int64, float64 or bool; `Words` for strings."""
+def columns(
+    rows: Sequence[tuple[Any, ...]], record: type[Any], first: int = 0, names: Collection[str] | None = None
+) -> dict[str, Any]:
+    """The fields of records of one kind as arrays: int64, float64 or bool; `Words` for strings.
+
+    Args:
+        rows: the records.
+        record: their kind.
+        first: the first of them that counts.
+        names: the fields that are wanted; None: all.
+    """
     import numpy as np
 
-    shelved = rows.columns() if isinstance(rows, Records) else None
+    shelved = rows.columns(first, names) if isinstance(rows, Records) else None
     if shelved is not None:
         return shelved
+    if first:
+        rows = rows[first:]
 
     types: dict[type[Any], Any] = {int: np.int64, float: np.float64, bool: np.bool_}
     found: dict[str, Any] = {}
     for index, (name, kind) in enumerate(get_type_hints(record).items()):
+        if names is not None and name not in names:
+            continue
         values = map(itemgetter(index), rows)
         if kind is str:
             found[name] = Words.of(values)
@@ -176,7 +212,13 @@ def write(trace: Trace, path: Path | str) -> None:
     import pyarrow.parquet as pq
 
     schema = _schema()
-    rows = {"span": trace.spans, "transfer": trace.transfers, "wait": trace.waits, "mark": trace.marks}
+    rows = {
+        "span": trace.spans,
+        "transfer": trace.transfers,
+        "wait": trace.waits,
+        "stay": trace.stays,
+        "mark": trace.marks,
+    }
     table = pa.concat_tables([_table(name, rows[name], schema) for name in _RECORDS]).unify_dictionaries()
     words = [column.name for column in schema if pa.types.is_dictionary(column.type)]
     deltas = {column.name: "DELTA_BINARY_PACKED" for column in schema if pa.types.is_int64(column.type)}
@@ -226,7 +268,8 @@ def read(path: Path | str) -> Trace:
     nodes = tuple(Node(**dict(zip(names, row, strict=True))) for row in head["nodes"]["rows"])
     rows = {name: _rows(table.filter(pc.equal(table["record"], name)), name) for name in _RECORDS}
     records = (rows["span"], rows["transfer"], rows["wait"], rows["mark"])
-    return Trace(nodes, head["scenario"], *records, head["end"], head.get("clock_bound", 0), head.get("provenance", ()))
+    given = {key: head[key] for key in ("end", "clock_bound", "provenance") if key in head}
+    return Trace(nodes, head["scenario"], *records, stays=rows["stay"], **given)
 
 
 def _fields(record: str) -> Iterable[tuple[str, str, type[Any]]]:

@@ -90,7 +90,7 @@ def test_a_run_whose_records_go_to_disk(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("fedsim.simulation.engine._SHELVE", 20)
     monkeypatch.setattr(Records.shelve, "__defaults__", (10,))
     found = simulate(toy(FedOptima(), devices=5)).simulation.trace
-    for each in (found.spans, found.transfers, found.waits):
+    for each in (found.spans, found.transfers, found.waits, found.stays):
         assert isinstance(each, Records)
         assert len(each) > list.__len__(each), "some are on disk"
     assert found == wanted
@@ -99,6 +99,7 @@ def test_a_run_whose_records_go_to_disk(tmp_path: Path, monkeypatch: pytest.Monk
     trace.write(found, tmp_path / "trace.parquet")
     again = trace.read(tmp_path / "trace.parquet")
     assert (again.spans, again.transfers, again.waits) == (wanted.spans, wanted.transfers, wanted.waits)
+    assert again.stays == wanted.stays
 
 
 def test_memory_does_not_grow_with_records() -> None:

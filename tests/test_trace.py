@@ -34,25 +34,26 @@ def equal(one: Trace, other: Trace) -> bool:
     """Whether two traces hold the same, whatever sequence their nodes are in."""
     return tuple(one.nodes) == tuple(other.nodes) and all(
         getattr(one, name) == getattr(other, name)
-        for name in ("scenario", "spans", "transfers", "waits", "marks", "end")
+        for name in ("scenario", "spans", "transfers", "waits", "stays", "marks", "end")
     )
 
 
 @pytest.mark.slow
 @settings(deadline=None, max_examples=50)
-@given(rows("span"), rows("transfer"), rows("wait"), rows("mark"), NUMBER)
+@given(rows("span"), rows("transfer"), rows("wait"), rows("stay"), rows("mark"), NUMBER)
 def test_what_is_read_equals_what_was_written(
     tmp_path_factory: pytest.TempPathFactory,
     spans: list[tuple[object, ...]],
     transfers: list[tuple[object, ...]],
     waits: list[tuple[object, ...]],
+    stays: list[tuple[object, ...]],
     marks: list[tuple[object, ...]],
     end: int,
 ) -> None:
     """Any fields, any number of records of each kind, none included."""
     path = tmp_path_factory.getbasetemp() / "any.parquet"
     nodes = (Node(-1, "server", "a", -1, 2, 0, 1.5, float("inf"), 1e9), Node(0, "ü", "b", 0, 1, 7, 0.1, 0.2, 0.3))
-    trace = Trace(nodes, {"name": "é", "list": [1, {"x": None}]}, spans, transfers, waits, marks, end)
+    trace = Trace(nodes, {"name": "é", "list": [1, {"x": None}]}, spans, transfers, waits, marks, end, stays=stays)
     write(trace, path)
     assert equal(read(path), trace)
 

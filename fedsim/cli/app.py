@@ -68,13 +68,20 @@ def run(
         int | None,
         typer.Option(min=1, max=4096, help="Simulate with so many processes: workers.kind ray, workers.count."),
     ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND:WHERE",
+            help="Record the run, when it has ended, in tensorboard:FOLDER or mlflow:ADDRESS; may be repeated.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a scenario and write its run folder."""
     overrides = [*(set_ or []), *([] if mode is None else [f"mode={mode}"])]
     if workers is not None:
         overrides += ["workers.kind=ray", f"workers.count={workers}"]
-    _exit("fedsim.cli.running:run_command", scenario, overrides, out, ray=ray, as_json=as_json)
+    _exit("fedsim.cli.running:run_command", scenario, overrides, out, ray=ray, track=track or [], as_json=as_json)
 
 
 @app.command()
@@ -226,6 +233,19 @@ def report(
 ) -> None:
     """Make the HTML report of one run, or of several side by side, and print their key figures."""
     _exit("fedsim.cli.reporting:report_command", runs, out, as_json=as_json)
+
+
+@app.command()
+def track(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    to: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KIND:WHERE", help="tensorboard:FOLDER or mlflow:ADDRESS; may be repeated."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Record finished runs in TensorBoard's files, or in MLflow."""
+    _exit("fedsim.cli.tracking:track_command", runs, to or [], as_json=as_json)
 
 
 class Processor(StrEnum):

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from fedsim.cli import INTERRUPTED, WRONG_INPUT, leave
 from fedsim.cli.app import complain
-from fedsim.cli.running import Bar, interrupts
+from fedsim.cli.watching import Bar, interrupts
 from fedsim.errors import UserError
 from fedsim.experiment.building import Study
 from fedsim.experiment.cells import Follower
@@ -57,7 +57,7 @@ class Progress(Follower):
 
 
 class Lines(Progress):
-    """A line for each cell that has run; below them the bar of the run that is under way, or how many there are."""
+    """A line a cell that has run; on a terminal, below them, the bar of the run under way, or how many there are."""
 
     def __init__(self, console: Console, jobs: int) -> None:
         super().__init__()
@@ -74,24 +74,20 @@ class Lines(Progress):
         if self._done:
             self._console.print(f"{self._done} of {self._count} cells need no run", highlight=False)
         self._jobs = min(self._jobs, len(left))
-        if self._jobs > 1:
+        if self._jobs > 1 and self._console.is_terminal:
             self._status = self._console.status(self._said())
             self._status.start()
 
     def cell(self, cell: Cell) -> None:
         """Make its bar."""
-        self._bar = Bar(self._console, f"{self._done + 1}/{self._count} {cell.label} · seed {cell.seed}")
+        if self._console.is_terminal:
+            self._bar = Bar(self._console, f"{self._done + 1}/{self._count} {cell.label} · seed {cell.seed}")
 
     def begin(self, study: Study, simulation: Clocked) -> None:
         """Show the bar."""
         super().begin(study, simulation)
         if self._bar is not None:
             self._bar.begin(study, simulation)
-
-    def mark(self, name: str, value: float) -> None:
-        """Move the bar on."""
-        if self._bar is not None:
-            self._bar.mark(name, value)
 
     def end(self) -> None:
         """Take the bar away."""
@@ -138,7 +134,7 @@ def compare_command(
     asked = everybody() if schedulers in (None, ALL) else written(str(schedulers))
     aims = [_target(text) for text in targets]
     found = contest(source, asked, seeds=seeds, overrides=overrides, updates={}, objects={})
-    progress = Lines(Console(stderr=True), jobs) if sys.stderr.isatty() and not as_json else Progress()
+    progress = Progress() if as_json else Lines(Console(stderr=True), jobs)
     with interrupts(progress.interrupt):
         try:
             done = compare_contest(

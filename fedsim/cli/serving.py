@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fedsim.cli.running import Interruptible, ended, interrupts
+from fedsim.cli.running import ended
+from fedsim.cli.watching import interrupts, watching
 from fedsim.emulation.access.security import Tokens, check_listening, read_tokens, server_credentials, write_tokens
 from fedsim.errors import UserError
 from fedsim.experiment.emulating import serve_scenario
@@ -46,7 +47,7 @@ def serve_command(
             write_tokens(tokens, scenario.devices)
             print(f"note: {tokens} has a token for each device; give each its own line", file=sys.stderr)
         owners = Tokens(read_tokens(tokens))
-    watcher = Interruptible()
+    watcher = watching(as_json=as_json)
     said: list[tuple[int, ...]] = []
 
     def listening(port: int) -> None:

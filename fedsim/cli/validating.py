@@ -16,7 +16,7 @@ from rich.text import Text
 
 from fedsim.cli import INTERRUPTED
 from fedsim.cli.app import FAILED, complain
-from fedsim.cli.running import Bar, Interruptible, interrupts
+from fedsim.cli.watching import Bar, Interruptible, interrupts
 from fedsim.experiment.building import Study
 from fedsim.experiment.loading import load_scenario
 from fedsim.experiment.running import Clocked, Watcher

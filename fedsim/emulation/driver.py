@@ -101,7 +101,7 @@ class Driver:
 
     Args:
         node: its number.
-        trace: receives the node's spans, waits and marks.
+        trace: receives the node's spans, waits, stays and marks.
         clock: the scenario's time.
         pacer: when works of this node end.
         price: nanoseconds that a cost takes on this node, if it starts at a moment.
@@ -203,6 +203,7 @@ class Driver:
             return Life.LEFT
         finally:
             close(coroutine, self.node)
+            self._leave_lying()
         self._trace.mark(self.node, self._clock.now(), "end")
         return Life.RETURNED
 
@@ -251,6 +252,21 @@ class Driver:
         assert waiting is not None
         if end > waiting.since:
             self._trace.waits.append((self.node, waiting.since, end, waiting.awaited, waiting.source, number))
+        else:
+            self._stayed(number, end, waiting.since)
+
+    def _stayed(self, number: int, arrived: int, taken: int) -> None:
+        """Record that a message, if it has a number, has waited for the script."""
+        if number >= 0 and arrived < taken:
+            self._trace.stays.append((self.node, arrived, taken, number))
+
+    def _leave_lying(self) -> None:
+        """Nobody will take what still waits for the script."""
+        with self._changed:
+            left = list(self._came.values())
+        now = self._clock.now() if left else 0
+        for number, arrived, _ in left:
+            self._stayed(number, arrived, now)
 
     # ---------------------------------------------------------------------------------------- effects
 
@@ -394,6 +410,7 @@ class Driver:
             self._journal.given(What.POLL, None if message is None else reference(message, number))
         if message is None:
             return None
+        self._stayed(number, arrived, self._clock.now())
         if self._memory is not None and nbytes:
             self._memory.drop(nbytes)
         self._pacer.arrived(arrived)
@@ -424,9 +441,10 @@ class Driver:
         """Refuse a message that waits."""
         with self._changed:
             waited = self._mailbox.drop(message)
-            number, _, nbytes = self._came.pop(id(message)) if waited else (-1, 0, 0)
+            number, arrived, nbytes = self._came.pop(id(message)) if waited else (-1, 0, 0)
         if self._journal is not None:
             self._journal.given(What.DROP, reference(message, number) if waited else None)
+        self._stayed(number, arrived, self._clock.now())
         if self._memory is not None and nbytes:
             self._memory.drop(nbytes)
 

@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 from fedsim.emulation.outcome import Outcome
 from fedsim.errors import RunError, UserError
 from fedsim.runtime.cluster import session
+from fedsim.runtime.sofar import SoFar
 from fedsim.script import SERVER
 
 STORE: Final = 256 * 2**20
@@ -65,6 +66,10 @@ class Serving(Protocol):
 
     def observed(self) -> list[tuple[str, float, int]]:
         """What has happened since this was last asked: name, value, moment."""
+        ...
+
+    def so_far(self) -> SoFar | None:
+        """The run up to now, as far as the server knows; None before it has begun."""
         ...
 
     def close(self) -> None:
@@ -131,6 +136,10 @@ class ServerActor:
         """What has happened since this was last asked."""
         return self._node.observed()
 
+    def so_far(self) -> SoFar | None:
+        """The run up to now."""
+        return self._node.so_far()
+
 
 class DeviceActor:
     """A device's process."""
@@ -155,6 +164,15 @@ class Watch(Protocol):
 
     def observed(self, name: str, value: float, moment: int) -> None:
         """A mark of the run."""
+        ...
+
+    @property
+    def asked(self) -> bool:
+        """Whether somebody wants to know the figures so far."""
+        ...
+
+    def told(self, figures: SoFar | None) -> None:
+        """The figures so far."""
         ...
 
 
@@ -250,6 +268,8 @@ class _Fleet:
                 return outcome
             for mark in self._asked(self._server.observed.remote(), "ask the server"):
                 self._watch.observed(*mark)
+            if self._watch.asked:
+                self._watch.told(self._asked(self._server.so_far.remote(), "ask the server"))
             self._look(started=True)
             if self._watch.stopping and not stopped:
                 stopped = True

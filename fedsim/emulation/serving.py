@@ -24,6 +24,7 @@ from fedsim.emulation.parts import OneAtATime, Parts
 from fedsim.emulation.publications import Publications
 from fedsim.emulation.records.collecting import Collection
 from fedsim.emulation.records.journal import Journal
+from fedsim.emulation.records.reading import Reading
 from fedsim.emulation.records.recording import PACE, TRAFFIC, Notes
 from fedsim.emulation.standstill import Standstill
 from fedsim.emulation.supervising import Supervisor
@@ -31,6 +32,7 @@ from fedsim.emulation.transport.seam import Pace, Shaping
 from fedsim.emulation.transport.server import Server
 from fedsim.errors import RunError
 from fedsim.runtime.conditions import Ending
+from fedsim.runtime.sofar import SoFar
 from fedsim.script import SERVER, Connected, Disconnected, Payload, Quality
 from fedsim.wire import protocol_pb2 as pb
 from fedsim.wire.registry import Registry
@@ -77,6 +79,8 @@ class ServerNode(Reception):
         self._host_id = host_id
         self._folder = folder
         self._observed: deque[tuple[str, float, int]] = deque(maxlen=1000)
+        self._looking = threading.Lock()
+        self._reading = Reading(parts.devices, parts.lanes)
         self._host = OneAtATime(parts.host)
         self._collection = Collection(folder)
         self._digest = Registry(parts.terms.messages).digest
@@ -262,6 +266,15 @@ class ServerNode(Reception):
         """What has happened since this was last asked (from any thread): name, value, moment (ns)."""
         return [self._observed.popleft() for _ in range(len(self._observed))]
 
+    def so_far(self) -> SoFar | None:
+        """The run up to now as far as records have come here (from any thread); None before it has begun."""
+        with self._changed:
+            clock, notes, reading = self._clock, self._notes, self._reading
+        if clock is None or notes is None or clock.now() <= 0:
+            return None
+        with self._looking:
+            return reading.look(notes, self._collection, clock.now())
+
     def close(self) -> None:
         """Let go of everything."""
         self._transport.close()
@@ -292,6 +305,7 @@ class ServerNode(Reception):
         quality = self._host.evaluate(model, "test")
         if self._clock is not None:
             self._observed.append(("evaluate", quality.accuracy, self._clock.now()))
+            self._reading.measured(quality)
         return quality
 
     def _mark(self, node: int, name: str, value: float = 0.0, detail: dict[str, int] | None = None) -> None:

@@ -24,6 +24,7 @@ from fedsim.experiment.output import Output
 from fedsim.experiment.running import Run, Watcher, concluded, note_failure, refuse_shortage
 from fedsim.experiment.timing import timed
 from fedsim.report import check_emulated
+from fedsim.runtime.sofar import SoFar
 from fedsim.scenario import Scenario, dump
 from fedsim.script import SERVER
 from fedsim.simulation import Ending
@@ -49,6 +50,30 @@ class Going:
         self.stopping = False
         """Whether it is to end here."""
         self._watcher = watcher
+        self._look: Callable[[], None] | None = None
+        self._figures: SoFar | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether somebody wants to look."""
+        return self._look is not None
+
+    def ask(self, look: Callable[[], None]) -> None:
+        """Have `look` called once, when the server has told how far it is."""
+        self._look = look
+
+    def told(self, figures: SoFar | None) -> None:
+        """The server has told how far it is; None: it has not begun."""
+        look, self._look = self._look, None
+        if figures is not None:
+            self._figures = figures
+            self.now = max(self.now, figures.now)
+        if look is not None:
+            look()
+
+    def so_far(self) -> SoFar:
+        """What the server has told last."""
+        return self._figures or SoFar(now=self.now)
 
     def observed(self, name: str, value: float, moment: int) -> None:
         """A mark of the run."""
@@ -157,6 +182,8 @@ def _follow(node: ServerNode, going: Going, ended: threading.Event) -> None:
     while not ended.wait(POLL):
         for mark in node.observed():
             going.observed(*mark)
+        if going.asked:
+            going.told(node.so_far())
         if going.stopping:
             node.stop()
             return

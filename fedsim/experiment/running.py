@@ -19,6 +19,7 @@ from fedsim.experiment.qualities import mark_variants
 from fedsim.experiment.trust import provenance
 from fedsim.experiment.working import working
 from fedsim.report import Measures, check_identity, measure, summarise, write_run
+from fedsim.runtime.sofar import SoFar
 from fedsim.scenario import Scenario
 from fedsim.simulation import Ending
 from fedsim.trace import Mark, Trace
@@ -34,6 +35,17 @@ class Clocked(Protocol):
     """Nanoseconds of its clock."""
     stopping: bool
     """Set by whoever wants it to end here."""
+
+    def ask(self, look: Callable[[], None], /) -> None:
+        """Have `look` called once and soon, in a thread of the run's; it may ask for the figures so far.
+
+        From any thread. In the middle of a long computation, that is when the next event happens.
+        """
+        ...
+
+    def so_far(self) -> SoFar:
+        """The figures up to now; within `look`, or when the run has ended."""
+        ...
 
 
 class Watcher:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from fedsim.errors import AccountingError
 from fedsim.records import Words
 from fedsim.script import SERVER
-from fedsim.trace import PURPOSES, Mark, Node, Span, Trace, Transfer, Wait, columns
+from fedsim.trace import PURPOSES, Mark, Node, Span, Stay, Trace, Transfer, Wait, columns
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -75,6 +75,16 @@ class Waits:
 
 
 @dataclass(frozen=True, slots=True)
+class Stays:
+    """Columns of `Stay`."""
+
+    node: Ints
+    start: Ints
+    end: Ints
+    message: Ints
+
+
+@dataclass(frozen=True, slots=True)
 class Marks:
     """Columns of `Mark`, in the order of recording; nodes by their numbers."""
 
@@ -123,6 +133,7 @@ class Columns:
     spans: Spans
     transfers: Transfers
     waits: Waits
+    stays: Stays
     marks: Marks
     clock_bound: int = 0
     """Nanoseconds by which the clocks of nodes may disagree."""
@@ -171,6 +182,7 @@ def tabulate(trace: Trace) -> Columns:
         spans=_spans(columns(trace.spans, Span), table),
         transfers=_transfers(columns(trace.transfers, Transfer), table),
         waits=_waits(columns(trace.waits, Wait), table),
+        stays=_stays(columns(trace.stays, Stay), table),
         marks=Marks(**columns(trace.marks, Mark)),
         clock_bound=trace.clock_bound,
     )
@@ -204,3 +216,7 @@ def _waits(found: dict[str, Any], table: NodeTable) -> Waits:
         awaited=found["awaited"],
         message=found["message"],
     )
+
+
+def _stays(found: dict[str, Any], table: NodeTable) -> Stays:
+    return Stays(**{**found, "node": table.rows(found["node"])})

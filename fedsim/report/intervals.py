@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedsim.report.columns import Ints
+from fedsim.report.columns import Bools, Ints
 
 
 def added(owners: Ints, amounts: Ints, size: int) -> Ints:
@@ -84,3 +84,19 @@ def overlapping(starts: Ints, ends: Ints, opens: Ints, closes: Ints) -> tuple[In
     low = np.searchsorted(closes, starts, "right")
     high = np.searchsorted(opens, ends, "left")
     return low.astype(np.int64), np.maximum(high, low).astype(np.int64)
+
+
+def holds(owners: Ints, starts: Ints, ends: Ints, asked: Ints, moments: Ints) -> Bools:
+    """Whether a moment lies in one of the intervals of its owner."""
+    if not len(owners):
+        return np.zeros(len(asked), np.bool_)
+    order = np.lexsort((starts, owners))
+    owners, starts, ends = owners[order], starts[order], ends[order]
+    values, ranks = np.unique(np.concatenate((starts, ends, moments)), return_inverse=True)
+    first, last, at = np.split(ranks, (len(starts), 2 * len(starts)))
+    reached = np.maximum.accumulate(owners * len(values) + last)  # begins anew with each owner, as in `union`
+    place = asked * len(values) + at
+    before = np.searchsorted(owners * len(values) + first, place, "right") - 1
+    found = np.maximum(before, 0)
+    result: Bools = (before >= 0) & (owners[found] == asked) & (reached[found] > place)
+    return result

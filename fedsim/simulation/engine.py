@@ -22,6 +22,7 @@ from fedsim.runtime.coroutines import ANY, SENDING, SLEEP, close, foreign, name,
 from fedsim.runtime.envelopes import ENVELOPE_BYTES, roles
 from fedsim.runtime.memory import Ledger
 from fedsim.runtime.published import Published
+from fedsim.runtime.sofar import SoFar, Tally
 from fedsim.runtime.spans import Price, Spans, append, cut, lay
 from fedsim.script import (
     SERVER,
@@ -101,7 +102,6 @@ class Simulation:
     ) -> None:
         self.trace = trace
         self.now = 0
-        self.stopping = False
         self.absent: set[int] = set()
         self._server = server
         self._device = device
@@ -120,6 +120,10 @@ class Simulation:
         self._sequence = 0
         self._idle = 0  # events in the heap that will wake nobody: a heap of these alone is a deadlock
         self._ending: Ending | None = None
+        self._asked = False  # somebody wants it to stop, or to look
+        self._stopping = False
+        self._look: Callable[[], None] | None = None
+        self._tally: Tally | None = None  # of whoever looks
         self._trained = 0
         self._shelve_at = _SHELVE
         self._actors: list[Actor | None] = [None] * (devices + 1)  # the server is the last: actors[-1]
@@ -153,6 +157,33 @@ class Simulation:
     def published(self) -> Published | None:
         """The current global model."""
         return self._evaluation.published
+
+    # ------------------------------------------------- from outside, by any thread or handler of a signal
+
+    @property
+    def stopping(self) -> bool:
+        """Whether somebody wants it to end at the next event."""
+        return self._stopping
+
+    @stopping.setter
+    def stopping(self, wanted: bool) -> None:
+        self._stopping = wanted
+        self._asked = True
+
+    def ask(self, look: Callable[[], None]) -> None:
+        """Have `look` called once, before the next event and in the thread that runs this: nothing changes meanwhile.
+
+        Of several that are asked for before an event, the last one is called; of those after the last event, none.
+        """
+        self._look = look
+        self._asked = True
+
+    def so_far(self) -> SoFar:
+        """Figures up to now; for `ask`, and after the end."""
+        if self._tally is None:
+            self._tally = Tally(self._devices, self._lanes)
+        there = (actor.computing for actor in self._actors if actor is not None and actor.computing)
+        return self._tally.look(self.trace, self.now, [span for spans in there for span in spans])
 
     # --------------------------------------------------------------------------------------- the run
 
@@ -188,8 +219,8 @@ class Simulation:
         server.script = started(SERVER, self._server(server))
         self._resume(server, None)
         while self._ending is None:
-            if self.stopping:
-                self._ending = Ending.INTERRUPTED
+            if self._asked:
+                self._answer()
             elif len(heap) == self._idle:
                 raise Deadlock(describe(self._actors, self.now, len(self._transfers)))
             else:
@@ -203,6 +234,15 @@ class Simulation:
                 else:
                     self.now, _, happen, what = event
                     happen(what)
+
+    def _answer(self) -> None:
+        """Do what was asked from outside."""
+        self._asked = False
+        look, self._look = self._look, None
+        if look is not None:
+            look()
+        if self._stopping:
+            self._ending = Ending.INTERRUPTED
 
     def _run_out(self, horizon: int) -> None:
         if self._limits.time is None:
@@ -252,6 +292,7 @@ class Simulation:
 
     def _ended(self, actor: Actor) -> None:
         actor.over = True
+        self._leave_lying(actor)
         self.trace.marks.append((actor.node, self.now, "end", 0.0, ""))
         if actor.node == SERVER:
             self._ending = Ending.SERVER
@@ -280,7 +321,7 @@ class Simulation:
         kinds, source = effect.kinds, effect.source
         message = actor.mailbox.take(kinds, source, effect.by)
         if message is not None:
-            if actor.inbox:
+            if actor.stays or actor.inbox:
                 self.taken(actor, message)
             return message
         awaited = self._roles.get(kinds)
@@ -360,6 +401,7 @@ class Simulation:
             self._hand_over(receiver, message, number)
             return
         self._end_wait(receiver, number)
+        receiver.stays[id(message)] = number, self.now
         receiver.mailbox.put(message)
         receiver.script = started(receiver.node, self._device(receiver))
         self._resume(receiver, None)
@@ -378,6 +420,8 @@ class Simulation:
                 self.taken(actor, message)
             self._resume(actor, message)
         else:
+            if number >= 0:
+                actor.stays[id(message)] = number, self.now
             actor.mailbox.put(message)
 
     def _end_wait(self, actor: Actor, number: int) -> None:
@@ -494,8 +538,17 @@ class Simulation:
         if actor.computing is not None:
             self.trace.spans.extend(cut(actor.computing, self.now))
             actor.computing = None
+        self._leave_lying(actor)
         actor.over = True
         close(actor.script, actor.node)
+
+    def _leave_lying(self, actor: Actor) -> None:
+        """Nobody will take what still waits for a script."""
+        now = self.now
+        self.trace.stays.extend(
+            (actor.node, since, now, number) for number, since in actor.stays.values() if since < now
+        )
+        actor.stays.clear()
 
     def _short(self, actor: Actor) -> bool:
         """A node needs more memory than it may use: answers whether it has left because of it."""
@@ -526,6 +579,9 @@ class Simulation:
 
     def taken(self, actor: Actor, message: Message) -> None:
         """A script has taken a message out of its mailbox (also called through a port)."""
+        stay = actor.stays.pop(id(message), None)
+        if stay is not None and stay[1] < self.now:
+            self.trace.stays.append((actor.node, stay[1], self.now, stay[0]))
         nbytes = actor.inbox.pop(id(message), None)
         if nbytes is not None:
             assert self._ledger is not None

@@ -37,6 +37,7 @@ class Actor:
         "sending",
         "since",
         "source",
+        "stays",
         "timer",
         "under_way",
         "waiting",
@@ -67,7 +68,9 @@ class Actor:
 
         self.sending: Message | None = None  # of a blocking send, of which so many copies are under way
         self.copies = 0
-        self.inbox: dict[int, int] = {}  # bytes of the messages that wait in the mailbox, by identity
+        # Of the messages that wait in the mailbox, by identity: bytes, number and arrival.
+        self.inbox: dict[int, int] = {}
+        self.stays: dict[int, tuple[int, int]] = {}
 
     @property
     def now(self) -> float:
@@ -82,7 +85,7 @@ class Actor:
     def poll(self, *kinds: type[Message]) -> Message | None:
         """Take the first waiting message of `kinds`, or nothing."""
         message = self.mailbox.take(kinds)
-        if message is not None and self.inbox:
+        if message is not None and (self.stays or self.inbox):
             self._engine.taken(self, message)
         return message
 
@@ -96,7 +99,7 @@ class Actor:
 
     def drop(self, message: Message) -> None:
         """Refuse a message that waits."""
-        if self.mailbox.drop(message) and self.inbox:
+        if self.mailbox.drop(message) and (self.stays or self.inbox):
             self._engine.taken(self, message)
 
     def command(self, command: Command) -> None:

@@ -47,8 +47,10 @@ def test_tables_and_folder(scenario: str, capsys: pytest.CaptureFixture[str]) ->
     assert "ratios to fedavg" in lines
     assert lines[-1] == "c/comparison.html"
     assert "\x1b" not in out
-    assert err.startswith("note: accuracy is looked at with each new model")
-    assert err.count("\n") == 1
+    cells = err.splitlines()
+    assert [line.partition(": done at ")[0] for line in cells[:2]] == ["1/2 fedavg · seed 3", "2/2 splitfed · seed 3"]
+    assert cells[2].startswith("note: accuracy is looked at with each new model")
+    assert err.count("\n") == 3
 
 
 def test_folders_of_its_own(scenario: str) -> None:
@@ -99,7 +101,7 @@ def test_a_cell_that_fails(scenario: str, capsys: pytest.CaptureFixture[str]) ->
     out, err = capsys.readouterr()
     assert "Waits (failed)" in out
     assert "Waits, seed 3: failed; deadlock at 0 s: every script waits" in out
-    assert err.count("ZeroDivisionError: a mistake") == 1, "one mistake, however many seeds"
+    assert err.count("\nZeroDivisionError: a mistake") == 1, "one trace of a mistake, however many seeds"
     assert err.rstrip().endswith("error: 4 of 6 cells came to no result; --out c runs these again")
     assert compare(scenario, *arguments) == 1
 

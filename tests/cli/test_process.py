@@ -200,11 +200,11 @@ def shown(folder: Path, *arguments: str) -> Iterator[str]:
     os.close(leader)
 
 
-def test_a_bar_while_a_person_looks(tmp_path: Path) -> None:
-    """On a terminal: the run's name, per cent, the clock, the accuracy and the time that is left."""
+def test_a_dashboard_while_a_person_looks(tmp_path: Path) -> None:
+    """On a terminal: the run's name, per cent, the clocks, the accuracy, idle time and the time that is left."""
     written(tmp_path)
     text = "".join(shown(tmp_path, "run", "toy.yaml", "--set", "until.rounds=400"))
-    for part in ("toy · fedavg", " %", "accuracy 0.", "left", "0:00:0", "final accuracy"):
+    for part in ("toy · fedavg", " %", "accuracy 0.", "the wall clock", "about ", "left", "idle", "final accuracy"):
         assert part in text, part
 
 

@@ -116,7 +116,7 @@ ALL: list[Any] = [
 @pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ALL, ids=lambda s: type(s).__name__)
 def test_a_life_leaves_the_records_that_it_leaves_in_a_simulation(scheduler: Any) -> None:
-    """Spans, waits with what ended them, marks and sends, to the nanosecond, for every node of every system."""
+    """Spans, waits with what ended them, stays, marks and sends, to the nanosecond, for every node of every system."""
     assembly = toy(scheduler)
     trace, came = simulated(assembly)
     for node in range(SERVER, DEVICES):
@@ -125,6 +125,7 @@ def test_a_life_leaves_the_records_that_it_leaves_in_a_simulation(scheduler: Any
         assert [span[:5] for span in found.spans] == [span[:5] for span in spans]
         assert [span[7:] for span in found.spans] == [span[7:] for span in spans]
         assert found.waits == [wait for wait in trace.waits if wait[0] == node]
+        assert sorted(found.stays) == sorted(stay for stay in trace.stays if stay[0] == node)
         others = ("join", "memory.peak", "evaluate")
         assert found.marks == [mark for mark in trace.marks if mark[0] == node and mark[2] not in others]
         sent = sorted((row[0], row[2], row[3], row[10]) for row in trace.transfers if row[1] == node)

@@ -78,6 +78,23 @@ def test_every_system_in_both_modes(name: str) -> None:
         assert bytes_of(trace) == bytes_of(simulated.simulation.trace)
 
 
+def test_the_server_tells_how_far_a_run_is() -> None:
+    """Nothing before it has begun; at its end the bytes of the trace, and who computed for how long, nearly."""
+    nodes = Nodes(toy(SplitFed()))
+    assert nodes.server.so_far() is None
+    trace = nodes.trace(nodes.run())
+    found = nodes.server.so_far()
+    assert found is not None
+    delivered = [row for row in map(Transfer._make, trace.transfers) if row.outcome == "delivered"]
+    carried = {up: sum(sum(row[5:10]) for row in delivered if (row.target == SERVER) is up) for up in (True, False)}
+    assert (found.up, found.down) == (carried[True], carried[False])
+    assert found.rounds == [mark[2] for mark in trace.marks].count("round.close") > 0
+    assert found.now >= trace.end
+    assert 0 < (found.server_idle or 0) < 1
+    assert 0 < (found.devices_idle or 0) < 1
+    assert trace.stays == sorted(trace.stays, key=lambda stay: (stay[1], stay[2], stay[0]))
+
+
 @pytest.mark.parametrize("name", ["fedavg", "splitfed", "fedoptima"])
 def test_pruned_devices_on_the_wall_clock(name: str) -> None:
     """A variant crosses as what its mask leaves; synchronous systems end with the simulation's bits and bytes."""

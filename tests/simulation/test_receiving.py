@@ -387,3 +387,35 @@ def test_a_key_of_an_earlier_wait_is_not_asked_about_later_messages() -> None:
         assert (await recv(Done)).sender == 1
 
     World(server, answering(1, 2), devices=2).run()
+
+
+def test_a_message_stays_from_its_arrival_until_the_script_takes_it() -> None:
+    """By recv, poll or drop; to the end of its script where nobody takes it.
+
+    One that is awaited, or is taken the moment it comes, has no stay.
+    """
+
+    async def server(me: Port) -> None:
+        await send(0, Go())
+        await recv(Done)  # 0: it was awaited
+        await sleep(4)
+        assert me.poll(Done) is not None  # 1
+        await sleep(1)
+        await recv(Done)  # 2
+        for message in me.arrived(Ask):
+            me.drop(message)
+        await sleep(1)  # 4 lies here to the end
+
+    async def device(me: Port) -> None:
+        await recv(Go)
+        for number in range(3):
+            await send(SERVER, Done(number))
+        await send(SERVER, Ask(3))
+        await send(SERVER, Done(4))
+
+    world = World(server, device, network=Delay(1))
+    world.run()
+    numbers = {transfer.number: transfer.message for transfer in world.all_transfers()}
+    stays = [(start / 1e9, end / 1e9, node) for node, start, end, _ in world.trace.stays]
+    assert stays == [(2, 6, SERVER), (2, 7, SERVER), (2, 7, SERVER), (2, 8, SERVER)]
+    assert [numbers[number] for *_, number in world.trace.stays] == ["Done", "Done", "Ask", "Done"]

@@ -29,6 +29,11 @@ class Collection:
         with self._lock:
             return list(self._rows)
 
+    def after(self, count: int) -> list[list[Any]]:
+        """The notes that came after so many of them."""
+        with self._lock:
+            return self._rows[count:]
+
     def add(self, device: int, lines: Sequence[str]) -> None:
         """Take in what a device has noted.
 

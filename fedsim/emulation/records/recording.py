@@ -22,7 +22,7 @@ BEGAN: Final = "began"
 CAME: Final = "came"
 GIVEN: Final = "given"
 
-_KINDS: Final = ("span", "wait", "mark")
+_KINDS: Final = ("span", "wait", "stay", "mark")
 
 PACE: Final = "pace"
 """How a node was paced: node, works, short ones, overruns, lag lost, the worst overrun (ns)."""
@@ -37,6 +37,7 @@ _PARCEL: Final = (int, int, int, str, str, int, int, int, int, int, int)  # numb
 _COLUMNS: Final[Mapping[str, tuple[type, ...]]] = {
     "span": (int, int, str, int, int, int, int, int, bool, int),
     "wait": (int, int, int, str, int, int),
+    "stay": (int, int, int, int),
     "mark": (int, int, str, float, str),
     SENT: (*_PARCEL, int),
     BEGAN: (int, int),
@@ -80,9 +81,10 @@ class Notes:
     def __init__(self, path: Path | None = None, file: TextIO | None = None) -> None:
         self._file = file if path is None else path.open("a", buffering=1, encoding="utf-8")
         self.trace = Trace((), {})
-        """Spans, waits and marks of the node."""
+        """Spans, waits, stays and marks of the node."""
         self.trace.spans = Tape("span", self._file)
         self.trace.waits = Tape("wait", self._file)
+        self.trace.stays = Tape("stay", self._file)
         self.trace.marks = Tape("mark", self._file)
         self._sent = Tape(SENT, self._file)
         self._began = Tape(BEGAN, self._file)
@@ -104,9 +106,15 @@ class Notes:
 
     def rows(self) -> list[list[Any]]:
         """All notes, as they are written down."""
-        kinds = (("span", self.trace.spans), ("wait", self.trace.waits), ("mark", self.trace.marks))
+        own = self.trace
+        kinds = (("span", own.spans), ("wait", own.waits), ("stay", own.stays), ("mark", own.marks))
         others = ((SENT, self._sent), (BEGAN, self._began), (CAME, self._came), (GIVEN, self.given))
         return [[kind, *row] for kind, tape in (*kinds, *others) for row in tape]
+
+    @property
+    def arrivals(self) -> Sequence[tuple[Any, ...]]:
+        """The messages that have come: rows of `came`, without the kind."""
+        return self._came
 
     def close(self) -> None:
         """Close the file."""
@@ -169,6 +177,8 @@ def merged(notes: Iterable[Sequence[Any]], nodes: Sequence[Node], scenario: Mapp
     trace.transfers = _transfers(found[SENT], began, found[CAME], _absences(trace.marks), end)
     delivered = {transfer[0] for transfer in trace.transfers if transfer[13] == "delivered"}
     trace.waits = [wait if wait[5] in delivered else (*wait[:5], -1) for wait in trace.waits]
+    stays = (stay for stay in _cut(found["stay"], 1, 2, there, end) if stay[3] in delivered)
+    trace.stays = sorted(stays, key=lambda stay: (stay[1], stay[2], stay[0]))
     return trace
 
 
