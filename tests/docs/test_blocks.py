@@ -123,7 +123,9 @@ def cheap(arguments: list[str]) -> bool:
             return True
         case ["run" | "compare" | "check", scenario, *rest]:
             told = " ".join(rest)
-            return scenario in CHEAP and not any(word in told for word in ("emulate", "--ray", "--workers", "--jobs"))
+            return scenario in CHEAP and not any(
+                word in told for word in ("emulate", "--ray", "--workers", "--jobs", "--track")
+            )
         case _:
             return False
 
