@@ -254,6 +254,8 @@ class Quality:
     accuracy: float
     loss: float
     samples: int
+    variants: tuple[Quality, ...] = ()
+    """Of each variant, where these are models of their own; the quality is then what a device has on average."""
 
 
 @dataclass(slots=True)

@@ -411,7 +411,8 @@ class Server:
 
     def alignment(self, keep: int) -> Alignment:
         """Heads of devices that are fitted to the server block, on the last `keep` samples of each."""
-        return Alignment(self._node, self._plan, self.block, keep)
+        apart = self._plan.bundle is not None
+        return Alignment(self._node, self._job.plan_of if apart else lambda _: self._plan, self.block, keep)
 
     def pool(self, store: Store = "ram") -> Pool:
         """A pool for activations."""

@@ -25,6 +25,7 @@ from fedsim.models.auxiliary import Head
 from fedsim.models.units import UnitList
 from fedsim.payload.coding import Arrivals, Value
 from fedsim.payload.meta import TensorMeta
+from fedsim.payload.supports import WHOLE
 from fedsim.payload.tensors import FlatTensors, Layout
 from fedsim.script import SERVER, Payload
 
@@ -131,14 +132,17 @@ class Core:
         self.model = model = _private(model)
         units = next(plan.trunk for name, plan in plans.items() if name != SERVER_BLOCK)
         for name, plan in plans.items():
-            whole = _private(variants[name]) if name in variants else model
-            trunk = whole.block(units, len(whole)) if name == SERVER_BLOCK else whole.block(0, units)
-            module: nn.Sequential = trunk
-            if plan.has_head:
-                assert head is not None, "a plan with a head, but no head"
-                own: Head = _private(head)
-                self.local[name] = LocalLoss(trunk, own)
-                module = nn.Sequential(OrderedDict((*trunk.named_children(), *own.body.named_children())))
+            module: nn.Module
+            if plan.bundle is not None:  # its weights alone are of use
+                module = nn.Module()
+                for member in plan.bundle.members:
+                    alone, _ = _block(member, _private(variants[member.name]), units, deepcopy(head))
+                    module.add_module(member.prefix.rstrip("."), alone)
+            else:
+                whole = _private(variants[name]) if name in variants else model
+                module, local = _block(plan, whole, units, head)
+                if local is not None:
+                    self.local[name] = local
             self._lay_out(name, Block(plan, module), variant=name in variants)
 
     def _lay_out(self, name: str, block: Block, *, variant: bool) -> None:
@@ -152,7 +156,8 @@ class Core:
             self._layouts[name, part] = layout
             self._layout_of.setdefault(meta, layout)
             if variant:
-                self._fittings.setdefault(layout, Fitting(layout, plan.support))
+                support = WHOLE if plan.prefix else plan.support
+                self._fittings.setdefault(layout, Fitting(layout, support, plan.prefix))
 
     def layouts(self) -> list[Layout]:
         """All layouts, in an order that is the same wherever the same blocks are."""
@@ -264,6 +269,16 @@ class Core:
 
 Operation = Callable[..., Value | None]
 """A function of (core, node, learner, arguments of the command) that answers with what it makes, if anything."""
+
+
+def _block(plan: BlockPlan, network: UnitList, units: int, head: Head | None) -> tuple[nn.Module, LocalLoss | None]:
+    """The module of a block of a network that is cut behind so many units, and its loss where it has a head."""
+    trunk = network.block(units, len(network)) if plan.name == SERVER_BLOCK else network.block(0, units)
+    if not plan.has_head:
+        return trunk, None
+    assert head is not None, "a plan with a head, but no head"
+    own: Head = _private(head)
+    return nn.Sequential(OrderedDict((*trunk.named_children(), *own.body.named_children()))), LocalLoss(trunk, own)
 
 
 def _private(module: Any) -> Any:

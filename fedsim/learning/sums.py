@@ -126,7 +126,9 @@ class Mean:
     def _coverage(self) -> float | None:
         """The share of the trained parameters that at least one of those that came has, where that is known."""
         whole = next(iter(self._plans.values()))
-        held = (self._plans[meta] for meta in self._came)
+        held = [self._plans[meta] for meta in self._came]
+        if whole.bundle is not None:
+            return whole.bundle.share(held)
         return whole.covered_by(tuple(WHOLE if plan is whole else plan.support for plan in held))
 
 

@@ -205,7 +205,7 @@ def _one(summary: Summary, head: str, chosen: Sequence[Figure]) -> Table:
     for who in ("server", "devices"):
         grid.add_row(Text(f"{who} idle by cause"), Text(_causes(summary[who]["idle_by_cause"])))
     for number, variant in enumerate(_variants(summary), 1):
-        grid.add_row(Text(f"pruned variant {number}"), Text(variant_line(variant)))
+        grid.add_row(Text(f"pruned variant {variant.get('variant', number)}"), Text(variant_line(variant)))
     if summary["deployment"]["bytes"] is not None:
         installed = summary["deployment"]
         words = f"{_bytes(installed['bytes'])}, {human_seconds(installed['seconds'])} for the slowest device"

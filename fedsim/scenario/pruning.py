@@ -66,5 +66,6 @@ class Pruning(Pruned):
     scope: Literal["auto", "device-block", "model"] = "auto"
     """What may shrink: the device block alone, whose activations keep their width, or the whole model; auto is the
     device block where the scheduler cuts the model."""
-    aggregation: Literal["index-map"] = "index-map"
-    """How variants are put together: by the coordinates that each has of one model."""
+    aggregation: Literal["index-map", "per-variant"] = "index-map"
+    """How variants are put together: by the coordinates that each has of one model; or not at all, each variant being
+    a model of its own that only its own devices train."""

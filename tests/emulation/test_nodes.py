@@ -79,9 +79,10 @@ def test_every_system_in_both_modes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["fedavg", "splitfed", "fedoptima"])
-def test_pruned_devices_on_the_wall_clock(name: str) -> None:
+@pytest.mark.parametrize("apart", [False, True], ids=["parts of one", "apart"])
+def test_pruned_devices_on_the_wall_clock(name: str, apart: bool) -> None:
     """A variant crosses as what its mask leaves; synchronous systems end with the simulation's bits and bytes."""
-    assembly = toy(SCHEDULERS[name](), pruned=True)
+    assembly = toy(SCHEDULERS[name](), pruned=True, apart=apart)
     nodes = Nodes(assembly)
     outcome = nodes.run()
     assert not nodes.errors

@@ -20,10 +20,11 @@ import fedsim
 from fedsim.errors import UserError
 from fedsim.experiment.artifacts import load_model
 from fedsim.experiment.building import Study, build
+from fedsim.experiment.families import relative
 from fedsim.experiment.loading import load_scenario
-from fedsim.experiment.variants import relative
 from fedsim.payload.supports import Support
 from fedsim.pruning.resizing import sliced
+from fedsim.report.variants import variant_line
 
 CROP = "tests.experiment.cropping:Crop"
 SCENARIO: dict[str, Any] = {
@@ -484,7 +485,11 @@ def test_what_fits_as_it_is_stays_whole(scheduler: Any, batch: int, tmp_path: Pa
     need = study(**more).needs()[0]
     budget = need.model + need.step
     fleet = [{"profile": board(tmp_path, budget), "count": 4, "link": "wifi5"}]
-    assert study({"method": CROP, "fit": "memory"}, fleet=fleet, **more).family is None
+    roomy = study({"method": CROP, "fit": "memory"}, fleet=fleet, **more)
+    assert roomy.family is not None
+    assert not roomy.family.made
+    (line,) = roomy.assembly.pruning
+    assert variant_line(line).startswith("group 0: whole: fits; on the device ")
     tight = [{"profile": board(tmp_path, 0.9 * budget), "count": 4, "link": "wifi5"}]
     smaller = study({"method": CROP, "fit": "memory"}, fleet=tight, **more)
     assert all(each.fits for each in smaller.needs()[:-1])

@@ -106,7 +106,7 @@ def check_same(found: Outcome, wanted: Outcome) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(registry().schedulers))
-@pytest.mark.parametrize("more", [DEVICES, {"pruned": True}], ids=["whole", "pruned"])
+@pytest.mark.parametrize("more", [DEVICES, {"pruned": True}, {"apart": True}], ids=["whole", "pruned", "apart"])
 def test_every_system_gives_the_same_for_any_number_of_shares(name: str, more: dict[str, Any]) -> None:
     """With the devices of a round in other shares than in the round before."""
     made = partial(toy, registry().schedulers[name](), **more)
