@@ -28,10 +28,11 @@ from fedsim.experiment.fleet import Fleet, Group
 from fedsim.hardware.links import load_link
 from fedsim.hardware.machines import machine
 from fedsim.hardware.profiles import load_profile
+from fedsim.learning.bundles import VARIANT
 from fedsim.learning.context import Device, Server
 from fedsim.learning.labelling import Labels
 from fedsim.learning.optimizers import Sgd, Training
-from fedsim.learning.plan import VARIANT, BlockPlan
+from fedsim.learning.plan import BlockPlan
 from fedsim.mailbox import Mailbox
 from fedsim.network.topology import NetworkOptions
 from fedsim.payload.supports import WHOLE, Axes, Support

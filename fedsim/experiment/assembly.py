@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from fedsim.experiment.fleet import Fleet
 from fedsim.experiment.profiling import Profiler
 from fedsim.hardware.traces.attendance import Attendance
-from fedsim.learning.bundles import Bundle
+from fedsim.learning.bundles import VARIANT, Bundle
 from fedsim.learning.context import Device, Job, Server
 from fedsim.learning.labelling import Labels
 from fedsim.learning.optimizers import Training
-from fedsim.learning.plan import VARIANT, BlockPlan, plans, variant_plan
+from fedsim.learning.plan import BlockPlan, plans, variant_plan
 from fedsim.models.generation import Decoding
 from fedsim.models.measure import ModelMeasure
 from fedsim.network.fluid import FluidNetwork

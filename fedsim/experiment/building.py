@@ -31,8 +31,8 @@ from fedsim.experiment.placing import placed
 from fedsim.experiment.profiling import Profiler
 from fedsim.experiment.selection import asked
 from fedsim.experiment.variants import requests
+from fedsim.learning.bundles import VARIANT
 from fedsim.learning.optimizers import Training
-from fedsim.learning.plan import VARIANT
 from fedsim.models.head_cost import HeadCost, head_cost
 from fedsim.network.topology import AccessPoint, NetworkOptions
 from fedsim.payload.supports import WHOLE

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from fedsim.payload.meta import Shape, TensorMeta
+from fedsim.payload.supports import Support
 from fedsim.script import Purpose, Quality
 
 if TYPE_CHECKING:
@@ -38,8 +39,15 @@ class Bundle:
             trained = {shape.name for shape in member.parameters.shapes}
             for shape in getattr(member, part).shapes:
                 found = parameters if shape.name in trained else buffers
-                found.append(replace(shape, name=f"{member.prefix}{shape.name}", kept=None))
+                found.append(replace(shape, name=f"{member.prefix}{shape.name}"))
         return TensorMeta(Purpose.WEIGHTS, (*parameters, *buffers), self.members[0].weights.codec)
+
+    @property
+    def support(self) -> Support:
+        """The masks of all members."""
+        return Support(
+            masks={f"{each.prefix}{name}": mask for each in self.members for name, mask in each.support.masks.items()}
+        )
 
     @property
     def trainable(self) -> int:

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from fedsim import seeds
 from fedsim.errors import ScriptError
 from fedsim.learning.aligning import Alignment
+from fedsim.learning.bundles import VARIANT
 from fedsim.learning.crew import Crew
 from fedsim.learning.generating import Buffer, Covariance
 from fedsim.learning.labelling import Labels
 from fedsim.learning.learners import Batch, Learner, Node, WeightPart
 from fedsim.learning.merging import Merge
-from fedsim.learning.plan import DEVICE, MODEL, SERVER_BLOCK, VARIANT, BlockPlan
+from fedsim.learning.plan import DEVICE, MODEL, SERVER_BLOCK, BlockPlan
 from fedsim.learning.pool import Pool, Store
 from fedsim.learning.rounds import Barrier
 from fedsim.learning.sums import Changes, Combining, Mean, part_of_plan

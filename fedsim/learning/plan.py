@@ -99,7 +99,7 @@ class BlockPlan:
         self.has_head = head is not None
         self.has_loss = head is not None or last == len(model.units)
         self.training = training
-        self.support = support
+        self.support = support if bundle is None else bundle.support
         self.decoding = decoding
         self.prefix = prefix
         self.bundle = bundle

@@ -9,8 +9,9 @@ from typing import Final, Literal, Protocol, get_args
 
 from fedsim.costs import total
 from fedsim.errors import ScriptError
+from fedsim.learning.bundles import VARIANT
 from fedsim.learning.learners import Node, WeightPart, meta_of
-from fedsim.learning.plan import VARIANT, BlockPlan
+from fedsim.learning.plan import BlockPlan
 from fedsim.payload.meta import TensorMeta
 from fedsim.payload.supports import WHOLE
 from fedsim.script import Part, Payload, Work
