@@ -85,7 +85,7 @@ def deployment(made: Sequence[Variant], fleet: Fleet, efficiency: float) -> list
     """
     found: list[dict[str, Any]] = []
     for variant in made:
-        support = variant.support
+        support = variant.support if variant.windows is None else WHOLE  # a rule says where windows are
         each = 4 * sum(len(kept) for axes in support.axes.values() for kept in axes if kept is not None)
         each += sum(-(-mask.size // 8) for mask in support.masks.values())
         for group in sorted(variant.groups):

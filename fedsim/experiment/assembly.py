@@ -23,6 +23,7 @@ from fedsim.models.measure import ModelMeasure
 from fedsim.network.fluid import FluidNetwork
 from fedsim.network.topology import AccessPoint, DeviceGroup, NetworkOptions
 from fedsim.payload.supports import WHOLE, Support
+from fedsim.payload.windows import Windows
 from fedsim.runtime.spans import Price
 from fedsim.script import SERVER, Port
 from fedsim.simulation import Fault, Limits, Shortage, Simulation, TimingOnly, Workers
@@ -42,6 +43,8 @@ class Smaller:
     """What it has of the whole model."""
     groups: frozenset[int]
     """The groups of the fleet whose devices have it, by index."""
+    windows: Windows | None = None
+    """What it has round by round, where that moves; the support is that of the first."""
     decoding: Decoding | None = None
     """What it costs token by token, for schedulers that let it generate text."""
 
@@ -110,6 +113,7 @@ class Assembly:
             variant_plan(
                 *(number, variant.model, cut, self.training, self.head, variant.support, variant.decoding),
                 apart=self.apart,
+                windows=variant.windows,
             )
             for number, variant in enumerate(self.variants, 1)
         ]

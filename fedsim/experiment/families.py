@@ -14,6 +14,7 @@ from fedsim.experiment.assembly import Smaller
 from fedsim.experiment.fleet import Fleet
 from fedsim.experiment.manifests import overruled
 from fedsim.experiment.materials import Materials
+from fedsim.experiment.placing import placed
 from fedsim.experiment.variants import Request, Variant, variants
 from fedsim.payload.supports import WHOLE, Support
 from fedsim.scenario import Scenario
@@ -59,10 +60,13 @@ def family(
     made, fits = variants(scenario, network, wanted, materials, nested=not apart)
     everybody = frozenset(range(len(fleet.groups)))
     others = everybody.difference(*(variant.groups for variant in made))
+    rolling = scenario.pruning is not None and scenario.pruning.windows == "rolling"
+    if rolling:
+        made = tuple(_rolling(scenario, network, variant, materials) for variant in made)
     report = list(_report(network, made, fits, others if apart and made else fits, materials))
     if not made:
         return Family(network=network, report=report)
-    if len(made) == 1 and not others:
+    if len(made) == 1 and not others and not rolling:
         (only,) = made
         assert only.module is not None
         support = Support(masks=only.support.masks)
@@ -157,8 +161,9 @@ def _common(network: UnitList, made: Sequence[Variant], everybody: frozenset[int
 
     largest = made[0].support
     held = frozenset[int]().union(*(variant.groups for variant in made))
+    rolling = any(variant.windows is not None for variant in made)
     base = WHOLE
-    if held == everybody and all(_contains(largest, variant.support) for variant in made):
+    if held == everybody and not rolling and all(_contains(largest, variant.support) for variant in made):
         base = Support(axes=largest.axes)
     whole: Any = sliced(network, base)
     return whole, base
@@ -213,7 +218,9 @@ def _put_together(
         module: Any = sliced(whole, support)
         _share(whole, module, support)
         held.append((variant, module))
-        smaller.append(Smaller(model=materials.measured(module), support=support, groups=variant.groups))
+        smaller.append(
+            Smaller(model=materials.measured(module), support=support, groups=variant.groups, windows=variant.windows)
+        )
     begun = [(variant.method, network, sorted(variant.groups)) for variant, network in held]
     return Family(
         network=whole,
@@ -223,6 +230,31 @@ def _put_together(
         report=report,
         warnings=tuple(overruled(begun)),
     )
+
+
+def _rolling(scenario: Scenario, network: UnitList, variant: Variant, materials: Materials) -> Variant:
+    """A variant whose channels move, each layer keeping as many as the method has left it.
+
+    Raises:
+        UserError: that cannot be.
+    """
+    from fedsim.pruning.rolling import windows
+
+    assert scenario.pruning is not None
+    request = variant.request
+    material = materials.of(request.machine, request.held, request.section.calibration)
+    with placed(scenario, *request.place):
+        if request.section.manifest is not None:
+            raise UserError("windows: rolling needs a method, since a folder's channels stay where they are")
+        made = windows(
+            network,
+            variant.support,
+            material.example,
+            scope=material.scope,
+            protected=material.protected,
+            step=scenario.pruning.window_step,
+        )
+    return replace(variant, windows=made, support=made.support(0))
 
 
 def _share(whole: nn.Module, part: nn.Module, support: Support) -> None:

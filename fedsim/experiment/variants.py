@@ -17,6 +17,7 @@ from fedsim.experiment.materials import Materials
 from fedsim.experiment.placing import placed
 from fedsim.hardware.machines import Machine
 from fedsim.payload.supports import Support
+from fedsim.payload.windows import Windows
 from fedsim.pruning.reconvene.options import Reconvene
 from fedsim.scenario import Pruned as Section
 from fedsim.scenario import Scenario
@@ -74,6 +75,8 @@ class Variant:
     """With the values that the method gave it; of several that nest only the last one's is kept, since they may be
     large."""
     request: Request
+    windows: Windows | None = None
+    """What its devices have round by round, where that moves; the support is that of the first."""
     macs: int
     """What making it takes on the server; a study that serves several is counted with the first of them."""
     said: Mapping[str, Any]

@@ -27,6 +27,7 @@ from fedsim.payload.coding import Arrivals, Value
 from fedsim.payload.meta import TensorMeta
 from fedsim.payload.supports import WHOLE
 from fedsim.payload.tensors import FlatTensors, Layout
+from fedsim.payload.windows import Windows
 from fedsim.script import SERVER, Payload
 
 _ORDERS: Final = 1024  # nodes whose order of samples is kept; another is drawn again from its seed in microseconds
@@ -128,6 +129,8 @@ class Core:
         self._layouts: dict[tuple[str, str], Layout] = {}
         self._layout_of: dict[TensorMeta, Layout] = {}
         self._fittings: dict[Layout, Fitting] = {}
+        self._windows: dict[Layout, Windows] = {}
+        self._moved: dict[Layout, tuple[int, Fitting]] = {}
         # Blocks re-point the modules' tensors: this host has modules of its own, with the same initial tensors.
         self.model = model = _private(model)
         units = next(plan.trunk for name, plan in plans.items() if name != SERVER_BLOCK)
@@ -158,14 +161,25 @@ class Core:
             if variant:
                 support = WHOLE if plan.prefix else plan.support
                 self._fittings.setdefault(layout, Fitting(layout, support, plan.prefix))
+                if plan.windows is not None:
+                    self._windows.setdefault(layout, plan.windows)
 
     def layouts(self) -> list[Layout]:
         """All layouts, in an order that is the same wherever the same blocks are."""
         return list(dict.fromkeys((*(block.layout for block in self.blocks.values()), *self._layouts.values())))
 
-    def fitting(self, layout: Layout) -> Fitting:
-        """How the weights of a variant lie in those of the whole block; a `KeyError` if it is none of a variant."""
-        return self._fittings[layout]
+    def fitting(self, layout: Layout, round: int = 0) -> Fitting:
+        """How the weights of a variant lie in those of the whole block; a `KeyError` if it is none of a variant.
+
+        Where windows move, in a round; that of the last one asked for is kept.
+        """
+        windows = self._windows.get(layout)
+        if windows is None or not round:
+            return self._fittings[layout]
+        held = self._moved.get(layout)
+        if held is None or held[0] != round:
+            held = self._moved[layout] = (round, Fitting(layout, windows.support(round)))
+        return held[1]
 
     # ---------------------------------------------------------------------------------------- payloads
 

@@ -28,6 +28,7 @@ from fedsim.models.measure import (
 from fedsim.payload.codecs import PLAIN
 from fedsim.payload.meta import ITEM_BYTES, Shape, TensorMeta
 from fedsim.payload.supports import WHOLE, Support, covered
+from fedsim.payload.windows import Windows
 from fedsim.script import Part, Purpose
 
 MODEL: Final = "model"
@@ -74,6 +75,7 @@ class BlockPlan:
         decoding: what it costs token by token, of a language model that is to answer.
         prefix: of the names that its tensors have in a bundle, where it is a member of one.
         bundle: models that are its weights in the place of the one whose costs it has.
+        windows: what it has of its parent's tensors round by round, where that moves; `support` is that of the first.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class BlockPlan:
         decoding: Decoding | None = None,
         prefix: str = "",
         bundle: Bundle | None = None,
+        windows: Windows | None = None,
     ) -> None:
         trunk, ends = model.units[first:last], () if head is None else head.units
         self.name = name
@@ -103,6 +106,7 @@ class BlockPlan:
         self.decoding = decoding
         self.prefix = prefix
         self.bundle = bundle
+        self.windows = windows
         self._input = model.input if first == 0 else model.units[first - 1].output
         loss = model if head is None else head
         self._loss_forward = loss.loss_forward if head is None else _named(head.loss_forward)
@@ -332,6 +336,7 @@ def variant_plan(
     decoding: Decoding | None = None,
     *,
     apart: bool = False,
+    windows: Windows | None = None,
 ) -> BlockPlan:
     """What devices of a pruned variant hold: the smaller of `plans`' first block, under a name of its own.
 
@@ -341,8 +346,10 @@ def variant_plan(
         support: what it has of the model that all variants are parts of.
         decoding: what it costs token by token, where it is to answer.
         apart: whether it is a model of its own, rather than a part of one.
+        windows: what it has of the model round by round, where that moves.
     """
     last = len(model.units) if cut is None else cut
     name = f"{MODEL if cut is None else DEVICE}{VARIANT}{number}"
     own = None if cut is None else head
-    return BlockPlan(name, model, 0, last, training, own, support, decoding, prefix(number) if apart else "")
+    named = prefix(number) if apart else ""
+    return BlockPlan(name, model, 0, last, training, own, support, decoding, named, windows=windows)

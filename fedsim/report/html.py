@@ -25,7 +25,7 @@ from fedsim.report.show import MISSING, best_of, figures, labels, percent
 from fedsim.report.summary import perplexity, utilisation
 from fedsim.report.tables import NODES, node_rows
 from fedsim.report.traffic import DIRECTIONS
-from fedsim.report.variants import COLUMNS, notices, variant_cells
+from fedsim.report.variants import COLUMNS, coverage_line, notices, variant_cells
 from fedsim.units import human_count, human_seconds
 
 NODES_SHOWN: Final = 200
@@ -162,10 +162,7 @@ def _pruned(runs: Sequence[Run], names: Sequence[str]) -> Iterator[str]:
             tables.append(table(COLUMNS, rows, name if len(runs) > 1 else ""))
             coverage = pruning.get("coverage")
             if coverage is not None:
-                tables.append(
-                    f"<p>A round has reached {percent(coverage['min'])} to {percent(coverage['max'])} of the "
-                    f"model's parameters.</p>"
-                )
+                tables.append(f"<p>{coverage_line(coverage)}.</p>")
             every += variants
     if every:
         said = (f"<p>{escape(notice[0].upper() + notice[1:])}.</p>" for notice in notices(every))

@@ -80,6 +80,9 @@ def summarise(
     if variants:
         shares = [mark.value for mark in found.columns.named("covered")]
         coverage = {"min": min(shares), "mean": sum(shares) / len(shares), "max": max(shares)} if shares else None
+        reached = found.columns.named("reached")
+        if coverage is not None and reached:
+            coverage["reached"] = reached[-1].value
         summary["pruning"] = {"variants": variants, "coverage": coverage}
     if fidelity is not None:
         summary["fidelity"] = dict(fidelity)
