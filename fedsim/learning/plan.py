@@ -13,6 +13,8 @@ from functools import cache
 from itertools import pairwise
 from typing import Final
 
+import numpy as np
+
 from fedsim.costs import Cost, OpClass, Operator, Phase, total
 from fedsim.learning.bundles import VARIANT, Bundle, prefix
 from fedsim.learning.optimizers import Training
@@ -47,6 +49,12 @@ def _state(units: Iterable[UnitMeasure]) -> tuple[Shape, ...]:
     """Parameters, then buffers: the order in which a block's weights lie and travel."""
     units = tuple(units)
     return (*(s for unit in units for s in unit.parameters), *(s for unit in units for s in unit.buffers))
+
+
+def _with_zeros(unit: UnitMeasure, support: Support) -> UnitMeasure:
+    """A unit whose forward operators say which share of their weights masks leave out."""
+    share = {name: 1 - np.count_nonzero(mask) / mask.size for name, mask in support.masks.items()}
+    return replace(unit, forward=tuple(replace(op, sparsity=float(share.get(op.weight, 0.0))) for op in unit.forward))
 
 
 def optimizer_kernels(
@@ -93,6 +101,8 @@ class BlockPlan:
         windows: Windows | None = None,
     ) -> None:
         trunk, ends = model.units[first:last], () if head is None else head.units
+        if support.masks:
+            trunk = tuple(_with_zeros(unit, support) for unit in trunk)
         self.name = name
         self.trunk = len(trunk)
         """Number of its units that belong to the model; the head's follow."""

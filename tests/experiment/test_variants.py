@@ -22,6 +22,7 @@ from fedsim.experiment.artifacts import load_model
 from fedsim.experiment.building import Study, build
 from fedsim.experiment.families import relative
 from fedsim.experiment.loading import load_scenario
+from fedsim.hardware.pricing import seconds as priced
 from fedsim.payload.supports import Support
 from fedsim.pruning.resizing import sliced
 from fedsim.report.variants import variant_line
@@ -228,6 +229,25 @@ def test_pruned_devices_are_sent_less_and_compute_less() -> None:
     peaks = [run.summary["devices"]["peak_memory_bytes"] for run in (whole, small, sparse)]
     assert peaks[0] > peaks[1] == peaks[2]
     assert whole.summary["seconds"] > small.summary["seconds"]
+
+
+def test_zeros_save_time_where_a_profile_has_measured_that(tmp_path: Path) -> None:
+    """A curve for convolutions, on devices with a mask; not on others, and not below its first point."""
+    text = (Path(fedsim.__file__).parents[1] / "devices/profiles/raspberry-pi-4b.yaml").read_text()
+    said = yaml.safe_load(text)
+    said["id"] = "board"
+    said["processors"]["cpu"]["sparse"] = {"conv": {"sparsity": ["80 %", "95 %"], "speed": [1.5, 4]}}
+    (tmp_path / "board.yaml").write_text(yaml.safe_dump(said))
+    fleet = [{"profile": str(tmp_path / "board.yaml"), "count": 2, "link": "wifi5"}]
+
+    def seconds(masked: float, profile: list[Any]) -> float:
+        assembly = study(crop(8, masked=masked), fleet=profile).assembly
+        (plan,) = assembly.held(assembly.blocks())
+        return priced(assembly.fleet.groups[0].machine, plan.train_part(16).cost)
+
+    usual = [{**fleet[0], "profile": "raspberry-pi-4b"}]
+    times = {masked: seconds(masked, fleet) for masked in (0.0, 0.6, 0.9)}
+    assert times[0.9] < times[0.6] == times[0.0] == seconds(0.0, usual) == seconds(0.9, usual)
 
 
 @pytest.mark.slow

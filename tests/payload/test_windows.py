@@ -59,7 +59,7 @@ def moving(draw: st.DrawFn) -> tuple[list[Channels], dict[str, tuple[int, ...]],
     widths = draw(st.lists(st.integers(1, 12), min_size=1, max_size=4))
     counts = [draw(st.integers(1, width)) for width in widths]
     step = draw(st.integers(1, min(counts)))
-    shapes = {f"{n}": (width, 3) for n, width in enumerate([*widths, 2])}
+    shapes: dict[str, tuple[int, ...]] = {f"{n}": (width, 3) for n, width in enumerate([*widths, 2])}
     found = []
     for n, (width, count) in enumerate(zip(widths, counts, strict=True)):
         places = np.random.default_rng(width).permutation(width)[:, None]

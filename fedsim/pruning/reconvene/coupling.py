@@ -106,7 +106,7 @@ class Coupling:
                     (name, axis): each.places[port]
                     for name, ports in self._axes.items()
                     for axis, port in enumerate(ports)
-                    if port in each.places
+                    if port is not None and port in each.places
                 }
                 found.append(Channels(each.units, count, places))
         return Windows(found, self._shapes, step)
