@@ -231,6 +231,7 @@ def test_pruned_devices_are_sent_less_and_compute_less() -> None:
     assert whole.summary["seconds"] > small.summary["seconds"]
 
 
+@pytest.mark.slow
 def test_zeros_save_time_where_a_profile_has_measured_that(tmp_path: Path) -> None:
     """A curve for convolutions, on devices with a mask; not on others, and not below its first point."""
     text = (Path(fedsim.__file__).parents[1] / "devices/profiles/raspberry-pi-4b.yaml").read_text()

@@ -384,6 +384,7 @@ def test_an_operator_without_a_closed_form_is_refused() -> None:
         measure(own(("a", Dot()), ("c", nn.Linear(6, 4))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_products_know_their_parameters(device: str) -> None:
     """Forward ones, also where they multiply by a view of one; products of activations have none."""
