@@ -48,6 +48,7 @@ class Operator:
     that a backward operator belongs to: what a scalar cost model multiplies by its backward ratio. `unit` names the
     unit of the model it belongs to, where it belongs to one: what a table of measured times is looked up by. `tensors`
     is how many it works through, as one of an optimizer does: a CPU starts anew for each, a GPU takes all at once.
+    `sparsity` is the share of the weights that it multiplies by which are zero; they are counted all the same.
     """
 
     kind: OpClass
@@ -58,6 +59,7 @@ class Operator:
     forward_macs: int = 0
     unit: str = ""
     tensors: int = 1
+    sparsity: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)

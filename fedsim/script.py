@@ -254,6 +254,8 @@ class Quality:
     accuracy: float
     loss: float
     samples: int
+    variants: tuple[Quality, ...] = ()
+    """Of each variant, where these are models of their own; the quality is then what a device has on average."""
 
 
 @dataclass(slots=True)
@@ -434,7 +436,8 @@ class Scheduler(Protocol[D_contra, S_contra]):
     It may also say, as class attributes or properties: `local_loss`, that devices train through an auxiliary head;
     `shared`, that one server block takes the batches of all devices, in the place of a copy each; `takes_all`, that the
     scenario's `selection` means nothing to it; `validates`, that held-out results decide something;
-    `needs_labels`, that it goes by which labels devices hold. A method `buffered(job)` gives the samples whose
+    `needs_labels`, that it goes by which labels devices hold; `fresh_rounds`, that devices begin each round of
+    `me.round` with weights of that round, and keep none from one to the next. A method `buffered(job)` gives the samples whose
     activations the server may hold at once; `check(training)` raises a `ValueError` for a way to train that the system
     cannot do with; `settled(job)` answers with the same system with what was left open written out, such as a number
     that follows from that of the devices, and raises a `UserError` for one that is impossible.

@@ -28,13 +28,14 @@ from fedsim.experiment.fleet import Fleet, Group
 from fedsim.hardware.links import load_link
 from fedsim.hardware.machines import machine
 from fedsim.hardware.profiles import load_profile
+from fedsim.learning.bundles import VARIANT
 from fedsim.learning.context import Device, Server
 from fedsim.learning.labelling import Labels
 from fedsim.learning.optimizers import Sgd, Training
-from fedsim.learning.plan import VARIANT, BlockPlan
+from fedsim.learning.plan import BlockPlan
 from fedsim.mailbox import Mailbox
 from fedsim.network.topology import NetworkOptions
-from fedsim.payload.supports import Axes, Support
+from fedsim.payload.supports import WHOLE, Axes, Support
 from fedsim.report import check_identity
 from fedsim.script import SERVER, Command, Effect, Message, Payload, Recv, Role
 from fedsim.simulation import Ending, Fault, Inline, Limits, Simulation
@@ -215,17 +216,25 @@ def toy(
     faults: Sequence[Fault] = (),
     time: float | None = None,
     pruned: bool = False,
+    apart: bool = False,
 ) -> Assembly:
     """A small run of `scheduler`: unequal devices and links, unequal shards of generated data, a tiny network.
 
     `pruned` gives the first group of devices a variant with fewer weights, and fewer units where the model is not cut.
+    With `apart` that variant and the whole model are two models, which only their own devices train.
     """
+    fleet = _fleet(devices)
+    variants: tuple[Smaller, ...] = ()
+    if pruned or apart:
+        variants = (_variant(cut=bool(scheduler.splits)),)
+    if apart:
+        variants += (Smaller(model=_measured(), support=WHOLE, groups=frozenset(range(1, len(fleet.groups)))),)
     return Assembly(
         scheduler=scheduler,
         model=_measured(),
         cut=_CUT,
         training=Training(batch=8, optimizer=Sgd(lr=0.1), channels_last=False),
-        fleet=_fleet(devices),
+        fleet=fleet,
         samples=_shards(devices).sizes(),
         participants=devices if participants is None else participants,
         rounds=rounds,
@@ -236,7 +245,8 @@ def toy(
         network=NetworkOptions(jitter=False, loss="off"),
         faults=faults,
         scenario={"name": "toy", "seed": _SEED},
-        variants=(_variant(cut=bool(scheduler.splits)),) if pruned else (),
+        variants=variants,
+        apart=apart,
     )
 
 
@@ -315,7 +325,8 @@ def check_scheduler(scheduler: Any) -> None:
     generator; give the same trace and the same weights twice, and the same trace with learning off (unless it says
     `validates`); account for every nanosecond and every byte; run with some of the devices; and end by its own rule
     when a device leaves, with or without coming back, at its awaits. It runs with devices that hold a pruned variant of
-    the model, too: what the server sends them is `me.fit(weights, device)`, and a mean is given its `base`.
+    the model, too, as a part of it and as a model of its own: what the server sends them is `me.fit(weights, device)`,
+    and a mean is given its `base`.
 
     Raises:
         AssertionError: a rule is broken; the message says which.
@@ -351,14 +362,15 @@ def _check_runs(scheduler: Any) -> None:
 
 def _check_pruned(scheduler: Any) -> None:
     """Devices with a pruned variant take part like others; what they have is what the trace charges for."""
-    try:
-        one = simulate(toy(scheduler, time=_LONG, pruned=True))
-    except ScriptError as error:
-        raise AssertionError(str(error)) from error
-    _check_end(one, f"in {_LONG:g} s with pruned devices")
-    if not getattr(scheduler, "validates", False):
-        timing = simulate(toy(scheduler, time=_LONG, pruned=True), learning=False)
-        assert _records(one) == _records(timing), "with pruned devices the trace differs with learning off"
+    for apart in (False, True):
+        try:
+            one = simulate(toy(scheduler, time=_LONG, pruned=True, apart=apart))
+        except ScriptError as error:
+            raise AssertionError(str(error)) from error
+        _check_end(one, f"in {_LONG:g} s with pruned devices")
+        if not getattr(scheduler, "validates", False):
+            timing = simulate(toy(scheduler, time=_LONG, pruned=True, apart=apart), learning=False)
+            assert _records(one) == _records(timing), "with pruned devices the trace differs with learning off"
 
 
 def _check_declarations(scheduler: Any) -> None:

@@ -12,6 +12,7 @@ from fedsim.experiment.building import Study
 from fedsim.experiment.networks import build_network
 from fedsim.experiment.registry import registry
 from fedsim.experiment.starting import WEIGHTS
+from fedsim.learning.bundles import of_member
 from fedsim.scenario import Arguments, Model, import_object, resolved
 
 if TYPE_CHECKING:
@@ -21,14 +22,27 @@ if TYPE_CHECKING:
 
 RECIPE: Final = "model.json"
 SCHEMA: Final = 1
+OF_VARIANT: Final = "variant-{}"
+"""Where a variant that is a model of its own lies in a run folder, by its number."""
 
 
 def save_model(folder: Path, study: Study, tensors: dict[str, Tensor]) -> None:
-    """Write a whole model into a run folder.
+    """Write a whole model into a run folder; where variants are models of their own, each into a folder in it.
 
     Raises:
         OSError: the file system does not take it.
     """
+    family = study.family
+    if family is None or not family.apart:
+        _save(folder, study, tensors)
+        return
+    for number in range(1, 1 + len(family.networks)):
+        own = folder / OF_VARIANT.format(number)
+        own.mkdir(exist_ok=True)
+        _save(own, study, of_member(number, tensors))
+
+
+def _save(folder: Path, study: Study, tensors: dict[str, Tensor]) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -76,6 +90,9 @@ def load_model(folder: str | Path) -> UnitList:
 
     folder = Path(folder)
     if not (folder / WEIGHTS).is_file() or not (folder / RECIPE).is_file():
+        variants = sorted(path.name for path in folder.glob(OF_VARIANT.format("*")) if (path / RECIPE).is_file())
+        if variants:
+            raise UserError(f"{folder} holds a model for each variant; give one of {', '.join(variants)} in it")
         raise UserError(f"{folder} holds no {WEIGHTS} with its {RECIPE}; give the folder of a run with learning: on")
     try:
         network = _built(json.loads((folder / RECIPE).read_text(encoding="utf-8")))

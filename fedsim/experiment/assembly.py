@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 from fedsim.experiment.fleet import Fleet
 from fedsim.experiment.profiling import Profiler
 from fedsim.hardware.traces.attendance import Attendance
+from fedsim.learning.bundles import VARIANT, Bundle
 from fedsim.learning.context import Device, Job, Server
 from fedsim.learning.labelling import Labels
 from fedsim.learning.optimizers import Training
-from fedsim.learning.plan import VARIANT, BlockPlan, plans, variant_plan
+from fedsim.learning.plan import BlockPlan, plans, variant_plan
 from fedsim.models.generation import Decoding
 from fedsim.models.measure import ModelMeasure
 from fedsim.network.fluid import FluidNetwork
 from fedsim.network.topology import AccessPoint, DeviceGroup, NetworkOptions
 from fedsim.payload.supports import WHOLE, Support
+from fedsim.payload.windows import Windows
 from fedsim.runtime.spans import Price
 from fedsim.script import SERVER, Port
 from fedsim.simulation import Fault, Limits, Shortage, Simulation, TimingOnly, Workers
@@ -41,6 +43,8 @@ class Smaller:
     """What it has of the whole model."""
     groups: frozenset[int]
     """The groups of the fleet whose devices have it, by index."""
+    windows: Windows | None = None
+    """What it has round by round, where that moves; the support is that of the first."""
     decoding: Decoding | None = None
     """What it costs token by token, for schedulers that let it generate text."""
 
@@ -68,6 +72,8 @@ class Assembly:
     """What the model has of its parent, where it is a pruned one itself; its masks count."""
     variants: tuple[Smaller, ...] = ()
     """Pruned variants of the model; groups that none of them names have all of it."""
+    apart: bool = False
+    """Whether each variant is a model of its own, rather than a part of one; every group then has one."""
     pruning: Sequence[Mapping[str, Any]] = ()
     """How variants have come about, for the record."""
     deployment: Sequence[Mapping[str, Any]] = ()
@@ -103,11 +109,20 @@ class Assembly:
     def blocks(self) -> dict[str, BlockPlan]:
         """The blocks that the scheduler's learners hold, those of variants behind the whole model's."""
         cut = self.cut if self.scheduler.splits else None
-        made = plans(self.model, cut, self.training, self.head, self.support, self.decoding)
-        for number, variant in enumerate(self.variants, 1):
-            plan = variant_plan(number, variant.model, cut, self.training, self.head, variant.support, variant.decoding)
-            made[plan.name] = plan
-        return made
+        smaller = [
+            variant_plan(
+                *(number, variant.model, cut, self.training, self.head, variant.support, variant.decoding),
+                apart=self.apart,
+                windows=variant.windows,
+            )
+            for number, variant in enumerate(self.variants, 1)
+        ]
+        bundle = None
+        if self.apart:
+            counts = (sum(self.fleet.groups[group].count for group in variant.groups) for variant in self.variants)
+            bundle = Bundle(tuple(smaller), tuple(counts))
+        whole = plans(self.model, cut, self.training, self.head, self.support, self.decoding, bundle)
+        return {**whole, **{plan.name: plan for plan in smaller}}
 
     def held(self, blocks: Mapping[str, BlockPlan]) -> list[BlockPlan]:
         """The block that the devices of each group hold, of these."""

@@ -15,10 +15,13 @@ from fedsim import data as data_sets
 from fedsim import seeds
 from fedsim.data import DataInfo, DataSet, Shards
 from fedsim.errors import UserError
+from fedsim.experiment.accounts import deployment
 from fedsim.experiment.assembly import Assembly, Smaller
 from fedsim.experiment.coding import codecs
 from fedsim.experiment.cutting import choose_cut
 from fedsim.experiment.dealing import count_labels, data_kept, deal, describe, read_data
+from fedsim.experiment.families import Family
+from fedsim.experiment.families import family as make_family
 from fedsim.experiment.fleet import Fleet
 from fedsim.experiment.fleets import build_fleet
 from fedsim.experiment.forecast import Need, needs
@@ -27,10 +30,9 @@ from fedsim.experiment.networks import NOTHING, Counted, counting_device, measur
 from fedsim.experiment.placing import placed
 from fedsim.experiment.profiling import Profiler
 from fedsim.experiment.selection import asked
-from fedsim.experiment.variants import Family, deployment, requests
-from fedsim.experiment.variants import family as make_family
+from fedsim.experiment.variants import requests
+from fedsim.learning.bundles import VARIANT
 from fedsim.learning.optimizers import Training
-from fedsim.learning.plan import VARIANT
 from fedsim.models.head_cost import HeadCost, head_cost
 from fedsim.network.topology import AccessPoint, NetworkOptions
 from fedsim.payload.supports import WHOLE
@@ -119,7 +121,7 @@ class Study:
                 f"selection: {self.scenario.selection.kind} changes nothing under {self.scenario.scheduler.name}, in "
                 "which all devices train all the time"
             )
-        if self.assembly.variants and self.scenario.norm == "bn" and self._normalises():
+        if self.assembly.variants and not self.assembly.apart and self.scenario.norm == "bn" and self._normalises():
             found.append(
                 "devices hold variants of different widths, whose batch statistics are not comparable; norm: gn or "
                 "frozen_bn has none to average"
@@ -230,8 +232,9 @@ def build(scenario: Scenario, objects: Mapping[str, Any] = NOTHING) -> Study:
             head=head,
             support=WHOLE if family is None else family.support,
             variants=() if family is None else _with_decoding(scenario, family, info),
+            apart=family is not None and family.apart,
             pruning=() if family is None else family.report,
-            deployment=() if family is None else deployment(family, fleet, profiler.network.efficiency),
+            deployment=() if family is None else deployment(family.made, fleet, profiler.network.efficiency),
             decoding=_decoding(scenario, network if family is None else family.network, info),
             labels=labels,
             training=training,
@@ -284,7 +287,7 @@ def _family(
         measure=counted,
     )
     made = make_family(scenario, network, fleet, wanted, materials)
-    return made if made.made else None
+    return made if made.report else None
 
 
 def has_local_loss(scheduler: Any) -> bool:

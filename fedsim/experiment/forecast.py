@@ -20,8 +20,9 @@ from fedsim.experiment.fleet import Fleet, Group, process_bytes
 from fedsim.hardware.links import Link
 from fedsim.hardware.machines import Machine
 from fedsim.hardware.pricing import seconds
+from fedsim.learning.bundles import VARIANT
 from fedsim.learning.optimizers import Training
-from fedsim.learning.plan import DEVICE, MODEL, SERVER_BLOCK, VARIANT, BlockPlan, plans
+from fedsim.learning.plan import DEVICE, MODEL, SERVER_BLOCK, BlockPlan, plans
 from fedsim.models.measure import ModelMeasure
 from fedsim.script import Part
 from fedsim.units import human_count

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from fedsim.experiment.building import Study
-from fedsim.payload.supports import Support
+from fedsim.learning.bundles import of_member
+from fedsim.payload.supports import WHOLE, Support
 from fedsim.script import SERVER, Quality
 from fedsim.trace import Trace
 
@@ -29,10 +30,15 @@ def mark_variants(study: Study, trace: Trace, weights: Mapping[str, Tensor] | No
     everybody = range(len(study.assembly.fleet.groups))
     if not family.networks:
         _mark(trace, 0, everybody, _quality(study, family.network))
-    for network, smaller in zip(family.networks, family.smaller, strict=True):
+    for number, (network, smaller) in enumerate(zip(family.networks, family.smaller, strict=True), 1):
         _mark(trace, 0, smaller.groups, _quality(study, network))
-        if weights is not None and network.state_dict().keys() <= weights.keys():
-            _mark(trace, trace.end, smaller.groups, _quality(study, _part(network, smaller.support, weights)))
+        if weights is None:
+            continue
+        support, found = smaller.support, weights
+        if family.apart:
+            support, found = WHOLE, of_member(number, weights)
+        if network.state_dict().keys() <= found.keys():
+            _mark(trace, trace.end, smaller.groups, _quality(study, _part(network, support, found)))
     trace.marks.sort(key=lambda mark: mark[1])
 
 

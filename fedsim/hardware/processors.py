@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from fedsim.costs import OpClass
 from fedsim.documents.translate import rule
 from fedsim.errors import shown
+from fedsim.hardware.sparse import SparseKernels
 from fedsim.quantities import Delay, Fraction, Frequency, Rate, Speed
 from fedsim.units import human_count
 
@@ -113,6 +114,8 @@ class Processor(BaseModel):
     foreach: Annotated[bool, Field(strict=True)] = False
     """Whether one kernel of an optimizer takes all tensors, and its overhead once; else once a tensor."""
     efficiency: Efficiency = Efficiency()
+    sparse: SparseKernels = SparseKernels()
+    """Measured kernels that skip zeros in weights; without any, zeros are multiplied like other numbers."""
     half_batch: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Samples at which the classes that multiply reach half of their efficiency; None: they reach all of it at one."""
 

@@ -5,7 +5,7 @@
 for the classes that multiply; the others are priced by their bytes alone, whatever MACs they were counted with. Where a
 processor computes and moves data one after the other, the larger of the two becomes their sum.
 S. Williams, A. Waterman, D. Patterson, "Roofline", Communications of the ACM 52(4), 2009, with sustained rates in
-place of peaks.
+place of peaks. Where the profile has measured kernels that skip zeros, an operator whose weights have some takes less.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def _once(processor: Processor, operator: Operator, cost: Cost) -> float:
     if processor.half_batch is not None:
         share *= _filled(processor.half_batch, cost)
     computing, moving = operator.macs / (share * processor.gemm), operator.bytes / processor.bandwidth
-    return (max(computing, moving) if processor.overlap else computing + moving) + overhead
+    dense = max(computing, moving) if processor.overlap else computing + moving
+    return dense / processor.sparse.speed(operator.kind, operator.sparsity) + overhead
 
 
 def _filled(half_batch: float, cost: Cost) -> float:

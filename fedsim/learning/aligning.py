@@ -6,6 +6,7 @@ loss at activations is from that of the server block's loss.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fedsim.costs import Cost, Phase
@@ -35,14 +36,14 @@ class Alignment:
 
     Args:
         node: the server.
-        plan: the device block's, with its head.
+        plan_of: the device block whose head a device has, with its head.
         block: the server block.
         keep: samples stored a device.
     """
 
-    def __init__(self, node: Node, plan: BlockPlan, block: Learner, keep: int) -> None:
+    def __init__(self, node: Node, plan_of: Callable[[int], BlockPlan], block: Learner, keep: int) -> None:
         self._node = node
-        self._plan = plan
+        self._plan_of = plan_of
         self._block = block
         self._keep = keep
         self._number = node.learner()
@@ -64,23 +65,24 @@ class Alignment:
 
         `block` is the device block whose embedding a language model's head scores by.
         """
-        head = self._node.payload(self._plan.head)
+        plan = self._plan_of(device)
+        head = self._node.payload(plan.head)
         count = self._version[device] = self._version.get(device, 0) + 1
         holds = 0 if device in self._heads else meta_of(head).memory_bytes
         self._heads[device] = head
-        args = (device, block, self._block.number, how, count)
+        args = (device, block, self._block.number, how, count, plan.name)
         command = self._node.command(self._number, "align.fit", *args, output=head, holds=holds)
-        return Work(command, self._parts(self._stored[device], how), head)
+        return Work(command, self._parts(plan, self._stored[device], how), head)
 
     def head(self, device: int) -> tuple[Payload, int] | None:
         """A device's head as it was fitted last, and how often that has been; None before the first time."""
         return (self._heads[device], self._version[device]) if device in self._heads else None
 
-    def _parts(self, stored: int, how: Fitting) -> tuple[Part, ...]:
-        """True gradients in batches as they are trained, then the fit."""
-        plan = self._block.plan
-        true = (replace(plan.gradient_part(size), samples=0) for size in pieces(stored, plan.training.batch))
-        return (*true, *(fit_part(self._plan, size, how) for size in pieces(stored, how.batch)))
+    def _parts(self, plan: BlockPlan, stored: int, how: Fitting) -> tuple[Part, ...]:
+        """True gradients in batches as they are trained, then the fit of a head."""
+        server = self._block.plan
+        true = (replace(server.gradient_part(size), samples=0) for size in pieces(stored, server.training.batch))
+        return (*true, *(fit_part(plan, size, how) for size in pieces(stored, how.batch)))
 
 
 def pieces(rows: int, size: int) -> list[int]:

@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 from fedsim import seeds
 from fedsim.errors import ScriptError
 from fedsim.learning.aligning import Alignment
+from fedsim.learning.bundles import VARIANT
 from fedsim.learning.crew import Crew
 from fedsim.learning.generating import Buffer, Covariance
 from fedsim.learning.labelling import Labels
 from fedsim.learning.learners import Batch, Learner, Node, WeightPart
 from fedsim.learning.merging import Merge
-from fedsim.learning.plan import DEVICE, MODEL, SERVER_BLOCK, VARIANT, BlockPlan
+from fedsim.learning.plan import DEVICE, MODEL, SERVER_BLOCK, BlockPlan
 from fedsim.learning.pool import Pool, Store
+from fedsim.learning.rolling import Rolling
 from fedsim.learning.rounds import Barrier
 from fedsim.learning.sums import Changes, Combining, Mean, part_of_plan
 from fedsim.payload.meta import TensorMeta
@@ -198,6 +200,7 @@ class Server:
         "_plan",
         "_port",
         "_rng",
+        "_rolling",
         "_version",
         "block",
         "devices",
@@ -210,7 +213,7 @@ class Server:
         self._job = job
         self._node = Node(port)
         self._plan = job.whole
-        self._fitted: WeakKeyDictionary[Payload, dict[str, Payload]] = WeakKeyDictionary()
+        self._fitted: WeakKeyDictionary[Payload, dict[tuple[str | int, ...], Payload]] = WeakKeyDictionary()
         self.devices = range(devices)
         """Every device of the fleet, whether it is there or not."""
         self._rng = seeds.generator(job.seed, SERVER, "selection")
@@ -222,6 +225,7 @@ class Server:
         self._node.queue(start.number, "close", holds=self._plan.state_bytes)  # as the global model, from here on
         self.block = Learner(self._node, job.plans.get(SERVER_BLOCK, self._plan))
         """The server block (the whole model, where the scheduler does not split it)."""
+        self._rolling = Rolling(self._plan) if any(plan.windows is not None for plan in job.variants) else None
         self._combining = Combining(self._node, job.plans.values())
 
     # ------------------------------------------------------------------------------------ what is known
@@ -321,6 +325,8 @@ class Server:
         until = None if window is None else self._port.now + window
         barrier = Barrier(number, chosen, need=need, until=until)
         ends = {} if until is None else {"until": round(until * 1e9)}
+        if self._rolling is not None:
+            self._rolling.round = number
         self._port.mark("round.open", number, {"nodes": list(chosen), "need": need, **ends})
         yield barrier
         self._port.mark("round.close", number, None)
@@ -337,7 +343,7 @@ class Server:
     def fit(self, weights: Payload, device: int) -> Payload:
         """What a device's variant has of weights (or of a part of them, such as a control variate); itself, if all.
 
-        Devices of one variant get the same handle, as long as the weights are alive.
+        Devices of one variant get the same handle, as long as the weights are alive; in a round, where windows move.
         """
         if self._job.variant is None:
             return weights
@@ -346,11 +352,13 @@ class Server:
         meta: TensorMeta = getattr(plan, part)
         if meta == weights.meta:
             return weights
+        window = () if self._rolling is None else (self._rolling.round,)
         fitted = self._fitted.setdefault(weights, {})
-        if plan.name not in fitted:
-            made = fitted[plan.name] = self._node.payload(meta)
-            self._node.queue(0, "fit", weights, plan.name, part, output=made)
-        return fitted[plan.name]
+        key = (plan.name, *window)
+        if key not in fitted:
+            made = fitted[key] = self._node.payload(meta)
+            self._node.queue(0, "fit", weights, plan.name, part, *window, output=made)
+        return fitted[key]
 
     def mean(
         self,
@@ -371,7 +379,12 @@ class Server:
         """
         if of == "copies":
             return Mean(self._node, self.block.plan, expected, weighting, part)
-        return Mean(self._node, self._plan, expected, weighting, part, variants=self._job.variants, base=base)
+        return Mean(
+            *(self._node, self._plan, expected, weighting, part),
+            variants=self._job.variants,
+            base=base,
+            rolling=self._rolling,
+        )
 
     def changes(self) -> Changes:
         """A running sum of changes of what devices train."""
@@ -411,7 +424,8 @@ class Server:
 
     def alignment(self, keep: int) -> Alignment:
         """Heads of devices that are fitted to the server block, on the last `keep` samples of each."""
-        return Alignment(self._node, self._plan, self.block, keep)
+        apart = self._plan.bundle is not None
+        return Alignment(self._node, self._job.plan_of if apart else lambda _: self._plan, self.block, keep)
 
     def pool(self, store: Store = "ram") -> Pool:
         """A pool for activations."""

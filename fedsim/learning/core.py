@@ -25,7 +25,9 @@ from fedsim.models.auxiliary import Head
 from fedsim.models.units import UnitList
 from fedsim.payload.coding import Arrivals, Value
 from fedsim.payload.meta import TensorMeta
+from fedsim.payload.supports import WHOLE
 from fedsim.payload.tensors import FlatTensors, Layout
+from fedsim.payload.windows import Windows
 from fedsim.script import SERVER, Payload
 
 _ORDERS: Final = 1024  # nodes whose order of samples is kept; another is drawn again from its seed in microseconds
@@ -127,18 +129,23 @@ class Core:
         self._layouts: dict[tuple[str, str], Layout] = {}
         self._layout_of: dict[TensorMeta, Layout] = {}
         self._fittings: dict[Layout, Fitting] = {}
+        self._windows: dict[Layout, Windows] = {}
+        self._moved: dict[Layout, tuple[int, Fitting]] = {}
         # Blocks re-point the modules' tensors: this host has modules of its own, with the same initial tensors.
         self.model = model = _private(model)
         units = next(plan.trunk for name, plan in plans.items() if name != SERVER_BLOCK)
         for name, plan in plans.items():
-            whole = _private(variants[name]) if name in variants else model
-            trunk = whole.block(units, len(whole)) if name == SERVER_BLOCK else whole.block(0, units)
-            module: nn.Sequential = trunk
-            if plan.has_head:
-                assert head is not None, "a plan with a head, but no head"
-                own: Head = _private(head)
-                self.local[name] = LocalLoss(trunk, own)
-                module = nn.Sequential(OrderedDict((*trunk.named_children(), *own.body.named_children())))
+            module: nn.Module
+            if plan.bundle is not None:  # its weights alone are of use
+                module = nn.Module()
+                for member in plan.bundle.members:
+                    alone, _ = _block(member, _private(variants[member.name]), units, deepcopy(head))
+                    module.add_module(member.prefix.rstrip("."), alone)
+            else:
+                whole = _private(variants[name]) if name in variants else model
+                module, local = _block(plan, whole, units, head)
+                if local is not None:
+                    self.local[name] = local
             self._lay_out(name, Block(plan, module), variant=name in variants)
 
     def _lay_out(self, name: str, block: Block, *, variant: bool) -> None:
@@ -152,15 +159,27 @@ class Core:
             self._layouts[name, part] = layout
             self._layout_of.setdefault(meta, layout)
             if variant:
-                self._fittings.setdefault(layout, Fitting(layout, plan.support))
+                support = WHOLE if plan.prefix else plan.support
+                self._fittings.setdefault(layout, Fitting(layout, support, plan.prefix))
+                if plan.windows is not None:
+                    self._windows.setdefault(layout, plan.windows)
 
     def layouts(self) -> list[Layout]:
         """All layouts, in an order that is the same wherever the same blocks are."""
         return list(dict.fromkeys((*(block.layout for block in self.blocks.values()), *self._layouts.values())))
 
-    def fitting(self, layout: Layout) -> Fitting:
-        """How the weights of a variant lie in those of the whole block; a `KeyError` if it is none of a variant."""
-        return self._fittings[layout]
+    def fitting(self, layout: Layout, round: int = 0) -> Fitting:
+        """How the weights of a variant lie in those of the whole block; a `KeyError` if it is none of a variant.
+
+        Where windows move, in a round; that of the last one asked for is kept.
+        """
+        windows = self._windows.get(layout)
+        if windows is None or not round:
+            return self._fittings[layout]
+        held = self._moved.get(layout)
+        if held is None or held[0] != round:
+            held = self._moved[layout] = (round, Fitting(layout, windows.support(round)))
+        return held[1]
 
     # ---------------------------------------------------------------------------------------- payloads
 
@@ -264,6 +283,16 @@ class Core:
 
 Operation = Callable[..., Value | None]
 """A function of (core, node, learner, arguments of the command) that answers with what it makes, if anything."""
+
+
+def _block(plan: BlockPlan, network: UnitList, units: int, head: Head | None) -> tuple[nn.Module, LocalLoss | None]:
+    """The module of a block of a network that is cut behind so many units, and its loss where it has a head."""
+    trunk = network.block(units, len(network)) if plan.name == SERVER_BLOCK else network.block(0, units)
+    if not plan.has_head:
+        return trunk, None
+    assert head is not None, "a plan with a head, but no head"
+    own: Head = _private(head)
+    return nn.Sequential(OrderedDict((*trunk.named_children(), *own.body.named_children()))), LocalLoss(trunk, own)
 
 
 def _private(module: Any) -> Any:

@@ -55,10 +55,12 @@ class Fitting:
     Args:
         variant: the variant's layout.
         support: what the variant has of the whole.
+        prefix: of the names that its tensors have there.
     """
 
-    def __init__(self, variant: Layout, support: Support) -> None:
+    def __init__(self, variant: Layout, support: Support, prefix: str = "") -> None:
         self.variant = variant
+        self._prefix = prefix
         self._places: dict[str, _Place] = {}
         for slot in variant.slots:
             axes = support.axes.get(slot.name, (None,) * len(slot.shape))
@@ -68,11 +70,11 @@ class Fitting:
     def fitted(self, whole: FlatTensors) -> FlatTensors:
         """What the variant has of the whole, in memory of its own."""
         made, named = self.variant.zeros(), whole.named()
-        made.fill_({name: place.take(named[name]) for name, place in self._places.items()})
+        made.fill_({name: place.take(named[f"{self._prefix}{name}"]) for name, place in self._places.items()})
         return made
 
     def change_(self, whole: FlatTensors, given: FlatTensors, how: Callable[[Tensor, Tensor], Tensor]) -> None:
         """Overwrite what the variant has of the whole, tensor by tensor, by a function of that and of what is given."""
         named = whole.named()
         for slot, view in zip(self.variant.slots, given.views(), strict=True):
-            self._places[slot.name].change(named[slot.name], view, how)
+            self._places[slot.name].change(named[f"{self._prefix}{slot.name}"], view, how)

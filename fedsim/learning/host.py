@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.learning.blocks import Block, Instance
+from fedsim.learning.bundles import Bundle, bare
 from fedsim.learning.core import Core, Samples
 from fedsim.learning.learners import meta_of
 from fedsim.learning.measuring import quality
@@ -26,7 +27,7 @@ from fedsim.models.auxiliary import PREFIX, Head
 from fedsim.models.units import UnitList
 from fedsim.payload.coding import Value
 from fedsim.payload.meta import TensorMeta
-from fedsim.payload.tensors import Layout
+from fedsim.payload.tensors import FlatTensors, Layout
 from fedsim.script import SERVER, Command, Payload, Purpose, Quality
 
 __all__ = ["Host", "Samples"]
@@ -107,21 +108,41 @@ class Host:
     def model_tensors(self, model: Sequence[Payload]) -> dict[str, Tensor]:
         """A copy of a published model's parameters and buffers by name, in the default memory layout.
 
-        Auxiliary heads are no part of a model.
+        Auxiliary heads are no part of a model. Those of a bundle have names with their members' prefixes.
         """
         return {
             name: tensor.clone(memory_format=torch.contiguous_format)
             for payload in model
             for name, tensor in self.core.flat(payload).named().items()
-            if not name.startswith(PREFIX)
+            if not bare(name).startswith(PREFIX)
         }
 
     def evaluate(self, model: Sequence[Payload], split: str) -> Quality:
         """Accuracy and mean loss of a model on a held-out split. Changes nothing.
 
-        A model is all of its blocks in order. A device block alone, with its head, is measured by that.
+        A model is all of its blocks in order. A device block alone, with its head, is measured by that. Of a bundle,
+        every member is measured, in front of the same blocks.
         """
-        used = [self._temporary(payload) for payload in model]
+        values = [self.core.flat(payload) for payload in model]
+        bundle, members = self._members(values[0])
+        if bundle is None:
+            return self._quality(values, split)
+        return bundle.quality([self._quality([member, *values[1:]], split) for member in members])
+
+    def _members(self, value: FlatTensors) -> tuple[Bundle | None, list[FlatTensors]]:
+        """The bundle that these are weights of, and each member's; None and nothing, of other weights."""
+        core = self.core
+        for name, block in core.blocks.items():
+            bundle = block.plan.bundle
+            for part in ("weights", "block") if bundle is not None else ():
+                if bundle is not None and value.layout is core.layout(name, part):
+                    layouts = [core.layout(member.name, part) for member in bundle.members]
+                    return bundle, [core.fitting(layout).fitted(value) for layout in layouts]
+        return None, []
+
+    def _quality(self, values: Sequence[FlatTensors], split: str) -> Quality:
+        """That of the blocks of one model, in order."""
+        used = [self._temporary(value) for value in values]
         modules = [block.bind(instance).eval() for block, instance in used]
         forward = self._chain([block for block, _ in used], modules)
         outputs = math.prod(next(iter(self.core.blocks.values())).plan.model.units[-1].output)
@@ -149,9 +170,8 @@ class Host:
 
         return forward
 
-    def _temporary(self, payload: Payload) -> tuple[Block, Instance]:
-        """An instance with the weights behind a handle; of a device block without its head, the head is any."""
-        value = self.core.flat(payload)
+    def _temporary(self, value: FlatTensors) -> tuple[Block, Instance]:
+        """An instance with these weights; of a device block without its head, the head is any."""
         for name, block in self.core.blocks.items():
             if value.layout in (block.layout, self.core.layout(name, "block")):
                 return block, block.showing(

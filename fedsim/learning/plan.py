@@ -5,6 +5,7 @@ Knows no torch: it is made from a `ModelMeasure`, the same with learning on and 
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,7 +13,10 @@ from functools import cache
 from itertools import pairwise
 from typing import Final
 
+import numpy as np
+
 from fedsim.costs import Cost, OpClass, Operator, Phase, total
+from fedsim.learning.bundles import VARIANT, Bundle, prefix
 from fedsim.learning.optimizers import Training
 from fedsim.models.generation import Decoding
 from fedsim.models.measure import (
@@ -26,14 +30,12 @@ from fedsim.models.measure import (
 from fedsim.payload.codecs import PLAIN
 from fedsim.payload.meta import ITEM_BYTES, Shape, TensorMeta
 from fedsim.payload.supports import WHOLE, Support, covered
+from fedsim.payload.windows import Windows
 from fedsim.script import Part, Purpose
 
 MODEL: Final = "model"
 DEVICE: Final = "device"
 SERVER_BLOCK: Final = "server"
-VARIANT: Final = "#"
-"""Stands between the name of a block and the number of its variant."""
-
 
 HEAD_LOSS: Final = "aux_loss"
 """Unit that the operators of an auxiliary head's loss are counted under."""
@@ -47,6 +49,12 @@ def _state(units: Iterable[UnitMeasure]) -> tuple[Shape, ...]:
     """Parameters, then buffers: the order in which a block's weights lie and travel."""
     units = tuple(units)
     return (*(s for unit in units for s in unit.parameters), *(s for unit in units for s in unit.buffers))
+
+
+def _with_zeros(unit: UnitMeasure, support: Support) -> UnitMeasure:
+    """A unit whose forward operators say which share of their weights masks leave out."""
+    share = {name: 1 - np.count_nonzero(mask) / mask.size for name, mask in support.masks.items()}
+    return replace(unit, forward=tuple(replace(op, sparsity=float(share.get(op.weight, 0.0))) for op in unit.forward))
 
 
 def optimizer_kernels(
@@ -73,6 +81,9 @@ class BlockPlan:
         head: the auxiliary head that gives it a loss of its own, measured; trained, sent and averaged with it.
         support: what of its parent's tensors it has, where the model is a pruned one. Shapes are those of `model`.
         decoding: what it costs token by token, of a language model that is to answer.
+        prefix: of the names that its tensors have in a bundle, where it is a member of one.
+        bundle: models that are its weights in the place of the one whose costs it has.
+        windows: what it has of its parent's tensors round by round, where that moves; `support` is that of the first.
     """
 
     def __init__(
@@ -85,8 +96,13 @@ class BlockPlan:
         head: ModelMeasure | None = None,
         support: Support = WHOLE,
         decoding: Decoding | None = None,
+        prefix: str = "",
+        bundle: Bundle | None = None,
+        windows: Windows | None = None,
     ) -> None:
         trunk, ends = model.units[first:last], () if head is None else head.units
+        if support.masks:
+            trunk = tuple(_with_zeros(unit, support) for unit in trunk)
         self.name = name
         self.trunk = len(trunk)
         """Number of its units that belong to the model; the head's follow."""
@@ -96,22 +112,25 @@ class BlockPlan:
         self.has_head = head is not None
         self.has_loss = head is not None or last == len(model.units)
         self.training = training
-        self.support = support
+        self.support = support if bundle is None else bundle.support
         self.decoding = decoding
+        self.prefix = prefix
+        self.bundle = bundle
+        self.windows = windows
         self._input = model.input if first == 0 else model.units[first - 1].output
         loss = model if head is None else head
         self._loss_forward = loss.loss_forward if head is None else _named(head.loss_forward)
         self._loss_backward = loss.loss_backward if head is None else _named(head.loss_backward)
         self._loss_retained = loss.loss_retained
-        self.weights = self._weights(_state(self.units))
+        self.weights = self._weights("weights", _state(self.units))
         """What all its weights weigh on a link; `state_bytes` is what a node holds of them."""
-        self.block = self.weights if head is None else self._weights(_state(trunk))
+        self.block = self.weights if head is None else self._weights("block", _state(trunk))
         """The weights without the head's."""
-        self.head = self._weights(_state(ends))
+        self.head = self._weights("head", _state(ends))
         """The head's weights alone; nothing, where there is no head."""
-        self.parameters = self._weights(s for unit in self.units for s in unit.parameters)
+        self.parameters = self._weights("parameters", (s for unit in self.units for s in unit.parameters))
         """What is trained of the weights: control variates have its shapes."""
-        self.trainable = sum(unit.trainable for unit in self.units)
+        self.trainable = sum(unit.trainable for unit in self.units) if bundle is None else bundle.trainable
         self.draws = any(unit.draws for unit in self.units)
         """Whether training it takes random numbers."""
         # Bound methods behind a cache keep this object alive as long as the cache, which is their own attribute.
@@ -126,15 +145,20 @@ class BlockPlan:
         self.gradients = cache(self._gradients)
         self.covered_by = cache(self._covered_by)
 
-    def _weights(self, shapes: Iterable[Shape]) -> TensorMeta:
+    def _weights(self, part: str, shapes: Iterable[Shape]) -> TensorMeta:
+        if self.bundle is not None:
+            return self.bundle.meta(part)
         codecs = self.training.codecs
         codec = PLAIN if self.name == SERVER_BLOCK else codecs.weights  # the server block travels nowhere
         shapes = tuple(shapes)
         support = self.support.part(shape.name for shape in shapes)
-        if support.whole:
+        if support.whole and not self.prefix:
             return TensorMeta(Purpose.WEIGHTS, shapes, codec)
         shapes = tuple(replace(shape, kept=support.kept(shape.name)) for shape in shapes)
-        return TensorMeta(Purpose.WEIGHTS, shapes, codec, support.digest)
+        digest = support.digest
+        if self.prefix:  # two members of a bundle are two models, whatever they have of their parent
+            digest = hashlib.sha256(f"{self.prefix} {digest}".encode()).hexdigest()
+        return TensorMeta(Purpose.WEIGHTS, shapes, codec, digest)
 
     @property
     def state_bytes(self) -> int:
@@ -296,17 +320,18 @@ def plans(
     head: ModelMeasure | None = None,
     support: Support = WHOLE,
     decoding: Decoding | None = None,
+    bundle: Bundle | None = None,
 ) -> dict[str, BlockPlan]:
     """The blocks that scripts may hold: the whole model or, with a cut, the device and the server block.
 
     A `head` stands behind the device block. The `support` says what a pruned model has of its parent's. The whole model
-    may answer token by token.
+    may answer token by token. A `bundle` takes the place of what devices hold.
     """
     count = len(model.units)
     if cut is None:
-        return {MODEL: BlockPlan(MODEL, model, 0, count, training, support=support, decoding=decoding)}
+        return {MODEL: BlockPlan(MODEL, model, 0, count, training, support=support, decoding=decoding, bundle=bundle)}
     return {
-        DEVICE: BlockPlan(DEVICE, model, 0, cut, training, head, support),
+        DEVICE: BlockPlan(DEVICE, model, 0, cut, training, head, support, bundle=bundle),
         SERVER_BLOCK: BlockPlan(SERVER_BLOCK, model, cut, count, training, support=support),
     }
 
@@ -319,6 +344,9 @@ def variant_plan(
     head: ModelMeasure | None = None,
     support: Support = WHOLE,
     decoding: Decoding | None = None,
+    *,
+    apart: bool = False,
+    windows: Windows | None = None,
 ) -> BlockPlan:
     """What devices of a pruned variant hold: the smaller of `plans`' first block, under a name of its own.
 
@@ -327,7 +355,11 @@ def variant_plan(
         model: the variant, measured; its server block is nobody's.
         support: what it has of the model that all variants are parts of.
         decoding: what it costs token by token, where it is to answer.
+        apart: whether it is a model of its own, rather than a part of one.
+        windows: what it has of the model round by round, where that moves.
     """
     last = len(model.units) if cut is None else cut
     name = f"{MODEL if cut is None else DEVICE}{VARIANT}{number}"
-    return BlockPlan(name, model, 0, last, training, None if cut is None else head, support, decoding)
+    own = None if cut is None else head
+    named = prefix(number) if apart else ""
+    return BlockPlan(name, model, 0, last, training, own, support, decoding, named, windows=windows)

@@ -9,8 +9,10 @@ from typing import Final, Literal, Protocol, get_args
 
 from fedsim.costs import total
 from fedsim.errors import ScriptError
+from fedsim.learning.bundles import VARIANT
 from fedsim.learning.learners import Node, WeightPart, meta_of
-from fedsim.learning.plan import VARIANT, BlockPlan
+from fedsim.learning.plan import BlockPlan
+from fedsim.learning.rolling import Rolling
 from fedsim.payload.meta import TensorMeta
 from fedsim.payload.supports import WHOLE
 from fedsim.script import Part, Payload, Work
@@ -57,12 +59,13 @@ class Mean:
         part: the weights, or a part of them.
         variants: what members may have in the place of the whole block.
         base: see above; may be left out where there are no variants.
+        rolling: which window variants have, where these move; all members are of one round.
 
     Raises:
         ScriptError: there are variants, and no base.
     """
 
-    __slots__ = ("_came", "_meta", "_node", "_number", "_part", "_plans", "_uniform")
+    __slots__ = ("_came", "_meta", "_node", "_number", "_part", "_plans", "_rolling", "_uniform")
 
     def __init__(
         self,
@@ -74,8 +77,10 @@ class Mean:
         *,
         variants: Iterable[BlockPlan] = (),
         base: Payload | None = None,
+        rolling: Rolling | None = None,
     ) -> None:
         self._node = node
+        self._rolling = rolling
         self._part: WeightPart = part
         self._meta: TensorMeta = getattr(plan, part)
         self._number = node.learner()
@@ -115,7 +120,8 @@ class Mean:
         payload = self._node.payload(self._meta)
         # It takes the place of the global model; the sums of all variants are gone.
         holds = -sum(meta.memory_bytes for meta in self._came)
-        command = self._node.command(self._number, "mean.result", output=payload, holds=holds)
+        window = () if self._rolling is None else (self._rolling.round,)
+        command = self._node.command(self._number, "mean.result", *window, output=payload, holds=holds)
         parts = [averaging(self._plans[meta], meta, count) for meta, count in self._came.items()]
         if len(self._plans) > 1 and self._part in ("weights", "block"):
             share = self._coverage()
@@ -126,7 +132,13 @@ class Mean:
     def _coverage(self) -> float | None:
         """The share of the trained parameters that at least one of those that came has, where that is known."""
         whole = next(iter(self._plans.values()))
-        held = (self._plans[meta] for meta in self._came)
+        held = [self._plans[meta] for meta in self._came]
+        if whole.bundle is not None:
+            return whole.bundle.share(held)
+        if self._rolling is not None:
+            share, reached = self._rolling.shares(held)
+            self._node.port.mark("reached", reached)
+            return share
         return whole.covered_by(tuple(WHOLE if plan is whole else plan.support for plan in held))
 
 

@@ -9,9 +9,10 @@ any time, but a second of imports that PyTorch's shape functions need. Both give
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Final
 
 import torch
@@ -36,10 +37,15 @@ Function = Callable[..., Tensor]
 
 
 class _Counter(TorchDispatchMode):
-    """Records every operator that moves or computes data."""
+    """Records every operator that moves or computes data.
 
-    def __init__(self) -> None:
+    Args:
+        weights: names of parameters by their memory, for those that multiply by one.
+    """
+
+    def __init__(self, weights: Mapping[int, str] = MappingProxyType({})) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch has no types for it
+        self._weights = weights
         self.counted: list[Counted] = []
         self.draws = False
 
@@ -52,8 +58,21 @@ class _Counter(TorchDispatchMode):
         self.draws = self.draws or torch.Tag.nondeterministic_seeded in func.tags
         counted = forms.count(func, args, out)
         if counted is not None:
-            self.counted.append(counted)
+            self.counted.append(counted._replace(weight=self._weight(args)) if counted.macs else counted)
         return out
+
+    def _weight(self, args: Any) -> str:
+        """The parameter of several axes among arguments, or views of it; empty where there is none."""
+        if not self._weights:
+            return ""
+        found = (self._weights.get(_memory(tensor), "") for tensor in forms.tensors(args) if tensor.dim() > 1)
+        return next((name for name in found if name), "")
+
+
+def _memory(tensor: Tensor) -> int:
+    """The same for tensors that share memory, on `meta`, too."""
+    storage: int = tensor.untyped_storage()._cdata
+    return storage
 
 
 def _line(small: int, large: int, what: str) -> Line:
@@ -77,6 +96,7 @@ def operators(what: str, unit: str, phase: Phase, passes: Sequence[list[Counted]
     for s, g in zip(small, large, strict=True):
         macs, moved = _line(s.macs, g.macs, f"MACs of {what}"), _line(s.bytes, g.bytes, f"bytes moved by {what}")
         line = LinearOperator(s.kind, phase, macs.each, moved.fixed, moved.each, unit=unit, macs_fixed=macs.fixed)
+        line = replace(line, weight=s.weight)
         lines.append(line)
     return lines
 
@@ -116,9 +136,17 @@ class Passes:
     draws: bool
 
 
-def run(function: Function, inputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> Passes:
-    """Run a function, and the backward to the tensors that are wanted, and record the operators of both."""
-    with _Counter() as forward, sdpa_kernel(SDPBackend.MATH):  # attention as its two products, on any device
+def run(
+    function: Function,
+    inputs: Sequence[Tensor],
+    wanted: Sequence[Tensor],
+    weights: Mapping[int, str] = MappingProxyType({}),
+) -> Passes:
+    """Run a function, and the backward to the tensors that are wanted, and record the operators of both.
+
+    Forward ones with the names of the `weights` that they multiply by, by the memory of these.
+    """
+    with _Counter(weights) as forward, sdpa_kernel(SDPBackend.MATH):  # attention as its two products, on any device
         out = function(*inputs)
     backward = _Counter()
     if wanted and out.requires_grad:
@@ -149,11 +177,12 @@ def _measure(
     inputs: Callable[[int], Sequence[Tensor]],
     wanted: Sequence[Tensor],
     resident: Sequence[Tensor],
+    weights: Mapping[int, str] = MappingProxyType({}),
 ) -> _Lines:
     passes, held = [], []
     for batch in BATCHES:
         made = inputs(batch)
-        passes.append(run(function, made, [t for t in (*made, *wanted) if t.requires_grad]))
+        passes.append(run(function, made, [t for t in (*made, *wanted) if t.requires_grad], weights))
         held.append(kept(function, inputs(batch), resident))
     forward = operators(what, unit, Phase.FORWARD, [p.forward for p in passes])
     backward = operators(what, unit, Phase.BACKWARD, [p.backward for p in passes])
@@ -195,7 +224,8 @@ def _unit(
     what = f"unit {name} of model {model}"
     wanted = list(module.parameters())
     resident = residents(module)
-    first = _measure(what, name, module, inputs(requires_grad=False), wanted, resident)
+    weights = {_memory(parameter): f"{name}.{own}" for own, parameter in module.named_parameters()}
+    first = _measure(what, name, module, inputs(requires_grad=False), wanted, resident, weights)
     full = first if raw else _measure(what, name, module, inputs(requires_grad=True), wanted, resident)
     through = _measure(what, name, module, inputs(requires_grad=True), (), resident).backward if frozen else ()
     return UnitMeasure(

@@ -19,11 +19,12 @@ from fedsim.errors import UserError
 
 
 class Counted(NamedTuple):
-    """What one operator costs: its class, MACs, and bytes read and written."""
+    """What one operator costs: its class, MACs, bytes read and written; and the parameter that it multiplies by."""
 
     kind: OpClass
     macs: int
     bytes: int
+    weight: str = ""
 
 
 def _convolution_class(weight: Tensor, groups: int) -> OpClass:

@@ -24,7 +24,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class LinearOperator:
-    """An operator whose MACs and bytes are `fixed + each * batch`. `unit` names the unit it belongs to."""
+    """An operator whose MACs and bytes are `fixed + each * batch`. `unit` names the unit it belongs to.
+
+    `weight` names the parameter that a forward one multiplies by, if it does, and `sparsity` is the share of its zeros.
+    """
 
     kind: OpClass
     phase: Phase
@@ -34,6 +37,8 @@ class LinearOperator:
     forward_macs_each: int = 0
     unit: str = ""
     macs_fixed: int = 0
+    weight: str = ""
+    sparsity: float = 0.0
 
     def at(self, batch: int) -> Operator:
         """The operator at one batch size."""
@@ -44,6 +49,7 @@ class LinearOperator:
             self.bytes_fixed + self.bytes_each * batch,
             forward_macs=self.forward_macs_each * batch,
             unit=self.unit,
+            sparsity=self.sparsity,
         )
 
 

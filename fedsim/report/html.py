@@ -30,7 +30,7 @@ from fedsim.report.show import MISSING, figures, percent
 from fedsim.report.summary import utilisation
 from fedsim.report.tables import NODES, node_rows
 from fedsim.report.traffic import DIRECTIONS
-from fedsim.report.variants import COLUMNS, notices, variant_cells
+from fedsim.report.variants import COLUMNS, coverage_line, notices, variant_cells
 from fedsim.units import human_count, human_seconds
 
 __all__ = ["Run", "outline", "render", "write_report"]
@@ -210,10 +210,7 @@ def _pruned(found: Sequence[System]) -> Iterator[str]:
             tables.append(table(COLUMNS, rows, _caption(found, system)))
             coverage = pruning.get("coverage")
             if coverage is not None:
-                tables.append(
-                    f"<p>A round has reached {percent(coverage['min'])} to {percent(coverage['max'])} of the "
-                    f"model's parameters.</p>"
-                )
+                tables.append(f"<p>{coverage_line(coverage)}.</p>")
             every += variants
     if every:
         said = (f"<p>{escape(notice[0].upper() + notice[1:])}.</p>" for notice in notices(every))

@@ -38,6 +38,8 @@ class Point:
     accuracy: float
     loss: float
     trained: int
+    variants: tuple[tuple[float, float], ...] = ()
+    """Accuracy and loss of each variant that is a model of its own; the figures above are then means over devices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,7 @@ def _curve(columns: Columns) -> tuple[Point, ...]:
                 accuracy=mark.value,
                 loss=float(detail.get("loss", math.nan)),
                 trained=int(detail.get("trained", 0)),
+                variants=tuple((each["accuracy"], each["loss"]) for each in detail.get("variants", ())),
             )
         )
     return tuple(points)

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedsim.report.requests import lines
-from fedsim.report.variants import notices, variant_line
+from fedsim.report.variants import coverage_line, notices, variant_line
 from fedsim.units import human_count, human_seconds
 
 MISSING: Final = "–"
@@ -211,7 +211,10 @@ def _one(summary: Summary, head: str, chosen: Sequence[Figure]) -> Table:
     for who in ("server", "devices"):
         grid.add_row(Text(f"{who} idle by cause"), Text(_causes(summary[who]["idle_by_cause"])))
     for number, variant in enumerate(_variants(summary), 1):
-        grid.add_row(Text(f"pruned variant {number}"), Text(variant_line(variant)))
+        grid.add_row(Text(f"pruned variant {variant.get('variant', number)}"), Text(variant_line(variant)))
+    coverage = (summary.get("pruning") or {}).get("coverage")
+    if coverage is not None:
+        grid.add_row(Text("coverage"), Text(coverage_line(coverage)))
     if summary["deployment"]["bytes"] is not None:
         installed = summary["deployment"]
         words = f"{_bytes(installed['bytes'])}, {human_seconds(installed['seconds'])} for the slowest device"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from fedsim.report.quality import time_to
 from fedsim.report.requests import inference
 from fedsim.report.traffic import DIRECTIONS
 from fedsim.trace import PURPOSES, Trace
+
+Q = TypeVar("Q")
+R = TypeVar("R")
 
 SCHEMA: Final = 1
 _ORDER: Final = ("activations", "gradients", "weights", "labels", "control")
@@ -77,6 +80,9 @@ def summarise(
     if variants:
         shares = [mark.value for mark in found.columns.named("covered")]
         coverage = {"min": min(shares), "mean": sum(shares) / len(shares), "max": max(shares)} if shares else None
+        reached = found.columns.named("reached")
+        if coverage is not None and reached:
+            coverage["reached"] = reached[-1].value
         summary["pruning"] = {"variants": variants, "coverage": coverage}
     if fidelity is not None:
         summary["fidelity"] = dict(fidelity)
@@ -226,9 +232,14 @@ def _variants(measures: Measures, summary: Mapping[str, Any]) -> list[dict[str, 
         found[tuple(detail["groups"])] = {"accuracy": mark.value, "loss": detail["loss"]}
     named = [(tuple(variant.get("groups", ())), variant) for variant in variants]
     return [
-        {**variant, "quality": after.get(groups, of_run), "quality_at_start": before.get(groups)}
+        {**variant, "quality": _of_groups(after, groups, of_run), "quality_at_start": _of_groups(before, groups, None)}
         for groups, variant in named
     ]
+
+
+def _of_groups(found: Mapping[tuple[int, ...], Q], groups: tuple[int, ...], otherwise: R) -> Q | R:
+    """What is known of the variant that these groups, and maybe others, have."""
+    return next((quality for those, quality in found.items() if set(groups) <= set(those)), otherwise)
 
 
 def _deployment(measures: Measures) -> dict[str, float | None]:

@@ -71,12 +71,19 @@ def _given(measures: Measures, name: str, count: int) -> list[int | None]:
 
 
 def curve_rows(measures: Measures) -> list[tuple[Any, ...]]:
-    """The rows of `curves.csv` in the order of `CURVES`."""
+    """The rows of `curves.csv` in the order of `CURVES`, and of `variant_columns` behind."""
     rows: list[tuple[Any, ...]] = []
     for point in measures.curve:
         order = (None if number < 0 else number for number in (point.round, point.version))
         rows.append((point.time, *order, _known(point.accuracy), _known(point.loss), point.trained))
+        rows[-1] += tuple(_known(value) for each in point.variants for value in each)
     return rows
+
+
+def variant_columns(measures: Measures) -> tuple[str, ...]:
+    """What `curves.csv` has beside, where variants are models of their own: two columns each."""
+    count = max((len(point.variants) for point in measures.curve), default=0)
+    return tuple(f"{name}_{number}" for number in range(1, count + 1) for name in ("accuracy", "loss"))
 
 
 def write_nodes(path: Path, measures: Measures) -> None:
@@ -86,7 +93,7 @@ def write_nodes(path: Path, measures: Measures) -> None:
 
 def write_curves(path: Path, measures: Measures) -> None:
     """Write `curves.csv`."""
-    _write(path, CURVES, curve_rows(measures))
+    _write(path, (*CURVES, *variant_columns(measures)), curve_rows(measures))
 
 
 def _known(value: float) -> float | None:

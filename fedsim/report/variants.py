@@ -14,6 +14,9 @@ NOTICES: Final = {
 }
 """What is to be said wherever results of these methods are shown."""
 
+WHOLE: Final = "whole"
+"""In the place of a method, where nothing was pruned."""
+
 SPARSE: Final = "zeros are not sent, but they alone shrink neither memory nor time"
 
 
@@ -22,14 +25,28 @@ def variant_line(variant: Mapping[str, Any]) -> str:
     before, after = variant["device"]["parent"], variant["device"]["pruned"]
     groups = ", ".join(str(group) for group in variant["groups"])
     zeros = f", {after['zeros']:,} of them zeros" if after["zeros"] else ""
+    who = f"group{'s' if len(variant['groups']) > 1 else ''} {groups}"
+    if variant["method"] == WHOLE:
+        return (
+            f"{who}: whole{': fits' if variant['fit'] else ''}; on the device {after['parameters']:,} parameters, "
+            f"{human_count(after['macs'], 'MAC')} a sample, {human_count(after['message_bytes'], 'B')} a message"
+            f"{_quality(variant)}"
+        )
     fit = "" if variant["fit"] is None else f" to fit the {variant['fit']}"
     return (
-        f"group{'s' if len(variant['groups']) > 1 else ''} {groups}: {variant['method']}{fit}; on the device "
+        f"{who}: {variant['method']}{fit}; on the device "
         f"{after['parameters']:,} of {before['parameters']:,} parameters{zeros}, "
         f"{human_count(after['macs'], 'MAC')} of {human_count(before['macs'], 'MAC')} a sample, "
         f"{human_count(after['message_bytes'], 'B')} of {human_count(before['message_bytes'], 'B')} a message; "
         f"{variant['privacy']}{_quality(variant)}"
     )
+
+
+def coverage_line(coverage: Mapping[str, float]) -> str:
+    """How much of the model's parameters rounds have reached."""
+    share = {name: f"{100 * value:.1f} %" for name, value in coverage.items()}
+    said = f"A round has reached {share['min']} to {share['max']} of the model's parameters"
+    return said if "reached" not in share else f"{said}, all rounds together {share['reached']}"
 
 
 def _quality(variant: Mapping[str, Any]) -> str:
@@ -55,7 +72,7 @@ def variant_cells(variant: Mapping[str, Any]) -> tuple[str, ...]:
     first, last = (variant.get(name) or {} for name in ("quality_at_start", "quality"))
     return (
         ", ".join(str(group) for group in variant["groups"]),
-        str(variant["method"]),
+        f"{variant['method']}: fits" if variant["method"] == WHOLE and variant["fit"] else str(variant["method"]),
         f"{after['parameters']:,}",
         f"{before['parameters']:,}",
         f"{after['zeros']:,}",

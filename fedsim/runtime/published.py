@@ -30,4 +30,12 @@ class Published:
 
 def told(quality: Quality, version: int, trained: int) -> dict[str, Any]:
     """The detail of a mark `evaluate`; `trained` is the number of samples that devices had trained by then."""
-    return {"loss": quality.loss, "samples": quality.samples, "version": version, "trained": trained}
+    detail: dict[str, Any] = {
+        "loss": quality.loss,
+        "samples": quality.samples,
+        "version": version,
+        "trained": trained,
+    }
+    if quality.variants:
+        detail["variants"] = [{"accuracy": each.accuracy, "loss": each.loss} for each in quality.variants]
+    return detail

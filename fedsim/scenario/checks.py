@@ -105,6 +105,25 @@ def _recordings(scenario: Scenario) -> Iterator[Problem]:
             yield Problem(path, "devices come and go for ever, so the run may never end; add until.time, or wrap: off")
 
 
+def _rolling_windows(scenario: Scenario) -> Iterator[Problem]:
+    """Windows move with rounds that begin anew: what devices keep beyond one would be of other channels."""
+    if scenario.pruning is None or scenario.pruning.windows == "fixed":
+        return
+    place: KeyPath = ("pruning", "windows")
+    if not getattr(scenario.scheduler.options, "fresh_rounds", False):
+        yield Problem(
+            place,
+            f"scheduler {scenario.scheduler.name} does not say fresh_rounds, that devices begin every round with "
+            "weights of that round and keep none; set windows: fixed, or take a scheduler that does, such as fedavg",
+        )
+    if scenario.training.optimizer_state == "keep":
+        yield Problem(
+            place,
+            "training.optimizer_state: keep would give the state of some channels to others; set windows: fixed, or "
+            "optimizer_state: reset",
+        )
+
+
 RULES: Final[tuple[Callable[[Scenario], Iterator[Problem]], ...]] = (
     _timing_only,
     _emulation,
@@ -113,6 +132,7 @@ RULES: Final[tuple[Callable[[Scenario], Iterator[Problem]], ...]] = (
     _one_fault_at_a_time,
     _access_points,
     _recordings,
+    _rolling_windows,
 )
 
 

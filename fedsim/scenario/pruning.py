@@ -67,5 +67,23 @@ class Pruning(Pruned):
     scope: Literal["auto", "device-block", "model"] = "auto"
     """What may shrink: the device block alone, whose activations keep their width, or the whole model; auto is the
     device block where the scheduler cuts the model."""
-    aggregation: Literal["index-map"] = "index-map"
-    """How variants are put together: by the coordinates that each has of one model."""
+    aggregation: Literal["index-map", "per-variant"] = "index-map"
+    """How variants are put together: by the coordinates that each has of one model; or not at all, each variant being
+    a model of its own that only its own devices train."""
+    windows: Literal["fixed", "rolling"] = "fixed"
+    """Which channels of the common model a variant has: those that the method chooses, for the whole run; or, of each
+    layer, as many as the method leaves it, from the t-th on in round t (FedRolex, arXiv 2212.01548)."""
+    window_step: Whole = Field(default=1, ge=1)
+    """By how many channels rolling windows move on each round."""
+
+    @model_validator(mode="after")
+    def _moving(self) -> Pruning:
+        if self.windows == "rolling" and self.aggregation == "per-variant":
+            raise rule(
+                "windows move over one model that all variants are parts of; set aggregation: index-map, or windows: "
+                "fixed",
+                "windows",
+            )
+        if self.windows == "fixed" and self.window_step != 1:
+            raise rule("windows are fixed; set windows: rolling, or leave it out", "window_step")
+        return self

@@ -68,6 +68,7 @@ class Ampere:
     """Where the activations are kept."""
 
     splits: ClassVar[bool] = True
+    fresh_rounds: ClassVar[bool] = True
     local_loss: ClassVar[bool] = True
     shared: ClassVar[bool] = True
     messages: ClassVar[tuple[type[Message], ...]] = (Train, Trained, Export, Activations, Exported)

@@ -46,6 +46,7 @@ class FedAvg:
     """Weight of a device in the average: its number of samples, or the same for all."""
 
     splits: ClassVar[bool] = False
+    fresh_rounds: ClassVar[bool] = True
     messages: ClassVar[tuple[type[Message], ...]] = (Train, Trained)
 
     def __post_init__(self) -> None:

@@ -81,6 +81,7 @@ class FslSage:
     """Weight of a device in the average: its number of samples, or the same for all."""
 
     splits: ClassVar[bool] = True
+    fresh_rounds: ClassVar[bool] = True
     local_loss: ClassVar[bool] = True
     shared: ClassVar[bool] = True
     messages: ClassVar[tuple[type[Message], ...]] = (Train, Head, Activations, Trained)

@@ -64,6 +64,7 @@ class LocSplitFed:
     """Weight of a device in the averages: its number of samples, or the same for all."""
 
     splits: ClassVar[bool] = True
+    fresh_rounds: ClassVar[bool] = True
     local_loss: ClassVar[bool] = True
     shared: ClassVar[bool] = False
     """Whether one server block takes all batches, in the place of a copy a device."""

@@ -55,6 +55,7 @@ class MergeSFL:
     """Weight of a device in the average: its number of samples, or its batch size, or the same for all."""
 
     splits: ClassVar[bool] = True
+    fresh_rounds: ClassVar[bool] = True
     shared: ClassVar[bool] = True
     messages: ClassVar[tuple[type[Message], ...]] = (Train, Activations, Gradient, Trained)
 

@@ -66,6 +66,7 @@ class PiPar:
     """Weight of a device in the averages: its number of samples, or the same for all."""
 
     splits: ClassVar[bool] = True
+    fresh_rounds: ClassVar[bool] = True
     messages: ClassVar[tuple[type[Message], ...]] = (Train, Activations, Gradient, Trained)
 
     def __post_init__(self) -> None:

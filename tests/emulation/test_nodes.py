@@ -25,6 +25,7 @@ from fedsim.script import SERVER
 from fedsim.testing import host, simulate, toy
 from fedsim.trace import Trace, Transfer
 from tests.emulation.nodes import Nodes, built
+from tests.experiment.toys import rolled
 
 pytestmark = pytest.mark.slow
 
@@ -96,9 +97,10 @@ def test_the_server_tells_how_far_a_run_is() -> None:
 
 
 @pytest.mark.parametrize("name", ["fedavg", "splitfed", "fedoptima"])
-def test_pruned_devices_on_the_wall_clock(name: str) -> None:
+@pytest.mark.parametrize("apart", [False, True], ids=["parts of one", "apart"])
+def test_pruned_devices_on_the_wall_clock(name: str, apart: bool) -> None:
     """A variant crosses as what its mask leaves; synchronous systems end with the simulation's bits and bytes."""
-    assembly = toy(SCHEDULERS[name](), pruned=True)
+    assembly = toy(SCHEDULERS[name](), pruned=True, apart=apart)
     nodes = Nodes(assembly)
     outcome = nodes.run()
     assert not nodes.errors
@@ -107,6 +109,18 @@ def test_pruned_devices_on_the_wall_clock(name: str) -> None:
         simulated = simulate(assembly)
         assert same(dict(outcome.weights or {}), simulated.weights)
         assert bytes_of(nodes.trace(outcome)) == bytes_of(simulated.simulation.trace)
+
+
+def test_windows_that_move_on_the_wall_clock() -> None:
+    """Every device is sent its channels of the round; the bits and bytes are the simulation's."""
+    assembly = rolled(FedAvg())
+    nodes = Nodes(assembly)
+    outcome = nodes.run()
+    assert not nodes.errors
+    simulated = simulate(assembly)
+    assert same(dict(outcome.weights or {}), simulated.weights)
+    assert same(dict(outcome.weights or {}), replayed(assembly, outcome))
+    assert bytes_of(nodes.trace(outcome)) == bytes_of(simulated.simulation.trace)
 
 
 def test_a_device_that_prunes_otherwise_may_not_take_part() -> None:

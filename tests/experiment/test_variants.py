@@ -20,10 +20,12 @@ import fedsim
 from fedsim.errors import UserError
 from fedsim.experiment.artifacts import load_model
 from fedsim.experiment.building import Study, build
+from fedsim.experiment.families import relative
 from fedsim.experiment.loading import load_scenario
-from fedsim.experiment.variants import relative
+from fedsim.hardware.pricing import seconds as priced
 from fedsim.payload.supports import Support
 from fedsim.pruning.resizing import sliced
+from fedsim.report.variants import variant_line
 
 CROP = "tests.experiment.cropping:Crop"
 SCENARIO: dict[str, Any] = {
@@ -227,6 +229,26 @@ def test_pruned_devices_are_sent_less_and_compute_less() -> None:
     peaks = [run.summary["devices"]["peak_memory_bytes"] for run in (whole, small, sparse)]
     assert peaks[0] > peaks[1] == peaks[2]
     assert whole.summary["seconds"] > small.summary["seconds"]
+
+
+@pytest.mark.slow
+def test_zeros_save_time_where_a_profile_has_measured_that(tmp_path: Path) -> None:
+    """A curve for convolutions, on devices with a mask; not on others, and not below its first point."""
+    text = (Path(fedsim.__file__).parents[1] / "devices/profiles/raspberry-pi-4b.yaml").read_text()
+    said = yaml.safe_load(text)
+    said["id"] = "board"
+    said["processors"]["cpu"]["sparse"] = {"conv": {"sparsity": ["80 %", "95 %"], "speed": [1.5, 4]}}
+    (tmp_path / "board.yaml").write_text(yaml.safe_dump(said))
+    fleet = [{"profile": str(tmp_path / "board.yaml"), "count": 2, "link": "wifi5"}]
+
+    def seconds(masked: float, profile: list[Any]) -> float:
+        assembly = study(crop(8, masked=masked), fleet=profile).assembly
+        (plan,) = assembly.held(assembly.blocks())
+        return priced(assembly.fleet.groups[0].machine, plan.train_part(16).cost)
+
+    usual = [{**fleet[0], "profile": "raspberry-pi-4b"}]
+    times = {masked: seconds(masked, fleet) for masked in (0.0, 0.6, 0.9)}
+    assert times[0.9] < times[0.6] == times[0.0] == seconds(0.0, usual) == seconds(0.9, usual)
 
 
 @pytest.mark.slow
@@ -484,7 +506,11 @@ def test_what_fits_as_it_is_stays_whole(scheduler: Any, batch: int, tmp_path: Pa
     need = study(**more).needs()[0]
     budget = need.model + need.step
     fleet = [{"profile": board(tmp_path, budget), "count": 4, "link": "wifi5"}]
-    assert study({"method": CROP, "fit": "memory"}, fleet=fleet, **more).family is None
+    roomy = study({"method": CROP, "fit": "memory"}, fleet=fleet, **more)
+    assert roomy.family is not None
+    assert not roomy.family.made
+    (line,) = roomy.assembly.pruning
+    assert variant_line(line).startswith("group 0: whole: fits; on the device ")
     tight = [{"profile": board(tmp_path, 0.9 * budget), "count": 4, "link": "wifi5"}]
     smaller = study({"method": CROP, "fit": "memory"}, fleet=tight, **more)
     assert all(each.fits for each in smaller.needs()[:-1])

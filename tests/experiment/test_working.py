@@ -30,7 +30,7 @@ from fedsim.simulation import Fault
 from fedsim.simulation.pool import Pool
 from fedsim.simulation.rays import RayCrew
 from fedsim.testing import Outcome, host, simulate, toy
-from tests.experiment.toys import TOY
+from tests.experiment.toys import TOY, rolled
 
 DEVICES = {"devices": 11, "participants": 10}
 """Several runs of a mean; and somebody sits out."""
@@ -106,7 +106,7 @@ def check_same(found: Outcome, wanted: Outcome) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(registry().schedulers))
-@pytest.mark.parametrize("more", [DEVICES, {"pruned": True}], ids=["whole", "pruned"])
+@pytest.mark.parametrize("more", [DEVICES, {"pruned": True}, {"apart": True}], ids=["whole", "pruned", "apart"])
 def test_every_system_gives_the_same_for_any_number_of_shares(name: str, more: dict[str, Any]) -> None:
     """With the devices of a round in other shares than in the round before."""
     made = partial(toy, registry().schedulers[name](), **more)
@@ -123,6 +123,26 @@ def test_a_share_goes_on_from_a_snapshot(name: str) -> None:
     found, _, lanes = pooled(assembly, 2, reborn=True)
     check_same(found, simulate(toy(registry().schedulers[name]())))
     assert sum(lane.births for lane in lanes) > 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fedavg", "fedprox"])
+def test_windows_move_alike_in_any_number_of_shares(name: str) -> None:
+    """The server's share says which; the same weights, also from snapshots."""
+    made = partial(rolled, registry().schedulers[name]())
+    wanted = simulate(made())
+    for shares in (1, 3):
+        check_same(pooled(made(), shares)[0], wanted)
+    check_same(pooled(made(), 2, reborn=True)[0], wanted)
+    assert [mark[3] for mark in wanted.simulation.trace.marks if mark[2] == "reached"][-1] == 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fedavg", "splitfed", "fedoptima"])
+def test_models_of_their_own_go_on_from_a_snapshot(name: str) -> None:
+    """Each of them."""
+    made = partial(toy, registry().schedulers[name](), apart=True)
+    check_same(pooled(made(), 2, reborn=True)[0], simulate(made()))
 
 
 def trained(name: str, **training: Any) -> Assembly:

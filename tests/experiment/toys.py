@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from fedsim import testing
 from fedsim.data import DataSet, from_arrays
+from fedsim.experiment.assembly import Assembly, Smaller
+from fedsim.models.counting import measure
 from fedsim.models.units import UnitList
+from fedsim.payload.windows import Channels, Windows
 from fedsim.schedulers.fedavg import FedAvg
+from fedsim.testing import toy
 
 TOY: Mapping[str, Any] = {
     "name": "toy",
@@ -28,6 +33,19 @@ TOY: Mapping[str, Any] = {
     "until": {"rounds": 2},
 }
 SPLIT = {"name": "splitfed"}
+
+
+def rolled(scheduler: Any) -> Assembly:
+    """The toy run of a scheduler that does not cut, in which a variant's three of five units move by two each round."""
+    made = toy(scheduler, rounds=4)
+    network = testing._network()
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    units = np.arange(5)[:, None]
+    places = {("hidden1.1.weight", 0): units, ("hidden1.1.bias", 0): units, ("hidden2.0.weight", 1): units}
+    windows = Windows([Channels(5, 3, places)], shapes, step=2)
+    support = windows.support(0)
+    model = measure(testing._smaller(support))
+    return replace(made, variants=(Smaller(model=model, support=support, groups=frozenset({0}), windows=windows),))
 
 
 @dataclass(frozen=True, kw_only=True)

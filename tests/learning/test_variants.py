@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedsim.costs import Phase
 from fedsim.errors import ScriptError
 from fedsim.learning.blocks import layout_of
 from fedsim.learning.host import Host
@@ -242,6 +243,21 @@ def test_masked_weights_weigh_what_is_left_of_them() -> None:
     assert dense.weights.memory_bytes == sparse.weights.memory_bytes == dense.weights.nbytes
     assert dense.weights != sparse.weights
     assert dense.head == sparse.head  # there is none
+
+
+def test_operators_know_the_zeros_of_their_weights() -> None:
+    """In a forward, by the mask of the very tensor that they multiply by; backwards are dense, as all others are."""
+    toy = Federation()
+    network = toy.network()
+    plan = variant_plan(1, measure(smaller(network, SPARSE)), None, toy.training(), None, SPARSE)
+    mask = SPARSE.masks["conv2.0.weight"]
+    share = 1 - mask.sum() / mask.size
+    (found,) = [op for op in plan.train_part(8).cost.operators if op.sparsity]
+    assert (found.unit, found.phase) == ("conv2", Phase.FORWARD)
+    assert found.sparsity == pytest.approx(share)
+    dense = variant_plan(2, measure(smaller(network, NARROW)), None, toy.training(), None, NARROW)
+    assert dense.train_part(8).cost.macs == plan.train_part(8).cost.macs, "zeros are counted"
+    assert not any(op.sparsity for op in dense.train_part(8).cost.operators)
 
 
 @pytest.mark.parametrize("codec", [Codecs(), Codecs(weights=Half()), Codecs(weights=Int8())])

@@ -21,7 +21,7 @@ from fedsim.models.auxiliary import build_head
 from fedsim.models.counting import measure
 from fedsim.models.options import Auxiliary
 from fedsim.models.units import UnitList
-from fedsim.payload.supports import Support
+from fedsim.payload.supports import WHOLE, Support
 from fedsim.simulation import Fault, Inline, Simulation
 from fedsim.simulation.engine import Limits
 from tests.learning.toys import SEED, Federation
@@ -75,16 +75,25 @@ def federation(
     rounds: int = 2,
     faults: Sequence[Fault] = (),
     head: Auxiliary | None = None,
+    apart: bool = False,
 ) -> tuple[Host, Simulation, Assembly]:
-    """A run in which each device is a group of its own that has the variant of this support, or the whole model."""
+    """A run in which each device is a group of its own that has the variant of this support, or the whole model.
+
+    With `apart` these are models of their own, the whole one behind the others.
+    """
     toy = Federation() if toy is None else toy
     assert len(supports) == len(toy.sizes)
     board, link = machine(load_profile("pi-tier-1")), load_link("wifi5")
     network = toy.network()
     groups: dict[Support, set[int]] = {}
+    rest: set[int] = set()
     for index, each in enumerate(supports):
         if each is not None:
             groups.setdefault(each, set()).add(index)
+        elif apart:
+            rest.add(index)
+    if rest:
+        groups[WHOLE] = rest
     networks = {each: smaller(network, each) for each in groups}
     built = None if head is None else build_head(network, toy.cut, head, SEED)
     assembly = Assembly(
@@ -109,6 +118,7 @@ def federation(
             Smaller(model=measure(networks[each]), support=each, groups=frozenset(members))
             for each, members in groups.items()
         ),
+        apart=apart,
     )
     blocks = assembly.blocks()
     names = [name for name in blocks if "#" in name]

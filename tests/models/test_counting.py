@@ -16,7 +16,7 @@ from fedsim.models.building import build
 from fedsim.models.catalogue import ENTRIES
 from fedsim.models.counting import measure
 from fedsim.models.measure import ModelMeasure, backward_cost, forward_cost
-from fedsim.models.options import SmallCnn
+from fedsim.models.options import SmallCnn, TextTransformer
 from fedsim.models.units import UnitList
 from tests.models.networks import BOTH_NORMS, GROUPED, SLOW, batch_for, network
 
@@ -382,3 +382,27 @@ def test_an_operator_without_a_closed_form_is_refused() -> None:
 
     with pytest.raises(UserError, match=r"the model runs aten::mv, whose multiplications fedsim cannot count"):
         measure(own(("a", Dot()), ("c", nn.Linear(6, 4))))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_products_know_their_parameters(device: str) -> None:
+    """Forward ones, also where they multiply by a view of one; products of activations have none."""
+    model = build(
+        "transformer",
+        TextTransformer(width=8, heads=2, blocks=1),
+        input=(6,),
+        classes=11,
+        kind="text",
+        norm="bn",
+        dtype="float32",
+        device=device,
+        seed=0,
+    )
+    found = {op.weight for unit in measure(model).units for op in unit.forward if op.macs_each}
+    matrices = {name for name, tensor in model.named_parameters() if tensor.dim() == 2 and "embedding" not in name}
+    assert found - {""} == matrices
+    assert not any(op.weight for unit in measure(model).units for op in unit.backward)
+    attention = [op.weight for unit in measure(model).units for op in unit.forward if op.kind is OpClass.ATTENTION]
+    assert attention
+    assert set(attention) == {""}

@@ -6,7 +6,7 @@ from typing import Any
 
 from fedsim.report.html import render
 from fedsim.report.show import table
-from fedsim.report.variants import COLUMNS, notices, variant_cells, variant_line
+from fedsim.report.variants import COLUMNS, coverage_line, notices, variant_cells, variant_line
 from tests.report.test_html import Checker, run
 
 
@@ -63,3 +63,23 @@ def test_the_report_has_a_table_of_variants() -> None:
     assert "Pruned variants" not in render([run()])
     cells = list(table([one.summary]).columns[0].cells)
     assert any("pruned variant 1" in str(cell) for cell in cells)
+
+
+def test_a_group_that_is_left_whole_has_a_line() -> None:
+    """With the reason, if it is that all of it fits; and a row."""
+    whole = variant(method="whole", fit="memory", groups=[1], quality_at_start=None)
+    whole["device"]["pruned"] = whole["device"]["parent"]
+    assert variant_line(whole) == (
+        "group 1: whole: fits; on the device 1,000 parameters, 5 MMAC a sample, 4 kB a message; in the end 50.0% "
+        "right, loss 1.25"
+    )
+    assert variant_line({**whole, "fit": None}).startswith("group 1: whole; on the device 1,000 parameters")
+    assert variant_cells(whole)[:2] == ("1", "whole: fits")
+    assert variant_cells({**whole, "fit": None})[1] == "whole"
+
+
+def test_coverage_in_a_sentence() -> None:
+    """Of a round; and of all rounds together where windows move."""
+    coverage = {"min": 0.25, "mean": 0.3, "max": 0.5}
+    assert coverage_line(coverage) == "A round has reached 25.0 % to 50.0 % of the model's parameters"
+    assert coverage_line({**coverage, "reached": 0.913}).endswith("parameters, all rounds together 91.3 %")

@@ -214,8 +214,8 @@ CASES: list[tuple[str, str, str]] = [
     (
         "mode: simulate",
         "pruning: {rounding: 4}",
-        "pruning.rounding: unknown key; the keys here are aggregation, calibration, fit, manifest, method, scope; "
-        "options of a method need method (x.yaml, line 18)",
+        "pruning.rounding: unknown key; the keys here are aggregation, calibration, fit, manifest, method, scope, "
+        "window_step, windows; options of a method need method (x.yaml, line 18)",
     ),
     (
         "mode: simulate",

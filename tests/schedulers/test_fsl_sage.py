@@ -62,7 +62,7 @@ class HeadBench(Bench):
 
     def alignment(self, keep: int = 1000) -> Alignment:
         """Of the server's."""
-        return Alignment(self.node(SERVER), self.plans[DEVICE], self.server, keep)
+        return Alignment(self.node(SERVER), lambda _: self.plans[DEVICE], self.server, keep)
 
     def batch(self, size: int, start: int = 0) -> tuple[Payload, Payload]:
         """Activations and labels of the device."""
@@ -266,7 +266,7 @@ def test_heads_of_all_kinds_can_be_fitted(name: str) -> None:
     z = bench.give(Payload(0, 1, blocks[DEVICE].activations(16)), torch.from_numpy(rng.normal(size=size)).float())
     labels = rng.integers(0, classes, tuple(blocks[DEVICE].labels(16).shapes[0].shape))
     y = bench.give(Payload(0, 2, blocks[DEVICE].labels(16)), torch.from_numpy(labels))
-    alignment = Alignment(bench.node(SERVER), blocks[DEVICE], server, 1000)
+    alignment = Alignment(bench.node(SERVER), lambda _: blocks[DEVICE], server, 1000)
     alignment.add(0, z, y)
     d, before = device.weights("block"), bits(bench.flat(server.weights()).named())
     errors = []

@@ -21,7 +21,6 @@ from fedsim.learning.blocks import Stepper
 from fedsim.learning.core import Core, Operation
 from fedsim.learning.learners import Batch
 from fedsim.learning.operations.holding import overwritten, part_of
-from fedsim.learning.plan import DEVICE
 from fedsim.models import building
 from fedsim.payload.tensors import FlatTensors
 from fedsim.script import Payload
@@ -89,14 +88,16 @@ def _add(core: Core, node: int, number: int, device: int, activations: Payload, 
 
 
 def _fit(
-    core: Core, node: int, number: int, device: int, weights: Payload, learner: int, how: Fitting, count: int
+    core: Core, node: int, number: int, device: int, weights: Payload, learner: int, how: Fitting, count: int, name: str
 ) -> FlatTensors:
     alignment: _Alignment = core.memory[_ALIGNMENT, node, number]
     stored = alignment.devices[device]
     true = _true_gradients(core, node, learner, stored)
-    block, local = core.blocks[DEVICE], core.local[DEVICE]
+    block, local = core.blocks[name], core.local[name]
     rng = seeds.generator(core.seed, node, f"alignment {device}", count)
-    start = overwritten(block.initial, core.flat(weights))
+    given = core.flat(weights)
+    own = core.layout(name, "block")
+    start = overwritten(block.initial, given if given.layout is own else core.fitting(own).fitted(given))
     instance = block.acquire()
     instance.load(start if stored.head is None else overwritten(start, stored.head))
     block.bind(instance)
@@ -117,7 +118,7 @@ def _fit(
                 for parameter, gradient in zip(parameters, gradients, strict=True):
                     parameter.grad = gradient
                 adam.step()
-    stored.head = part_of(instance.flats.clone(), core.layout(DEVICE, "head"))
+    stored.head = part_of(instance.flats.clone(), core.layout(name, "head"))
     block.release(instance)
     return stored.head
 

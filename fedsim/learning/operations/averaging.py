@@ -57,8 +57,8 @@ class _Mean:
         for mean, part in zip(self._means.values(), sums, strict=True):
             mean.join(part)
 
-    def result(self) -> FlatTensors:
-        """The mean over those who came, coordinate by coordinate."""
+    def result(self, round: int) -> FlatTensors:
+        """The mean over those who came, coordinate by coordinate; where windows move, those of a round."""
         came = {layout: mean for layout, mean in self._means.items() if mean.weight}
         if came.keys() == {self._layout}:
             return came[self._layout].result()
@@ -68,8 +68,8 @@ class _Mean:
         total, weight = self._layout.zeros(), self._layout.zeros()
         for mean in came.values():
             value = mean.total()
-            spread(self._core, total, value, accumulated)
-            spread(self._core, weight, value, partial(_covered, share=mean.weight))
+            spread(self._core, total, value, accumulated, round)
+            spread(self._core, weight, value, partial(_covered, share=mean.weight), round)
         for mine, covered, before in zip(total.buffers, weight.buffers, base.buffers, strict=True):
             if mine.is_floating_point():
                 torch.where(covered > 0, mine / covered, before, out=mine)
@@ -88,13 +88,15 @@ def _covered(mine: Tensor, _: Tensor, share: float) -> Tensor:
     return mine + share
 
 
-def spread(core: Core, whole: FlatTensors, given: FlatTensors, how: Callable[[Tensor, Tensor], Tensor]) -> None:
+def spread(
+    core: Core, whole: FlatTensors, given: FlatTensors, how: Callable[[Tensor, Tensor], Tensor], round: int = 0
+) -> None:
     """Overwrite `whole`, where a variant (or the whole block) has coordinates, by a function of it and of `given`."""
     if given.layout is whole.layout:
         for mine, theirs in zip(whole.views(), given.views(), strict=True):
             mine.copy_(how(mine, theirs))
         return
-    core.fitting(given.layout).change_(whole, given, how)
+    core.fitting(given.layout, round).change_(whole, given, how)
 
 
 def _open_mean(
@@ -115,9 +117,9 @@ def _add_to_mean(core: Core, node: int, number: int, member: int, weights: Paylo
     core.memory[_MEAN, node, number].add(member, core.flat(weights), weight)
 
 
-def _mean_result(core: Core, node: int, number: int) -> FlatTensors:
+def _mean_result(core: Core, node: int, number: int, round: int = 0) -> FlatTensors:
     mean: _Mean = core.memory.pop((_MEAN, node, number))
-    return mean.result()
+    return mean.result(round)
 
 
 def without(core: Core, node: int, number: int, absent: Sequence[int]) -> None:
@@ -279,8 +281,10 @@ def _apply_changes(
     return made
 
 
-def _fit(core: Core, _node: int, _number: int, weights: Payload, name: str, part: WeightPart) -> FlatTensors:
-    return core.fitting(core.layout(name, part)).fitted(core.flat(weights))
+def _fit(
+    core: Core, _node: int, _number: int, weights: Payload, name: str, part: WeightPart, round: int = 0
+) -> FlatTensors:
+    return core.fitting(core.layout(name, part), round).fitted(core.flat(weights))
 
 
 METHODS: Final[Mapping[str, Operation]] = {

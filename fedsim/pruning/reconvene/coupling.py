@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from fedsim.payload.supports import Axes, Support
+from fedsim.payload.windows import Channels, Windows
 from fedsim.pruning.reconvene.tracing import Ints, Port, Traced, is_depthwise, trace
 
 
@@ -95,6 +96,20 @@ class Coupling:
             if any(kept is not None for kept in found):
                 axes[name] = found
         return Support(axes)
+
+    def windows(self, kept: Sequence[int], step: int) -> Windows:
+        """Windows over the sets of which not all units stay, as wide as these numbers say."""
+        found = []
+        for each, count in zip(self.sets, kept, strict=True):
+            if count < each.units:
+                places = {
+                    (name, axis): each.places[port]
+                    for name, ports in self._axes.items()
+                    for axis, port in enumerate(ports)
+                    if port is not None and port in each.places
+                }
+                found.append(Channels(each.units, count, places))
+        return Windows(found, self._shapes, step)
 
     def width(self, layer: str) -> int:
         """How many outputs a layer of the parent has."""
