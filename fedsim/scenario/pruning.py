@@ -78,6 +78,7 @@ class Pruning(Pruned):
 
     @model_validator(mode="after")
     def _moving(self) -> Pruning:
+        """Windows move over one model alone, and a step is of windows that move."""
         if self.windows == "rolling" and self.aggregation == "per-variant":
             raise rule(
                 "windows move over one model that all variants are parts of; set aggregation: index-map, or windows: "
