@@ -21,7 +21,7 @@ from fedsim.cli import INTERRUPTED, leave
 from fedsim.cli.app import complain
 from fedsim.errors import UserError
 from fedsim.experiment.building import Study
-from fedsim.experiment.loading import load_scenario
+from fedsim.experiment.loading import is_sweep, load_scenario
 from fedsim.experiment.output import Output
 from fedsim.experiment.running import Clocked, Run, Watcher, run_scenario
 from fedsim.report import show
@@ -124,10 +124,22 @@ def interrupts(answer: Callable[[int, FrameType | None], None]) -> Iterator[None
 
 
 def run_command(
-    source: str, overrides: Sequence[str], out: Path | None, *, ray: str | None = None, as_json: bool
+    source: str,
+    overrides: Sequence[str],
+    out: Path | None,
+    *,
+    ray: str | None = None,
+    jobs: int | None = None,
+    as_json: bool,
 ) -> int:
-    """Run a scenario from the command line; returns the exit status."""
+    """Run a scenario, or all cells of a sweep, from the command line; returns the exit status."""
+    if is_sweep(source, overrides):
+        from fedsim.cli.sweeping import sweep_command
+
+        return sweep_command(source, overrides, out, ray=ray, jobs=jobs or 1, as_json=as_json)
     scenario = load_scenario(source, overrides=overrides)
+    if jobs is not None:
+        raise UserError(f"--jobs {jobs} shares the runs of a sweep, and {scenario.name} is one run; leave it out")
     if ray is not None and scenario.mode != "emulate" and scenario.workers.kind != "ray":
         raise UserError(
             f"--ray {ray} is for emulations and for pools of workers, and this simulation works in one process; give "

@@ -23,6 +23,7 @@ from fedsim.report.pages import cell, page, section, table
 from fedsim.report.requests import lines
 from fedsim.report.show import MISSING, best_of, figures, labels, percent
 from fedsim.report.summary import perplexity, utilisation
+from fedsim.report.sweeps import Overview
 from fedsim.report.tables import NODES, node_rows
 from fedsim.report.traffic import DIRECTIONS
 from fedsim.report.variants import COLUMNS, notices, variant_cells
@@ -55,19 +56,24 @@ class Run:
     scenario: Mapping[str, Any]
 
 
-def write_report(path: Path, runs: Sequence[Run], grids: Sequence[Grid] = ()) -> None:
-    """Write the report of one or several runs, below the tables of their comparison if there are any."""
-    path.write_text(render(runs, grids), encoding="utf-8")
+def write_report(path: Path, runs: Sequence[Run], grids: Sequence[Grid] = (), overview: Overview | None = None) -> None:
+    """Write the report of one or several runs, below the tables of their comparison or sweep if there are any."""
+    path.write_text(render(runs, grids, overview), encoding="utf-8")
 
 
-def render(runs: Sequence[Run], grids: Sequence[Grid] = ()) -> str:
+def render(runs: Sequence[Run], grids: Sequence[Grid] = (), overview: Overview | None = None) -> str:
     """The report as HTML."""
     names = labels([run.summary for run in runs])
     title = f"{names[0]} – fedsim" if len(runs) == 1 else f"{len(runs)} runs – fedsim"
+    if overview is None:
+        above = [f"<h1>{escape(names[0] if len(runs) == 1 else ' | '.join(names))}</h1>"]
+        above += (f'<p class="sub">{escape(_about(run.summary))}</p>' for run in runs)
+    else:
+        title = f"{overview.title} – fedsim"
+        above = [f"<h1>{escape(overview.title)}</h1>", *overview.sections]
     body = "\n".join(
         (
-            f"<h1>{escape(names[0] if len(runs) == 1 else ' | '.join(names))}</h1>",
-            *(f'<p class="sub">{escape(_about(run.summary))}</p>' for run in runs),
+            *above,
             *map(_grid, grids),
             _headline(runs, names),
             _answers(runs, names),
