@@ -132,7 +132,7 @@ def test_local_losses_need_no_gradients() -> None:
 
 
 def test_one_transfer_is_enough() -> None:
-    """Ampere sends a tenth of what either rival sends, takes least time, and learns more from boards with few labels."""
+    """Ampere sends a fifth of what either rival sends, or less, takes least time, and learns most."""
     up, seconds, accuracy = (mean("one-transfer", figure) for figure in ("bytes_up", "seconds", "final_accuracy"))
     assert up["ampere"] < min(up["splitfed"], up["fedavg"]) / 5
     assert seconds["ampere"] < min(seconds["splitfed"], seconds["fedavg"])
@@ -179,7 +179,7 @@ def test_nobody_waits_for_those_that_left() -> None:
 
 
 def test_asking_some_more_shortens_rounds() -> None:
-    """Five more than needed: a quarter of the time, for half as many bytes again; a window does less, and costs less."""
+    """Five more than needed: a quarter of the time, for half as many bytes again; a window does less."""
     seconds, nbytes = mean("over-selection", "seconds"), mean("over-selection", "bytes_total")
     assert seconds["ten of fifteen"] < seconds["ten of twelve"] < seconds["ten, for 10 s"] < seconds["ten"]
     assert seconds["ten of fifteen"] < seconds["ten"] / 4

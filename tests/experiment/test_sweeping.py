@@ -96,7 +96,7 @@ def test_started_again_it_keeps_what_is_done(tmp_path: Path) -> None:
     second = fedsim.sweep(OFF, {"model.cut": [2, 1]}, seeds=2, out=out, follower=log)
     assert log.ran == ["cut-2-seed3", "cut-2-seed4", "cut-1-seed4"]
     assert cells(second)["cut 1, seed 3"] == cells(first)["cut 1, seed 3"]
-    with pytest.raises(UserError, match="holds the sweep of another scenario: training.batch is 16 there and 8 here"):
+    with pytest.raises(UserError, match=r"holds the sweep of another scenario: training\.batch is 16 there and 8 here"):
         fedsim.sweep(OFF, {"model.cut": [1]}, out=out, training={"batch": 8})
     with pytest.raises(UserError, match=r"already exists and holds no comparison\.json"):
         fedsim.compare(OFF, ["fedavg"], out=out)

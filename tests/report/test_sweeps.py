@@ -94,7 +94,7 @@ def test_a_third_axis_parts_the_grids() -> None:
 def test_texts_are_escaped() -> None:
     """What a scenario calls its axes and values cannot become markup."""
     axes = {"<i>": ["<b>", "x"], "y": ["<u>"]}
-    made = overview(table({place: 1.0 for place in product(*axes.values())}, axes), "a title", "a <note>")
+    made = overview(table(dict.fromkeys(product(*axes.values()), 1.0), axes), "a title", "a <note>")
     html = "".join(made.sections)
     assert not {"<i>", "<b>", "<u>", "<note>"} & set(re.findall(r"<\w+>", html))
     assert "a &lt;note&gt;" in html
