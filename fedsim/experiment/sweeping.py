@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from fedsim.documents.files import copied
 from fedsim.errors import UserError
 from fedsim.experiment.cells import Follower
 from fedsim.experiment.checking import Findings, check
@@ -21,6 +22,7 @@ from fedsim.experiment.loading import named
 from fedsim.experiment.output import Output
 from fedsim.experiment.running import memory_verdict
 from fedsim.scenario import Sweep
+from fedsim.scenario.errors import SCENARIO
 from fedsim.scenario.files import opened
 from fedsim.scenario.sweeps import SWEEP as KEY
 from fedsim.scenario.sweeps import sweep_of, taken
@@ -122,7 +124,7 @@ def planned(
     """
     data, places = opened(source)
     if axes is not None:
-        data[KEY], places = dict(axes), places.moved((KEY,), f"{KEY} from Python")
+        data[KEY], places = copied(axes, SCENARIO), places.moved((KEY,), f"{KEY} from Python")
     section, places, left = taken(data, places, overrides)
     if section is None:
         return None

@@ -130,6 +130,15 @@ def test_options_reach_the_schedulers_that_have_them() -> None:
         planned(source, axes, overrides=["scheduler.name=splitfed"])
 
 
+def test_objects_and_sequences_of_a_program() -> None:
+    """A scheduler may be an object, called by its class; values may stand in any sequence."""
+    found = planned(OFF, {"scheduler": (FedAvg(local_steps=7), "splitfed"), "training.batch": (8, 16)})
+    assert found is not None
+    made = found.contest()
+    assert made.labels[:2] == ["FedAvg, batch 8", "FedAvg, batch 16"]
+    assert made.cells[0].scenario.scheduler.options == FedAvg(local_steps=7)
+
+
 def test_a_section_is_set_before_what_is_in_it() -> None:
     """Whatever the order of the axes."""
     found = planned(OFF, {"model.cut": [2], "model": [{"name": "mlp", "hidden": [4, 4]}, {"name": "mlp"}]})
