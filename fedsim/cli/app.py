@@ -75,13 +75,15 @@ def run(
             help="Record the run, when it has ended, in tensorboard:FOLDER or mlflow:ADDRESS; may be repeated.",
         ),
     ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Of a sweep: processes that share its runs.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a scenario and write its run folder."""
+    """Run a scenario and write its run folder; of one with a section `sweep`, all cells, with one table and report."""
     overrides = [*(set_ or []), *([] if mode is None else [f"mode={mode}"])]
     if workers is not None:
         overrides += ["workers.kind=ray", f"workers.count={workers}"]
-    _exit("fedsim.cli.running:run_command", scenario, overrides, out, ray=ray, track=track or [], as_json=as_json)
+    more = {"track": track or [], "jobs": jobs, "as_json": as_json}
+    _exit("fedsim.cli.running:run_command", scenario, overrides, out, ray=ray, **more)
 
 
 @app.command()

@@ -14,7 +14,7 @@ from fedsim.cli import WRONG_INPUT
 from fedsim.experiment.building import holdings
 from fedsim.experiment.checking import Findings, GroupLine, check
 from fedsim.experiment.forecast import Need, said
-from fedsim.experiment.loading import load_scenario
+from fedsim.experiment.loading import is_sweep, load_scenario
 from fedsim.experiment.running import memory_verdict
 from fedsim.hardware.links import Link
 from fedsim.models.head_cost import HeadCost
@@ -27,6 +27,10 @@ _TEXT = ("", "unit", "output", "profile", "speed", "link", "behind", "")
 
 def check_command(source: str, overrides: Sequence[str], *, as_json: bool) -> int:
     """Check a scenario from the command line; the status is that of wrong input where a run would be refused."""
+    if is_sweep(source, overrides):
+        from fedsim.cli.sweeping import check_sweep_command
+
+        return check_sweep_command(source, overrides, as_json=as_json)
     findings = check(load_scenario(source, overrides=overrides))
     verdict = memory_verdict(findings.study)
     if as_json:

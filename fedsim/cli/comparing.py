@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -22,6 +22,7 @@ from fedsim.cli.watching import Bar, interrupts
 from fedsim.errors import UserError
 from fedsim.experiment.building import Study
 from fedsim.experiment.cells import Follower
+from fedsim.experiment.collection import COMPARISON, Layout
 from fedsim.experiment.comparing import Comparison, compare_contest
 from fedsim.experiment.contenders import everybody, written
 from fedsim.experiment.contest import Cell, contest
@@ -98,7 +99,7 @@ class Lines(Progress):
     def outcome(self, outcome: Outcome) -> None:
         """Print its line."""
         self._done += 1
-        line = Text(f"{self._done}/{self._count} {outcome.scheduler} · seed {outcome.seed}: {_result(outcome)}")
+        line = Text(f"{self._done}/{self._count} {outcome.label} · seed {outcome.seed}: {_result(outcome)}")
         self._console.print(line, soft_wrap=True)
         if self._status is not None:
             self._status.update(self._said())
@@ -134,22 +135,31 @@ def compare_command(
     asked = everybody() if schedulers in (None, ALL) else written(str(schedulers))
     aims = [_target(text) for text in targets]
     found = contest(source, asked, seeds=seeds, overrides=overrides, updates={}, objects={})
+
+    def run(follower: Follower) -> Comparison:
+        return compare_contest(
+            found,
+            output=Output(out),
+            baseline=baseline,
+            targets=aims,
+            jobs=jobs,
+            follower=follower,
+            choosing=schedulers is None,
+        )
+
+    return followed(run, jobs, COMPARISON, as_json=as_json)
+
+
+def followed(run: Callable[[Follower], Comparison], jobs: int, layout: Layout, *, as_json: bool) -> int:
+    """Run cells with a line for each and Ctrl-C that keeps what is done; print what came of them, return the status."""
     progress = Progress() if as_json else Lines(Console(stderr=True), jobs)
     with interrupts(progress.interrupt):
         try:
-            done = compare_contest(
-                found,
-                output=Output(out),
-                baseline=baseline,
-                targets=aims,
-                jobs=jobs,
-                follower=progress,
-                choosing=schedulers is None,
-            )
+            done = run(progress)
         finally:
             if isinstance(progress, Lines):
                 progress.close()
-    _print(done, as_json=as_json)
+    _print(done, layout.report if done.table.columns else layout.document, as_json=as_json)
     return _status(done, stopped=progress.stopped)
 
 
@@ -167,7 +177,7 @@ def _result(outcome: Outcome) -> str:
     return f"{outcome.status} at {human_seconds(summary['seconds'])}, in {human_seconds(summary['wall_seconds'])}"
 
 
-def _print(done: Comparison, *, as_json: bool) -> None:
+def _print(done: Comparison, file: str, *, as_json: bool) -> None:
     """The tables and what is to be said of them."""
     if as_json:
         print(json.dumps(done.summary | {"folder": str(done.folder)}, indent=1))
@@ -180,7 +190,7 @@ def _print(done: Comparison, *, as_json: bool) -> None:
         known = (one for row in done.table.runs.values() for one in row if one is not None)
         for label in dict.fromkeys(summary.get("energy_label") for summary in known):
             console.print(Text(f"energy: {label}", "dim"), soft_wrap=True)
-        print(f"\n{done.folder}/comparison.{'html' if done.table.columns else 'json'}")
+        print(f"\n{done.folder}/{file}")
     for note in done.notes:
         print(f"note: {note}", file=sys.stderr)
     for trace in done.traces:

@@ -11,7 +11,7 @@ from fedsim.cli import INTERRUPTED
 from fedsim.cli.app import complain
 from fedsim.cli.watching import Interruptible, interrupts, watching
 from fedsim.errors import UserError
-from fedsim.experiment.loading import load_scenario
+from fedsim.experiment.loading import is_sweep, load_scenario
 from fedsim.experiment.output import Output
 from fedsim.experiment.running import Run, run_scenario
 from fedsim.report import show
@@ -27,11 +27,22 @@ def run_command(
     *,
     ray: str | None = None,
     track: Sequence[str] = (),
+    jobs: int | None = None,
     as_json: bool,
 ) -> int:
-    """Run a scenario from the command line; returns the exit status."""
+    """Run a scenario, or all cells of a sweep, from the command line; returns the exit status."""
     targets = parse(track)
+    if is_sweep(source, overrides):
+        from fedsim.cli.sweeping import sweep_command
+
+        if targets:
+            raise UserError(
+                "--track records one run, and this is a sweep; run it, and give its folders to `fedsim track`"
+            )
+        return sweep_command(source, overrides, out, ray=ray, jobs=jobs or 1, as_json=as_json)
     scenario = load_scenario(source, overrides=overrides)
+    if jobs is not None:
+        raise UserError(f"--jobs {jobs} shares the runs of a sweep, and {scenario.name} is one run; leave it out")
     if ray is not None and scenario.mode != "emulate" and scenario.workers.kind != "ray":
         raise UserError(
             f"--ray {ray} is for emulations and for pools of workers, and this simulation works in one process; give "

@@ -82,7 +82,7 @@ class Places:
         """The folder from which a relative path given at `path` starts: the file's, else the current one."""
         return self.folder if isinstance(self.place(path), int) else Path.cwd()
 
-    def moved(self, path: KeyPath, place: str) -> Places:
+    def moved(self, path: KeyPath, place: int | str) -> Places:
         """The same places, with everything at and below `path` now given at `place`."""
         kept = {key: value for key, value in self.at.items() if key[: len(path)] != path}
         return replace(self, at=kept | {path: place})

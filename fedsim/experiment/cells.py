@@ -22,7 +22,7 @@ from typing import Any, Final, Literal
 
 from fedsim.errors import FedsimError, UserError
 from fedsim.experiment.building import Study
-from fedsim.experiment.contest import Cell, sentence
+from fedsim.experiment.contest import Cell
 from fedsim.experiment.dealing import data_kept
 from fedsim.experiment.output import Output
 from fedsim.experiment.running import Clocked, Watcher, run_scenario
@@ -97,13 +97,13 @@ def run_cells(cells: Sequence[Cell], orders: Orders, jobs: int, follower: Follow
 def failure(cell: Cell, error: Exception) -> Ran:
     """What an error makes of a cell."""
     status: Literal["refused", "failed"] = "refused" if isinstance(error, UserError) else "failed"
-    reason, trace = sentence(error, cell.label), ""
+    reason, trace = str(error), ""
     if not isinstance(error, FedsimError):
         last = traceback.extract_tb(error.__traceback__)[-1:]
         reason = f"{type(error).__name__}: {error}" + "".join(f" ({one.filename}, line {one.lineno})" for one in last)
         trace = "".join(traceback.format_exception(error))
     line = "; ".join(part.strip() for part in reason.splitlines())
-    return Ran(Outcome(cell.label, cell.seed, status, reason=line), trace=trace)
+    return Ran(Outcome(cell.label, cell.seed, status, reason=line, at=cell.at), trace=trace)
 
 
 def _one_by_one(cells: Sequence[Cell], orders: Orders, follower: Follower) -> Iterator[Ran]:
@@ -123,7 +123,7 @@ def _run(cell: Cell, orders: Orders, watcher: Watcher) -> Ran:
     except Exception as error:  # a script may raise anything
         return failure(cell, error)
     status: Literal["stopped", "done"] = "stopped" if done.interrupted else "done"
-    return Ran(Outcome(cell.label, cell.seed, status, done.summary), tuple(done.remarks()))
+    return Ran(Outcome(cell.label, cell.seed, status, done.summary, at=cell.at), tuple(done.remarks()))
 
 
 def _in_parallel(cells: Sequence[Cell], orders: Orders, jobs: int, follower: Follower) -> Iterator[Ran]:
@@ -147,7 +147,10 @@ def _in_parallel(cells: Sequence[Cell], orders: Orders, jobs: int, follower: Fol
         if left and jobs == 1:  # they went in their order, so it was the first
             guilty = left.pop(0)
             reason = "its process was killed, perhaps for want of memory"
-            yield Ran(Outcome(guilty.label, guilty.seed, "failed", reason=reason), remarks=(note,) if note else ())
+            yield Ran(
+                Outcome(guilty.label, guilty.seed, "failed", reason=reason, at=guilty.at),
+                remarks=(note,) if note else (),
+            )
             note = ""
         elif left:
             note = "a process was killed, perhaps for want of memory, and from here on one ran alone; use fewer jobs"

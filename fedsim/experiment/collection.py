@@ -1,6 +1,6 @@
-"""The folder of a comparison: a run folder for each cell, and what follows from all of them.
+"""The folder of a comparison or a sweep: a run folder for each cell, and what follows from all of them.
 
-A comparison that is started again keeps the runs that are done. Whatever does not belong to it is refused, not touched.
+One that is started again keeps the runs that are done. Whatever does not belong to it is refused, not touched.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,19 +25,34 @@ from fedsim.experiment.output import SCENARIO, fresh, reason, writing
 from fedsim.report import RunFolder, read_run, read_summary, summarise, write_comparison, write_summary
 from fedsim.report.comparison import Grid
 from fedsim.report.folder import SUMMARY, TRACE
+from fedsim.report.sweeps import Overview
 from fedsim.scenario import Scenario, dump
 
-DOCUMENT: Final = "comparison.json"
-TABLE: Final = "comparison.csv"
-REPORT: Final = "comparison.html"
 _ABSENT: Final = object()
 
 
-class Collection:
-    """The folder `folder` of a comparison."""
+@dataclass(frozen=True)
+class Layout:
+    """What a collection is called, and its files."""
 
-    def __init__(self, folder: Path) -> None:
+    word: str
+    document: str
+    table: str
+    report: str
+    ending: str
+    """Of the name of its folder, where nobody gives one."""
+
+
+COMPARISON: Final = Layout("comparison", "comparison.json", "comparison.csv", "comparison.html", "compare")
+SWEEP: Final = Layout("sweep", "sweep.json", "sweep.csv", "report.html", "sweep")
+
+
+class Collection:
+    """The folder `folder` of a comparison or a sweep."""
+
+    def __init__(self, folder: Path, layout: Layout) -> None:
         self.folder = folder
+        self._layout = layout
 
     def of(self, cell: Cell) -> Path:
         """The run folder of a cell."""
@@ -54,7 +70,7 @@ class Collection:
         try:
             if not folder.exists() or not any(folder.iterdir()):
                 return None
-            _check_same(folder, cell, objects)
+            _check_same(folder, cell, objects, self._layout.word)
             summary = read_summary(folder) if (folder / SUMMARY).is_file() and (folder / TRACE).is_file() else {}
             if summary.get("status") != "done":
                 shutil.rmtree(folder)
@@ -70,18 +86,21 @@ class Collection:
             RunError: it cannot be written.
         """
         with writing(self.folder):
-            write_summary(self.folder / DOCUMENT, document)
+            write_summary(self.folder / self._layout.document, document)
 
-    def report(self, runs: Sequence[tuple[Cell, Mapping[str, Any]]], grids: Sequence[Grid]) -> None:
+    def report(
+        self, runs: Sequence[tuple[Cell, Mapping[str, Any]]], grids: Sequence[Grid], overview: Overview | None = None
+    ) -> None:
         """Write the report of the runs side by side, with the tables of all; without any run there is none.
 
         Raises:
             RunError: it cannot be written.
         """
+        path = self.folder / self._layout.report
         with writing(self.folder):
-            (self.folder / REPORT).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
             if runs:
-                write_comparison(self.folder / REPORT, self._read(runs), grids)
+                write_comparison(path, self._read(runs), grids, overview)
 
     def table(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write the rows, with the columns of the first.
@@ -89,7 +108,7 @@ class Collection:
         Raises:
             RunError: they cannot be written.
         """
-        with writing(self.folder), (self.folder / TABLE).open("w", encoding="utf-8", newline="") as file:
+        with writing(self.folder), (self.folder / self._layout.table).open("w", encoding="utf-8", newline="") as file:
             lines = csv.writer(file)
             for number, row in enumerate(rows):
                 if not number:
@@ -103,60 +122,62 @@ class Collection:
 
 
 @contextmanager
-def collection(out: Path | None, contest: Contest) -> Iterator[Collection]:
+def collection(out: Path | None, contest: Contest, layout: Layout) -> Iterator[Collection]:
     """The folder `out`, made or found again, or a fresh `runs/NAME-compare-UTC`; nobody else works in it meanwhile.
 
     Raises:
         UserError: it cannot be made, holds something else, or somebody else is at work in it.
     """
     try:
-        folder = fresh(f"{contest.name}-compare") if out is None else out
+        folder = fresh(f"{contest.name}-{layout.ending}") if out is None else out
         folder.mkdir(parents=True, exist_ok=True)
         found = sorted(path.name for path in folder.iterdir())
         handle = os.open(folder, os.O_RDONLY)
     except (OSError, ValueError) as error:
         where = "runs" if out is None else out
         way_out = "give a folder of your own with --out" if out is None else "choose another folder"
-        raise UserError(f"the comparison's folder {where} cannot be made: {reason(error)}; {way_out}") from error
+        raise UserError(f"the {layout.word}'s folder {where} cannot be made: {reason(error)}; {way_out}") from error
     try:
-        _lock(handle, folder)
+        _lock(handle, folder, layout)
         if found:
-            _check_document(folder, contest)
-        yield Collection(folder)
+            _check_document(folder, contest, layout)
+        yield Collection(folder, layout)
     finally:
         os.close(handle)
 
 
-def _lock(handle: int, folder: Path) -> None:
+def _lock(handle: int, folder: Path, layout: Layout) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise UserError(f"another comparison is at work in {folder}; wait for it, or choose another folder") from error
+        raise UserError(
+            f"another {layout.word} is at work in {folder}; wait for it, or choose another folder"
+        ) from error
     except OSError:  # a file system without locks
         return
 
 
-def _check_document(folder: Path, contest: Contest) -> None:
+def _check_document(folder: Path, contest: Contest, layout: Layout) -> None:
     """Refuse a folder that is not of this scenario's comparison."""
-    path, way_out = folder / DOCUMENT, "choose another folder with --out"
+    path, way_out = folder / layout.document, "choose another folder with --out"
     if not path.is_file():
-        raise UserError(f"--out {folder} already exists and holds no {DOCUMENT}; {way_out}")
+        raise UserError(f"--out {folder} already exists and holds no {layout.document}; {way_out}")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))["scenario"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read; {way_out}, or remove it") from error
     other = _difference(found, json.loads(json.dumps(contest.common())))
     if other is not None:
-        raise UserError(f"--out {folder} holds the comparison of another scenario: {other}; {way_out}")
+        raise UserError(f"--out {folder} holds the {layout.word} of another scenario: {other}; {way_out}")
 
 
-def _check_same(folder: Path, cell: Cell, objects: Mapping[str, Any]) -> None:
+def _check_same(folder: Path, cell: Cell, objects: Mapping[str, Any], word: str) -> None:
     """Refuse a run folder with another scenario than the cell's, or than what that comes to where it says `auto`."""
     way_out = "choose another folder with --out, or another label"
     try:
         found, _ = read((folder / SCENARIO).read_text(encoding="utf-8"), "scenario")
     except (FileNotFoundError, UnicodeDecodeError, Unreadable) as error:
-        raise UserError(f"{folder} is in the way and is no run of this comparison; {way_out}") from error
+        raise UserError(f"{folder} is in the way and is no run of this {word}; {way_out}") from error
     other = _difference(found, _plain(cell.scenario))
     if other is not None:
         other = _difference(found, _plain(build(cell.scenario, objects).scenario))

@@ -1,4 +1,7 @@
-"""One scenario under many schedulers and seeds: every cell checked, run, and put beside the others."""
+"""One scenario under many schedulers and seeds: every cell checked, run, and put beside the others.
+
+A sweep goes the same way; its cells come from `sweeping`.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +14,26 @@ from typing import Any, Final
 from fedsim.errors import UserError, shown, unknown
 from fedsim.experiment.building import build
 from fedsim.experiment.cells import Follower, Orders, Ran, failure, run_cells
-from fedsim.experiment.collection import Collection, collection
+from fedsim.experiment.collection import COMPARISON, Collection, Layout, collection
 from fedsim.experiment.contenders import everybody, given
-from fedsim.experiment.contest import Contest, contest
+from fedsim.experiment.contest import Cell, Contest, contest
 from fedsim.experiment.dealing import data_kept
 from fedsim.experiment.loading import named
 from fedsim.experiment.output import Output
 from fedsim.experiment.running import refuse_shortage
 from fedsim.report import Outcome, Table, grids
+from fedsim.report.sweeps import overview
 from fedsim.scenario import resolved
 
 SCHEMA: Final = 1
 
+SIDE_BY_SIDE: Final = 12
+"""Runs of a sweep that its report shows in detail."""
+
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """A finished comparison. `summary` is the content of `comparison.json`."""
+    """A finished comparison or sweep. `summary` is the content of `comparison.json` or `sweep.json`."""
 
     summary: dict[str, Any]
     table: Table
@@ -100,15 +107,17 @@ def compare_contest(
     contest: Contest,
     *,
     output: Output | None = None,
+    layout: Layout = COMPARISON,
     baseline: str | None = None,
     targets: Sequence[float] = (),
     jobs: int = 1,
     follower: Follower | None = None,
     choosing: bool = False,
 ) -> Comparison:
-    """Compare checked scenarios; see `compare`. Without an `output` nothing is written.
+    """Run the cells of a comparison or a sweep; see `compare`. Without an `output` nothing is written.
 
     Args:
+        layout: what the files of its folder are called.
         choosing: leave out schedulers that cannot run the scenario, with a note; else they stand there as refused.
     """
     _check(contest, targets, jobs)
@@ -121,7 +130,7 @@ def compare_contest(
         first = contest.labels[0] if baseline is None else baseline
         if first not in contest.labels:
             raise UserError(unknown("baseline", first, contest.labels))
-        with nullcontext() if output is None else collection(output.out, contest) as place:
+        with nullcontext() if output is None else collection(output.out, contest, layout) as place:
             return _compared(contest, refused, place, first, targets, jobs, follower or Follower(), notes)
 
 
@@ -154,7 +163,8 @@ def _refused(contest: Contest) -> dict[str, Ran]:
     if len(reasons) == 1:
         raise UserError(reasons.pop())
     lines = [f"{label}: {ran.outcome.reason}" for label, ran in found.items()]
-    raise UserError("\n  ".join(["none of the schedulers can run this scenario:", *lines]))
+    them = "schedulers can run this scenario" if contest.compares else "cells of the sweep can run"
+    raise UserError("\n  ".join([f"none of the {them}:", *lines]))
 
 
 def _compared(
@@ -176,7 +186,7 @@ def _compared(
     follower.ready(contest.cells, left)
     orders = Orders(None if place is None else place.folder, tuple(targets), contest.objects)
     for one in run_cells(left, orders, jobs, follower):
-        ran[one.outcome.scheduler, one.outcome.seed] = one
+        ran[one.outcome.label, one.outcome.seed] = one
         follower.outcome(one.outcome)
     table = _table(contest, ran, baseline)
     document = _document(contest, table, targets, _status(table))
@@ -184,13 +194,23 @@ def _compared(
         place.write(document)
         place.table(table.rows())
         pairs = zip(contest.cells, table.outcomes, strict=True)
-        place.report([(cell, one.summary) for cell, one in pairs if one.status == "done" and one.summary], grids(table))
+        done = [(cell, one.summary) for cell, one in pairs if one.status == "done" and one.summary]
+        _report(contest, table, place, done)
     notes = [*notes, *_seen(contest, targets)]
-    notes += [
-        f"{one.outcome.scheduler}, seed {one.outcome.seed}: {said}" for one in ran.values() for said in one.remarks
-    ]
+    notes += [f"{one.outcome.label}, seed {one.outcome.seed}: {said}" for one in ran.values() for said in one.remarks]
     traces = tuple(dict.fromkeys(one.trace for one in ran.values() if one.trace))
     return Comparison(document, table, orders.folder, tuple(notes), traces)
+
+
+def _report(contest: Contest, table: Table, place: Collection, done: Sequence[tuple[Cell, Mapping[str, Any]]]) -> None:
+    """Write the report; of a sweep's runs, it shows no more side by side than fit on a page."""
+    if contest.compares:
+        place.report(done, grids(table))
+        return
+    shown = [pair for pair in done if pair[0].seed == contest.seeds[0]][:SIDE_BY_SIDE]
+    left = len(done) - len(shown)
+    note = f"Below, {len(shown)} of {len(done)} runs side by side; each has a report in its own folder." if left else ""
+    place.report(shown, grids(table), overview(table, f"{contest.name}: a sweep of {len(contest.labels)} cells", note))
 
 
 def _kept(
@@ -203,7 +223,7 @@ def _kept(
             key = cell.label, cell.seed
             summary = None if key in but else place.kept(cell, targets, contest.objects)
             if summary is not None:
-                found[key] = Ran(Outcome(*key, "done", summary))
+                found[key] = Ran(Outcome(*key, "done", summary, at=cell.at))
     return found
 
 
@@ -212,7 +232,7 @@ def _table(contest: Contest, ran: Mapping[tuple[str, int], Ran], baseline: str) 
         [
             ran[cell.label, cell.seed].outcome
             if (cell.label, cell.seed) in ran
-            else Outcome(cell.label, cell.seed, "pending")
+            else Outcome(cell.label, cell.seed, "pending", at=cell.at)
             for cell in contest.cells
         ],
         baseline,
@@ -236,8 +256,9 @@ def _seen(contest: Contest, targets: Sequence[float]) -> list[str]:
 
 
 def _document(contest: Contest, table: Table, targets: Sequence[float], status: str) -> dict[str, Any]:
-    """The content of `comparison.json`."""
+    """The content of `comparison.json`, or of `sweep.json`."""
     schedulers = {cell.label: resolved(cell.scenario)["scheduler"] for cell in contest.cells}
+    shape = {"schedulers": schedulers} if contest.compares else {"axes": contest.shape()}
     return {
         "schema": SCHEMA,
         "name": contest.name,
@@ -245,11 +266,11 @@ def _document(contest: Contest, table: Table, targets: Sequence[float], status: 
         "baseline": table.baseline,
         "seeds": contest.seeds,
         "targets": list(targets),
-        "schedulers": schedulers,
+        **shape,
         "scenario": contest.common(),
         "cells": [
             {
-                "scheduler": cell.label,
+                **({"scheduler": cell.label} if contest.compares else {"cell": cell.label, "at": dict(cell.at)}),
                 "seed": cell.seed,
                 "folder": cell.name,
                 "status": one.status,

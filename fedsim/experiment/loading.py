@@ -9,7 +9,9 @@ from typing import Any
 
 from fedsim.data import DataSet
 from fedsim.experiment.registry import registry
-from fedsim.scenario import Scenario, import_object, load
+from fedsim.scenario import Change, Scenario, import_object, load
+from fedsim.scenario.files import opened
+from fedsim.scenario.sweeps import taken
 
 Objects = dict[str, Any]
 
@@ -19,9 +21,10 @@ def load_scenario(
     *,
     overrides: Sequence[str] = (),
     updates: Mapping[str, Any] | None = None,
+    cell: Sequence[Change] | None = None,
     objects: Mapping[str, Any] | None = None,
 ) -> Scenario:
-    """A checked scenario; `objects` holds what names of the form `module:Class` stand for.
+    """A checked scenario; `objects` holds what names of the form `module:Class` stand for, `cell` what a sweep sets.
 
     Raises:
         UserError: what is wrong with it, all at once.
@@ -33,7 +36,16 @@ def load_scenario(
         return import_object(name) if found is None else found
 
     found = dataclasses.replace(registry(), resolve=resolve)
-    return load(source, overrides=overrides, updates=updates or {}, registry=found)
+    return load(source, overrides=overrides, updates=updates or {}, cell=cell, registry=found)
+
+
+def is_sweep(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> bool:
+    """Whether a scenario is many: it has a section `sweep`, in its file or by an override.
+
+    Raises:
+        UserError: the source, or such an override, cannot be read.
+    """
+    return taken(*opened(source), overrides)[0] is not None
 
 
 def named(updates: Mapping[str, Any]) -> tuple[dict[str, Any], Objects]:

@@ -1,4 +1,4 @@
-"""One scenario under many schedulers and seeds as a table: a row a scheduler, a column a figure.
+"""One scenario in many cells and seeds as a table: a row a cell, such as a scheduler, a column a figure.
 
 Pure functions of summaries: mean and standard deviation over seeds, the best of each column, ratios to a baseline.
 Knows what a summary's figures are called and which end of them is better; nothing of folders, terminals or pages.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from statistics import fmean, stdev
 from typing import Any, Final, Literal
@@ -75,28 +75,30 @@ class Statistic:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one scheduler with one seed. Only a run that is done has a summary that counts."""
+    """What became of one cell with one seed. Only a run that is done has a summary that counts."""
 
-    scheduler: str
+    label: str
     seed: int
     status: Literal["done", "stopped", "failed", "refused", "pending"]
     summary: Summary | None = None
     reason: str = ""
+    at: Mapping[str, str] = field(default_factory=dict)
+    """The cell's choice on each axis: for a comparison, its scheduler."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Outcomes in their order: as many of every scheduler, for the same seeds."""
+    """Outcomes in their order: as many of every cell, for the same seeds."""
 
     outcomes: Sequence[Outcome]
     baseline: str
 
     @cached_property
     def runs(self) -> dict[str, list[Summary | None]]:
-        """Summaries by scheduler, one place a seed; None where no run was done."""
+        """Summaries by cell, one place a seed; None where no run was done."""
         found: dict[str, list[Summary | None]] = {}
         for one in self.outcomes:
-            found.setdefault(one.scheduler, []).append(one.summary if one.status == "done" else None)
+            found.setdefault(one.label, []).append(one.summary if one.status == "done" else None)
         return found
 
     @cached_property
@@ -106,8 +108,8 @@ class Table:
         return tuple(column for column in _columns(every) if any(column.find(summary) is not None for summary in every))
 
     def said(self, label: str) -> str:
-        """A scheduler's name, and how many of its runs came to nothing, where some did."""
-        states = [one.status for one in self.outcomes if one.scheduler == label]
+        """A cell's name, and how many of its runs came to nothing, where some did."""
+        states = [one.status for one in self.outcomes if one.label == label]
         lost = [status for status in states if status != "done"]
         if not lost:
             return label
@@ -115,11 +117,11 @@ class Table:
         return f"{label} ({share}{lost[0]})"
 
     def statistic(self, label: str, column: Column) -> Statistic:
-        """A figure of a scheduler, seed by seed."""
+        """A figure of a cell, seed by seed."""
         return Statistic(tuple(None if one is None else column.find(one) for one in self.runs[label]))
 
     def best(self, column: Column) -> set[str]:
-        """The schedulers that are best by their means, to the digits that people see.
+        """The cells that are best by their means, to the digits that people see.
 
         None where no end is better, or all that have the figure are alike.
         """
@@ -132,7 +134,7 @@ class Table:
         return best if len(best) < len(means) else set()
 
     def ratio(self, label: str, column: Column) -> float | None:
-        """A scheduler's mean by the baseline's, over the seeds that both have; None where it is no number.
+        """A cell's mean by the baseline's, over the seeds that both have; None where it is no number.
 
         Infinite where only the baseline has reached a target, 0 where only this one has.
         """
@@ -166,11 +168,16 @@ class Table:
         return entry
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """A row a run, for a table of numbers: scheduler, seed, status and every figure; infinite: never reached."""
+        """A row a run, for a table of numbers: its place, seed, status and every figure; infinite: never reached."""
         for one in self.outcomes:
             summary = one.summary if one.status == "done" else None
-            known = {column.key: None if summary is None else column.find(summary) for column in self.columns}
-            yield {"scheduler": one.scheduler, "seed": one.seed, "status": one.status, "reason": one.reason, **known}
+            known = {
+                f"{column.key} of the run" if column.key in one.at else column.key: None
+                if summary is None
+                else column.find(summary)
+                for column in self.columns
+            }
+            yield {**one.at, "seed": one.seed, "status": one.status, "reason": one.reason, **known}
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +201,7 @@ def grids(table: Table) -> list[Grid]:
     }
     seeds = max(map(len, table.runs.values()), default=0)
     over = f", mean ± standard deviation over {seeds} seeds" if seeds > 1 else ""
-    lost = [f"{one.scheduler}, seed {one.seed}: {one.status}; {one.reason}" for one in table.outcomes if one.reason]
+    lost = [f"{one.label}, seed {one.seed}: {one.status}; {one.reason}" for one in table.outcomes if one.reason]
     found = [Grid(f"figures{over}", table.columns, figures, lost)]
     weighed = [column for column in table.columns if column.weighed]
     if len(figures) > 1 and weighed:

@@ -17,6 +17,7 @@ from fedsim.report.comparison import Grid
 from fedsim.report.html import Run, write_report
 from fedsim.report.measures import Measures, measure
 from fedsim.report.summary import SCHEMA
+from fedsim.report.sweeps import Overview
 from fedsim.report.tables import write_curves, write_nodes
 from fedsim.report.timeline import write_timeline
 from fedsim.trace import Trace, read, write
@@ -93,10 +94,12 @@ def read_run(folder: Path) -> RunFolder:
     return RunFolder(folder, summary, read(folder / TRACE))
 
 
-def write_comparison(path: Path, runs: Iterable[RunFolder], grids: Sequence[Grid] = ()) -> None:
-    """Write one report of several runs side by side, with the tables of their comparison if there are any.
+def write_comparison(
+    path: Path, runs: Iterable[RunFolder], grids: Sequence[Grid] = (), overview: Overview | None = None
+) -> None:
+    """Write one report of several runs side by side, with the tables of their comparison or sweep if there are any.
 
     Of runs that come one by one, no more than one trace is held at a time.
     """
     found = (Run(run.summary, measure(run.trace), run.trace.scenario, run.trace.provenance) for run in runs)
-    write_report(path, list(found), grids)
+    write_report(path, list(found), grids, overview)

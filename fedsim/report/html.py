@@ -28,6 +28,7 @@ from fedsim.report.pages import cell, folded, page, section, table
 from fedsim.report.requests import lines
 from fedsim.report.show import MISSING, figures, percent
 from fedsim.report.summary import utilisation
+from fedsim.report.sweeps import Overview
 from fedsim.report.tables import NODES, node_rows
 from fedsim.report.traffic import DIRECTIONS
 from fedsim.report.variants import COLUMNS, coverage_line, notices, variant_cells
@@ -58,21 +59,24 @@ _NODE_COLUMNS: Final[Mapping[str, Callable[[Any], str]]] = {
 _bytes: Final = partial(human_count, unit="B")
 
 
-def write_report(path: Path, runs: Sequence[Run], grids: Sequence[Grid] = ()) -> None:
-    """Write the report of one or several runs, with the tables of their comparison if there are any."""
-    path.write_text(render(runs, grids), encoding="utf-8")
+def write_report(path: Path, runs: Sequence[Run], grids: Sequence[Grid] = (), overview: Overview | None = None) -> None:
+    """Write the report of one or several runs, with the tables of their comparison or sweep if there are any."""
+    path.write_text(render(runs, grids, overview), encoding="utf-8")
 
 
-def render(runs: Sequence[Run], compared: Sequence[Grid] = ()) -> str:
-    """The report as HTML."""
+def render(runs: Sequence[Run], compared: Sequence[Grid] = (), overview: Overview | None = None) -> str:
+    """The report as HTML; an overview stands in the place of who wins, and why."""
     found = systems(runs)
     names = [system.name for system in found]
-    title = f"{names[0]} – fedsim" if len(found) == 1 else f"{len(found)} systems – fedsim"
+    title = names[0] if len(found) == 1 else f"{len(found)} systems"
+    head = " | ".join(names)
+    if overview is not None:
+        title = head = overview.title
     body = "\n".join(
         (
-            f"<h1>{escape(names[0] if len(found) == 1 else ' | '.join(names))}</h1>",
+            f"<h1>{escape(head)}</h1>",
             f'<p class="sub">{"<br>".join(escape(_about(system)) for system in found)}</p>',
-            _answer(found, compared),
+            *([_answer(found)] if overview is None else overview.sections),
             _answers(found),
             _quality(found),
             _idle(found),
@@ -87,7 +91,7 @@ def render(runs: Sequence[Run], compared: Sequence[Grid] = ()) -> str:
             _scenarios(found),
         )
     )
-    return page(title, body, script="lanes.js")
+    return page(f"{title} – fedsim", body, script="lanes.js")
 
 
 def outline(value: object, depth: int = 0) -> Iterator[str]:
@@ -127,7 +131,7 @@ def _about(system: System) -> str:
     )
 
 
-def _answer(found: Sequence[System], compared: Sequence[Grid]) -> str:
+def _answer(found: Sequence[System]) -> str:
     """At a glance: of one system its key figures and what it did; of several, who wins by what, and why."""
     summaries = [run.summary for system in found for run in system.runs]
     labels = dict.fromkeys(summary["energy_label"] for summary in summaries)

@@ -5,6 +5,7 @@ from fedsim.scenario.dump import dump, resolved
 from fedsim.scenario.errors import ScenarioError
 from fedsim.scenario.load import load
 from fedsim.scenario.network import AccessPoint, InlineLink, Network
+from fedsim.scenario.overrides import Change
 from fedsim.scenario.pruning import Calibration, Pruned, Pruning
 from fedsim.scenario.registry import Arguments, Registry, import_object
 from fedsim.scenario.schema import (
@@ -27,11 +28,14 @@ from fedsim.scenario.schema import (
     Workers,
 )
 from fedsim.scenario.section import File, Section
+from fedsim.scenario.sweeps import Axis, Sweep
 
 __all__ = [
     "AccessPoint",
     "Arguments",
+    "Axis",
     "Calibration",
+    "Change",
     "Churn",
     "Codec",
     "Data",
@@ -54,6 +58,7 @@ __all__ = [
     "Section",
     "Selection",
     "Server",
+    "Sweep",
     "Tokens",
     "TopK",
     "Training",

@@ -9,14 +9,15 @@ from typing import Any, Final
 
 from fedsim.documents.checking import checked
 from fedsim.documents.files import copied
-from fedsim.documents.problems import Places, error, untold
+from fedsim.documents.problems import Places, Problem, error, untold
 from fedsim.scenario import files, unsupported
 from fedsim.scenario.checks import check
 from fedsim.scenario.choices import choose, lengthen
 from fedsim.scenario.errors import SCENARIO
-from fedsim.scenario.overrides import apply
+from fedsim.scenario.overrides import Change, apply
 from fedsim.scenario.registry import Registry
 from fedsim.scenario.schema import Scenario
+from fedsim.scenario.sweeps import MANY_RUNS, OFF, SWEEP
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -26,6 +27,7 @@ def load(
     *,
     overrides: Sequence[str] = (),
     updates: Mapping[str, Any] = _NOTHING,
+    cell: Sequence[Change] | None = None,
     registry: Registry,
 ) -> Scenario:
     """The scenario of a name (`quickstart`), a path or a mapping, with `overrides` (`--set`) applied last.
@@ -35,6 +37,7 @@ def load(
             start at the file's folder; in a mapping, an update or an override, at the current folder.
         overrides: `key.path=value` each, the value in YAML; list items by number, `fleet.0.count=3`.
         updates: Keys with their new values, each replacing what the source has there; `until.rounds` is a key, too.
+        cell: What a sweep sets in this cell of it; None: it is no cell, so the source must not be a sweep.
         registry: What schedulers, models, data sets, partitions and optimizers there are.
 
     Raises:
@@ -42,13 +45,23 @@ def load(
         UserError: there is no such scenario, or its file cannot be read.
     """
     data, places = files.opened(source)
-    return _checked(data, places, overrides, copied(updates, SCENARIO), registry)
+    changes = copied(updates, SCENARIO)
+    if cell is not None:
+        data.pop(SWEEP, None)
+    return _checked(data, places, overrides, changes, cell or (), registry)
 
 
 def _checked(
-    data: dict[str, Any], places: Places, sets: Sequence[str], updates: Mapping[str, Any], registry: Registry
+    data: dict[str, Any],
+    places: Places,
+    sets: Sequence[str],
+    updates: Mapping[str, Any],
+    cell: Sequence[Change],
+    registry: Registry,
 ) -> Scenario:
-    places, found = apply(data, places, sets, updates)
+    places, found = apply(data, places, sets, updates, cell)
+    if SWEEP in data and data.pop(SWEEP) not in OFF:
+        found.append(Problem((SWEEP,), MANY_RUNS))
     lengthen(data)
     if places.file and "name" not in data:
         data["name"] = Path(places.file).stem

@@ -35,7 +35,7 @@ OFF: Mapping[str, Any] = {**TOY, "learning": False}
 
 def states(found: fedsim.Comparison) -> dict[tuple[str, int], str]:
     """What became of each cell."""
-    return {(one.scheduler, one.seed): one.status for one in found.table.outcomes}
+    return {(one.label, one.seed): one.status for one in found.table.outcomes}
 
 
 def figures(found: fedsim.Comparison) -> list[Any]:
@@ -66,7 +66,7 @@ class Log(Follower):
             self.stop()
 
     def outcome(self, outcome: Outcome) -> None:
-        self.told.append((outcome.scheduler, outcome.seed, outcome.status))
+        self.told.append((outcome.label, outcome.seed, outcome.status))
 
 
 def test_a_comparison_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,9 @@ def summary(**more: Any) -> dict[str, Any]:
 def table(*rows: tuple[str, Sequence[dict[str, Any] | None]], baseline: str | None = None) -> Table:
     """Rows of summaries by scheduler, seeds from 1 on; None is a run that failed."""
     outcomes = [
-        Outcome(name, seed, "failed", reason="a reason") if one is None else Outcome(name, seed, "done", one)
+        Outcome(name, seed, "failed", reason="a reason", at={"scheduler": name})
+        if one is None
+        else Outcome(name, seed, "done", one, at={"scheduler": name})
         for name, row in rows
         for seed, one in enumerate(row, 1)
     ]
