@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fedsim.errors import UserError
 from fedsim.experiment.artifacts import save_model
@@ -19,6 +20,7 @@ from fedsim.experiment.qualities import mark_variants
 from fedsim.experiment.trust import provenance
 from fedsim.experiment.working import working
 from fedsim.report import Measures, check_identity, measure, summarise, write_run
+from fedsim.report.tables import variant_columns
 from fedsim.runtime.sofar import SoFar
 from fedsim.scenario import Scenario
 from fedsim.simulation import Ending
@@ -26,6 +28,9 @@ from fedsim.trace import Mark, Trace
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+_POINT: Final = ("time", "round", "version", "accuracy", "loss", "trained")
 
 
 class Clocked(Protocol):
@@ -79,8 +84,14 @@ class Run:
     @property
     def curves(self) -> list[dict[str, Any]]:
         """Quality over time: a row an evaluation, with the columns of `curves.csv`."""
-        rows = [asdict(point) for point in self.measures.curve]
-        return [{("samples" if key == "trained" else key): value for key, value in row.items()} for row in rows]
+        more = variant_columns(self.measures)
+        return [
+            {
+                **{("samples" if key == "trained" else key): getattr(point, key) for key in _POINT},
+                **dict(zip(more, chain.from_iterable(point.variants), strict=False)),
+            }
+            for point in self.measures.curve
+        ]
 
     def remarks(self) -> list[str]:
         """What a reader of the figures should know: memory that did not suffice, no model, a goal not reached."""

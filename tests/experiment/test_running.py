@@ -37,6 +37,7 @@ def test_the_python_interface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert run.summary["seconds"] > 0
     assert run.summary["scheduler"] == "splitfed"
     assert [row["version"] for row in run.curves] == [1, 2]
+    assert list(run.curves[0]) == ["time", "round", "version", "accuracy", "loss", "samples"]
     assert run.curves[-1]["accuracy"] == run.summary["accuracy"]["final"]
     assert run.trace.spans
     assert run.weights is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,7 +85,8 @@ class Meter:
         from fedsim.pruning.watching import evaluating
 
         with evaluating(module):
-            return asdict(quality(module, UnitList.loss, self._wanted, "test", self.subject.vocabulary))
+            found = quality(module, UnitList.loss, self._wanted, "test", self.subject.vocabulary)
+        return {"accuracy": found.accuracy, "loss": found.loss, "samples": found.samples}
 
     def times(self, modules: Mapping[str, nn.Module], stages: Stages) -> dict[str, dict[str, Any]]:
         """By model and by what is called: p50 and p95 on this host; nothing where nobody asks."""
