@@ -31,7 +31,9 @@ def test_one_table_and_one_report(swept: str, capsys: pytest.CaptureFixture[str]
     rows = [line for line in lines if line.startswith(("fedavg, cut 1", "splitfed, cut 2"))]
     assert len(rows) >= 2
     assert lines[-1] == "s/report.html"
-    assert err == ""
+    assert [line.partition(" · ")[0] for line in err.splitlines()] == [
+        *("1/4 fedavg, cut 1", "2/4 fedavg, cut 2", "3/4 splitfed, cut 1", "4/4 splitfed, cut 2")
+    ]
     stamp = Path("s/fedavg-cut-1-seed3/summary.json").stat().st_mtime_ns
     assert main(["run", swept, "--out", "s", "--json"]) == 0
     found = parsed(capsys.readouterr().out)
