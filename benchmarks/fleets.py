@@ -83,12 +83,8 @@ ASYNCHRONOUS: Final[Mapping[str, Setting]] = {
     "jetson16, VGG-11, 100 Mbit/s": _jetson16("VGG-11/2", 100),
     "jetson16, MobileNetV3-L, 100 Mbit/s": _jetson16("MobileNetV3-L", 200),
     "jetson16, MobileNetV3-L, 1 Gbit/s, r=0.5": _jetson16("MobileNetV3-L", 200, *_FAST, "auxiliary.ratio=0.5"),
-    "jetson16, MobileNetV3-L, 1 Gbit/s, 2.5 TMAC/s": _jetson16(
-        "MobileNetV3-L", 200, *_FAST, "server.profile=gpu-2t5"
-    ),
-    "jetson16, VGG-11, 1 Gbit/s, 1 TMAC/s": _jetson16(
-        "VGG-11/2", 100, *links(4, "1Gbit/s"), "server.profile=gpu-1t"
-    ),
+    "jetson16, MobileNetV3-L, 1 Gbit/s, 2.5 TMAC/s": _jetson16("MobileNetV3-L", 200, *_FAST, "server.profile=gpu-2t5"),
+    "jetson16, VGG-11, 1 Gbit/s, 1 TMAC/s": _jetson16("VGG-11/2", 100, *links(4, "1Gbit/s"), "server.profile=gpu-1t"),
     "jetson16, ViT-S, 100 Mbit/s, 30 TMAC/s": _jetson16("ViT-S", 20, "server.profile=gpu-30t"),
 }
 """Of FedOptima and what it is compared with."""
@@ -106,8 +102,7 @@ SEQUENTIAL: Final[Mapping[str, Setting]] = {
 """Of Ampere and what it is compared with: 100 Mbit/s each behind 1 Gbit/s for all twenty."""
 
 SHARES: Final[Mapping[str, Setting]] = {
-    model: Setting(setting.scenario, (*setting.changes, *links(1, "50Mbit/s")))
-    for model, setting in SEQUENTIAL.items()
+    model: Setting(setting.scenario, (*setting.changes, *links(1, "50Mbit/s"))) for model, setting in SEQUENTIAL.items()
 }
 """The same with a twentieth of the server's link each, also while others do not use theirs."""
 
