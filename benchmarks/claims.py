@@ -3,10 +3,10 @@
     python -m benchmarks.claims [--jobs 2] [--json]
 
 Timing only, on `scenarios/ampere-jetson20.yaml`, `fedoptima-pi8.yaml` and `fedoptima-jetson16.yaml` with their variants
-(`benchmarks/fleets.py`), at their full lengths; rounds on the fleet of Ampere are equal, so that 200 epochs of SplitFed
-are twice its 100. A band is what closed forms, or another timing model of the same fleets, had given before this program
-was written; it is no figure of the papers. The exit status is 1 where a figure lies outside its band without a reason in
-`REASONS`, or a run took more than a minute of a core. Some twelve minutes of one core in all.
+(`benchmarks/fleets.py`), at their full lengths. Rounds on the fleet of Ampere are equal, so 200 epochs of SplitFed are
+twice its 100. A band is what closed forms, or another timing model of the same fleets, had given before this program;
+it is no figure of the papers. The exit status is 1 where a figure lies outside its band without a reason in `REASONS`,
+or a run took more than a minute of a core. Some twelve minutes of one core in all.
 """
 
 from __future__ import annotations
