@@ -32,7 +32,7 @@ LIGHT = pytest.mark.parametrize("name", [PI, FASTER_PI, JETSON])
 
 
 LENGTHS = {MOBILENET: 40, SATURATED: 60, JETSON: 100, VIT: 300}
-"""Seconds of virtual time, by setting; 300 for the small boards, more for FedAsync, whose rounds are of whole models."""
+"""Seconds of virtual time; 300 for the small boards, and more for FedAsync, whose rounds are of whole models."""
 
 
 def ran(name: str, system: str) -> Figures:
@@ -92,6 +92,14 @@ def test_a_heavy_head_starves_the_server() -> None:
     """With a head of 2.7 times the device block FedOptima's server idles more than PiPar's and is trained on less."""
     assert ran(HEAVY, "fedoptima").server_idle > ran(HEAVY, "pipar").server_idle
     assert 0.6 < ran(HEAVY, "fedoptima").served / ran(HEAVY, "pipar").served < 0.7
+
+
+def test_a_cap_of_a_batch_a_device_slows_fast_devices_down() -> None:
+    """With ω = K FedOptima's server is idler than PiPar's, and contributions are nearly equal."""
+    cap = "scheduler={name: fedoptima, local_steps: 100, activation_cap: 16}"
+    found = run(ASYNCHRONOUS[JETSON], "fedoptima", cap, "until.time=100s")
+    assert found.server_idle > ran(JETSON, "pipar").server_idle
+    assert found.most / found.least < 1.05
 
 
 def test_a_saturated_server_never_idles() -> None:
