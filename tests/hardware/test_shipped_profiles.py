@@ -83,6 +83,7 @@ ABSTRACT = [
     "gpu-1t",
     "gpu-2t5",
     "gpu-3t",
+    "gpu-30t",
     *(f"{kind}-tier-{n}" for kind in ("pi", "jetson") for n in range(1, 5)),
 ]
 
@@ -114,7 +115,7 @@ def test_devices_and_servers_lie_in_their_folders_under_their_names() -> None:
     for name, path in catalogue.names("profile").items():
         profile = load_profile(name)
         assert profile.id == path.stem
-        assert (path.parent.parent.name == "server") == (profile.kind is Kind.SERVER or name in ABSTRACT[:4])
+        assert (path.parent.parent.name == "server") == (profile.kind is Kind.SERVER or name in ABSTRACT[:5])
         prefix = name.split("-")[0]
         if prefix in ("jetson", "phone", "laptop") and name not in ABSTRACT:
             assert profile.kind == prefix
