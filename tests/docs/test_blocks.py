@@ -17,6 +17,7 @@ from docs.make.commands import functions, parameters
 from fedsim import catalogue
 from fedsim.cli import app as command_line
 from fedsim.experiment.loading import load_scenario
+from fedsim.experiment.sweeping import planned
 from fedsim.scenario import Scenario
 from tests.docs.given import GIVEN
 from tests.docs.pages import PAGES, ROOT, Block, blocks, commands, followed
@@ -190,8 +191,15 @@ BASE: Final = {
 def test_yaml_is_of_a_scenario(it: Block) -> None:
     """A whole one, or sections that fit into one."""
     data = yaml.safe_load(it.text)
-    assert set(data) <= set(Scenario.model_fields), f"{it.place} is no scenario; say <!-- not run: what it is -->"
-    load_scenario({"name": "page", **BASE, **data})
+    known = {*Scenario.model_fields, "sweep"}
+    assert set(data) <= known, f"{it.place} is no scenario; say <!-- not run: what it is -->"
+    whole = {"name": "page", **BASE, **data}
+    if "sweep" in data:
+        plan = planned(whole)
+        assert plan is not None
+        assert plan.contest().cells
+    else:
+        load_scenario(whole)
 
 
 @named([block for block in EVERY if block.kind == "python"])
