@@ -38,19 +38,22 @@ current folder or on `PYTHONPATH`.
 """
 
 
-_SWEEP: Final = """\
-## `sweep`
-
-A scenario with this section is as many as its axes have combinations ([scenarios.md](scenarios.md#a-sweep)).
-
-| key | takes | default | what it is |
-|---|---|---|---|
-| a path, as `--set` writes it | a list of values |  | An axis: the values that stand there in turn. |
-| a name of your own | `{set: PATHS, to: VALUES}` |  | An axis whose paths all take the same value in turn; `to` is a list, or values by label. |
-| a name of your own | a mapping of labels to what each sets |  | An axis whose choices each set several paths. |
-| `seeds` | whole number (at least 1) | `1` | Each cell runs with the scenario's seed and those that follow it. |
-| `targets` | list of accuracies | `[]` | Accuracies whose time is compared. |
-"""
+_SWEEP: Final = (
+    ["a path, as `--set` writes it", "a list of values", "", "An axis: the values that stand there in turn."],
+    [
+        *("a name of your own", "`{set: PATHS, to: VALUES}`", ""),
+        "An axis whose paths all take the same value in turn; `to` is a list, or values by label.",
+    ],
+    [
+        *("a name of your own", "a mapping of labels to what each sets", ""),
+        "An axis whose choices each set several paths.",
+    ],
+    [
+        *("`seeds`", "whole number (at least 1)", "`1`"),
+        "Each cell runs with the scenario's seed and those that follow it.",
+    ],
+    ["`targets`", "list of accuracies", "`[]`", "Accuracies whose time is compared."],
+)
 
 
 def page() -> str:
@@ -74,7 +77,9 @@ def _parts() -> Iterator[str]:
             yield "\n" + "".join(f"* {rule}\n" for rule in rules)
         for part in _beside(places):
             yield f"\n{part}"
-    yield f"\n{_SWEEP}"
+    yield "\n## `sweep`\n\nA scenario with this section is as many as its axes have combinations "
+    yield "([scenarios.md](scenarios.md#a-sweep)).\n\n"
+    yield table(["key", "takes", "default", "what it is"], _SWEEP)
     yield "\n## Rules between sections\n\n"
     yield from (f"* {_prose(rule)}\n" for rule in RULES)
 

@@ -180,7 +180,7 @@ def test_output_is_what_the_command_above_says(it: Block, tmp_path: Path, monkey
 BASE: Final = {
     "model": "cnn",
     "data": "digits",
-    "fleet": [{"profile": "pi-tier-1", "count": 4, "link": "wifi5"}],
+    "fleet": [{"profile": "pi-tier-1", "count": 4, "link": {"up": "50 Mbit/s", "down": "50 Mbit/s"}}],
     "server": {"profile": "cpu-60g", "link": "ethernet-1g"},
     "scheduler": "fedavg",
     "until": {"rounds": 1},
