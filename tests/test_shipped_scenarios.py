@@ -98,6 +98,7 @@ def mean(name: str, figure: str) -> dict[str, float]:
     }
 
 
+@pytest.mark.long
 def test_who_does_not_wait_for_stragglers_is_there_earlier() -> None:
     """FedAsync and FedBuff reach 90 % in a third of FedAvg's time, and hear less of the slow ones."""
     time, fewest = mean("stragglers", "time_to_0.9"), mean("stragglers", "contributions_min")
@@ -107,6 +108,7 @@ def test_who_does_not_wait_for_stragglers_is_there_earlier() -> None:
     assert max(idle["fedasync"], idle["fedbuff"]) < idle["fedavg"] / 1.5
 
 
+@pytest.mark.long
 def test_control_variates_help_where_labels_are_skewed() -> None:
     """SCAFFOLD is two points or more above FedAvg and FedProx, for twice the bytes."""
     accuracy, nbytes = mean("label-skew", "final_accuracy"), mean("label-skew", "bytes_total")
@@ -114,6 +116,7 @@ def test_control_variates_help_where_labels_are_skewed() -> None:
     assert nbytes["scaffold"] == pytest.approx(2 * nbytes["fedavg"], rel=0.01)
 
 
+@pytest.mark.long
 def test_micro_batches_overlap() -> None:
     """PiPar takes half of SplitFed's time or less, and its devices idle far less."""
     seconds, idle = mean("overlap", "seconds"), mean("overlap", "devices_idle")
@@ -121,6 +124,7 @@ def test_micro_batches_overlap() -> None:
     assert idle["pipar"] < idle["four"] < idle["splitfed"] / 2
 
 
+@pytest.mark.long
 def test_local_losses_need_no_gradients() -> None:
     """A twentieth of the bytes down; with rarer uploads a quarter of those up, too; each in less time than the last."""
     down, up, seconds = (mean("local-losses", figure) for figure in ("bytes_down", "bytes_up", "seconds"))
@@ -131,6 +135,7 @@ def test_local_losses_need_no_gradients() -> None:
     assert accuracy["splitfed"] > max(accuracy["cse_fsl"], accuracy["locsplitfed"])
 
 
+@pytest.mark.long
 def test_one_transfer_is_enough() -> None:
     """Ampere sends a fifth of what either rival sends, or less, takes least time, and learns most."""
     up, seconds, accuracy = (mean("one-transfer", figure) for figure in ("bytes_up", "seconds", "final_accuracy"))
@@ -139,6 +144,7 @@ def test_one_transfer_is_enough() -> None:
     assert accuracy["ampere"] > max(accuracy["splitfed"], accuracy["fedavg"])
 
 
+@pytest.mark.long
 def test_fedoptima_keeps_devices_busy() -> None:
     """Their idle time is less than half of any rival's, and when the time is over they have learnt most."""
     idle, accuracy = mean("busy-devices", "devices_idle"), mean("busy-devices", "final_accuracy")
@@ -146,6 +152,7 @@ def test_fedoptima_keeps_devices_busy() -> None:
     assert max(accuracy, key=lambda name: accuracy[name]) == "fedoptima"
 
 
+@pytest.mark.long
 def test_activations_of_missing_labels_help() -> None:
     """GAS ends above OAFL, as well in the mean as in the worst of the seeds."""
     found = {label: row["final_accuracy"] for label, row in shown("missing-labels")["table"].items()}
@@ -153,6 +160,7 @@ def test_activations_of_missing_labels_help() -> None:
     assert min(found["gas"]["values"]) > min(found["oafl"]["values"])
 
 
+@pytest.mark.long
 def test_a_merged_batch_has_all_labels() -> None:
     """MergeSFL is above SplitFed for the same bytes, and takes longer."""
     accuracy, seconds = mean("merged-batches", "final_accuracy"), mean("merged-batches", "seconds")
@@ -161,6 +169,7 @@ def test_a_merged_batch_has_all_labels() -> None:
     assert mean("merged-batches", "bytes_total")["mergesfl"] == mean("merged-batches", "bytes_total")["splitfed"]
 
 
+@pytest.mark.long
 def test_a_frozen_block_saves_bytes_and_costs_accuracy() -> None:
     """Less than a tenth of SplitFed's bytes and a fifth of its time, for some points of accuracy."""
     nbytes, seconds, accuracy = (mean("frozen-block", name) for name in ("bytes_total", "seconds", "final_accuracy"))
@@ -169,6 +178,7 @@ def test_a_frozen_block_saves_bytes_and_costs_accuracy() -> None:
     assert accuracy["ecofed"] < accuracy["splitfed"]
 
 
+@pytest.mark.long
 def test_nobody_waits_for_those_that_left() -> None:
     """Rounds get no longer; what is counted in updates does; and everybody moves fewer bytes in as many rounds."""
     seconds, nbytes = mean("comings-and-goings", "seconds"), mean("comings-and-goings", "bytes_total")
@@ -178,6 +188,7 @@ def test_nobody_waits_for_those_that_left() -> None:
     assert seconds["fedasync, come and go"] > 1.1 * seconds["fedasync, stay"]
 
 
+@pytest.mark.long
 def test_asking_some_more_shortens_rounds() -> None:
     """Five more than needed: a quarter of the time, for half as many bytes again; a window does less."""
     seconds, nbytes = mean("over-selection", "seconds"), mean("over-selection", "bytes_total")
@@ -186,6 +197,7 @@ def test_asking_some_more_shortens_rounds() -> None:
     assert nbytes["ten"] < nbytes["ten of twelve"] < nbytes["ten of fifteen"] < 1.6 * nbytes["ten"]
 
 
+@pytest.mark.long
 def test_the_best_cut_depends_on_the_link() -> None:
     """The last one up to 10 Mbit/s, the first one from 20 Mbit/s on."""
     seconds = mean("sweep-bandwidth-cut", "seconds")
@@ -196,6 +208,7 @@ def test_the_best_cut_depends_on_the_link() -> None:
     assert best == {2: 4, 5: 4, 10: 4, 20: 1, 50: 1, 100: 1}
 
 
+@pytest.mark.long
 def test_skew_hurts_some_more_than_others() -> None:
     """FedAsync loses most of the accuracy that it has on even labels, then FedAvg; Ampere and SCAFFOLD lose none."""
     accuracy = mean("sweep-noniid-schedulers", "final_accuracy")

@@ -14,7 +14,7 @@ import pytest
 from benchmarks.claims import REFERENCES
 from benchmarks.fleets import ASYNCHRONOUS, EDGES, SEQUENTIAL, SHARES, Figures, Setting, run
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 PI = "pi8, 50 Mbit/s"
 FASTER_PI = "pi8, 100 Mbit/s"

@@ -108,7 +108,7 @@ def test_a_data_set_of_ones_own(folder: Path) -> None:
         ({"scheduler": toys.Unwritable}, "tests.scenario.toys:Unwritable has an option that a file cannot hold"),
         ({"scheduler": FedAvg(deadline=float("inf"))}, "FedAvg has an option that no file can hold"),
     ],
-    ids=str,
+    ids=lambda value: re.sub(" at 0x[0-9a-f]+", "", str(value)),  # the same in every process
 )
 def test_wrong_names_and_options(folder: Path, updates: dict[str, Any], message: str) -> None:
     """What cannot be imported, is of the wrong kind, or does not take its options."""
