@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -30,6 +30,8 @@ from fedsim.payload.tensors import FlatTensors, Layout
 from fedsim.payload.windows import Windows
 from fedsim.script import SERVER, Payload
 
+TOGETHER: Final = 64
+"""Samples of small batches that are fetched at once; larger batches come one by one."""
 _ORDERS: Final = 1024  # nodes whose order of samples is kept; another is drawn again from its seed in microseconds
 
 
@@ -268,6 +270,21 @@ class Core:
 
     # -------------------------------------------------------------------------------------------- data
 
+    def batches(self, node: int, batches: Sequence[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Inputs and labels of batches in turn; those that follow one another in an order are fetched together."""
+        at = 0
+        while at < len(batches):
+            first = last = batches[at]
+            end = at + 1
+            while end < len(batches) and _follows(first, last, batches[end]):
+                last = batches[end]
+                end += 1
+            x, y = self.data.train(self.indices(node, Batch(first.epoch, first.start, _samples(first, last))))
+            for batch in batches[at:end]:
+                here = slice(batch.start - first.start, batch.start - first.start + batch.size)
+                yield x[here], y[here]
+            at = end
+
     def indices(self, node: int, batch: Batch) -> Tensor:
         """The samples of a batch, as indices of the whole training set."""
         held = self._orders.get(node)
@@ -279,6 +296,17 @@ class Core:
             if len(self._orders) > _ORDERS:
                 self._orders.popitem(last=False)
         return held[1][batch.start : batch.start + batch.size]
+
+
+def _samples(first: Batch, last: Batch) -> int:
+    """Of batches that follow one another."""
+    return last.start + last.size - first.start
+
+
+def _follows(first: Batch, last: Batch, batch: Batch) -> bool:
+    """Whether a batch can be fetched with those before."""
+    goes_on = batch.epoch == last.epoch and batch.start == last.start + last.size
+    return goes_on and _samples(first, batch) <= TOGETHER
 
 
 Operation = Callable[..., Value | None]

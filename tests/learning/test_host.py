@@ -285,6 +285,20 @@ def test_orders_of_samples_are_kept_for_a_bounded_number_of_devices(monkeypatch:
     assert list(bench.host.core._orders) == [0, 2], "the one drawn longest ago goes"
 
 
+@pytest.mark.parametrize("together", [1, 5, 9, 10, 64])
+def test_batches_are_the_same_however_many_are_fetched_at_once(together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In their order, across the end of an epoch and a gap, whether they follow one another or not."""
+    monkeypatch.setattr("fedsim.learning.core.TOGETHER", together)
+    bench = MLP.bench()
+    wanted = [Batch(0, 0, 5), Batch(0, 5, 4), Batch(0, 9, 1), Batch(1, 0, 5), Batch(1, 7, 2), Batch(0, 0, 5)]
+    found = list(bench.host.core.batches(0, wanted))
+    assert len(found) == len(wanted)
+    for batch, (x, y) in zip(wanted, found, strict=True):
+        alone = bench.host.core.data.train(bench.host.core.indices(0, batch))
+        assert torch.equal(x, alone[0])
+        assert torch.equal(y, alone[1])
+
+
 # ----------------------------------------------------------------------------------------------- guards
 
 

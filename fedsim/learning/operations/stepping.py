@@ -23,8 +23,7 @@ from fedsim.script import Payload
 def _train(core: Core, node: int, learner: int, batches: Sequence[Batch], pull: Pull | None = None) -> None:
     trainee, instance, module = core.ready(node, learner)
     with core.noise(node, learner, trainee):
-        for batch in batches:
-            x, y = core.data.train(core.indices(node, batch))
+        for x, y in core.batches(node, batches):
             core.loss(trainee, module, x, y)[0].backward()
             if pull is not None:
                 _bend(core, node, instance, pull)
