@@ -75,8 +75,7 @@ def render(runs: Sequence[Run], compared: Sequence[Grid] = (), overview: Overvie
     body = "\n".join(
         (
             f"<h1>{escape(head)}</h1>",
-            f'<p class="sub">{"<br>".join(escape(_about(system)) for system in found)}</p>',
-            *([_answer(found)] if overview is None else overview.sections),
+            *(_top(found) if overview is None else overview.sections),
             _answers(found),
             _quality(found),
             _idle(found),
@@ -92,6 +91,12 @@ def render(runs: Sequence[Run], compared: Sequence[Grid] = (), overview: Overvie
         )
     )
     return page(f"{title} – fedsim", body, script="lanes.js")
+
+
+def _top(found: Sequence[System]) -> Iterator[str]:
+    """What the systems are, and the answer."""
+    yield f'<p class="sub">{"<br>".join(escape(_about(system)) for system in found)}</p>'
+    yield _answer(found)
 
 
 def outline(value: object, depth: int = 0) -> Iterator[str]:

@@ -47,7 +47,7 @@ class Overview:
 def overview(found: Table, title: str, note: str = "") -> Overview:
     """The grids of a sweep's figures. `note` says what else there is on the page."""
     said = f"<p>{escape(note)}</p>" if note else ""
-    return Overview(title, [section("The sweep", *grids(found), said)])
+    return Overview(title, [section("The sweep", '<div class="charts">', *grids(found), "</div>", said)])
 
 
 def grids(found: Table) -> Iterator[str]:
