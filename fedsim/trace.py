@@ -166,10 +166,8 @@ _RECORDS: Final[Mapping[str, type[Any]]] = {
     "stay": Stay,
     "mark": Mark,
 }
-_COLUMN_OF: Final = {
-    ("wait", "message"): "number",
-    ("stay", "message"): "number",
-}  # where a record's field is not named like its column
+_COLUMN_OF: Final = {("wait", "message"): "number", ("stay", "message"): "number"}
+"""Where a record's field is not named like its column."""
 _PLAIN: Final = "detail"  # the one string column whose values hardly ever repeat
 _METADATA: Final = b"fedsim"
 

@@ -20,7 +20,8 @@ _HEAD: Final = """\
 <!-- Written by `python -m docs.make` from the command line itself. Change that, not this page. -->
 
 The exit status is 0 when it is done, 1 when the run failed, 2 when the input is wrong and 130 when you pressed Ctrl-C.
-With `--json` a command prints one JSON document and nothing else; progress is shown only where somebody looks.
+With `--json` a command prints one JSON document and nothing else. Without it, progress goes to standard error
+([Watching a run](watching.md)).
 """
 
 

@@ -27,7 +27,7 @@ _HEAD: Final = """\
 Every key that a scenario file may have. An unknown key, a quantity without a unit and a value that does not fit are
 refused with file, line and the way out. `fedsim check SCENARIO` writes a scenario out with every default in place; any
 key can be overridden where a scenario is run, as in `--set training.optimizer.lr=0.05` and, for items of a list,
-`--set fleet.0.count=10`.
+`--set fleet.0.count=10`, or `--set fleet.*.count=10` for all of them.
 
 A default of `null` says that nothing is given; what that means stands beside it. `{}` is a section in which every key
 has its default. Relative paths start at the scenario file. `module:Class` names something of your own, found in the

@@ -25,7 +25,7 @@ BESIDE: Final = {
 """Pages beside `docs`, by path in the checkout, with their path on the site."""
 
 _PLACES: Final = {on_site: path for path, on_site in BESIDE.items()}
-_LINK: Final = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
+_LINK: Final = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 _FENCE: Final = re.compile(r"^(```|~~~).*?^\1[ \t]*$", re.MULTILINE | re.DOTALL)
 
 
@@ -44,20 +44,20 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def linked(markdown: str, on_site: str) -> str:
-    """The text of a page, given by its path on the site, with links that lead where they do in the checkout."""
+    """The text of the page at a path of the site; its links and pictures lead where they do in the checkout."""
     source = PurePosixPath(_PLACES.get(on_site, f"docs/{on_site}"))
 
     def moved(match: re.Match[str]) -> str:
-        text, target = match.groups()
+        picture, text, target = match.groups()
         path, _, anchor = target.partition("#")
         if not path or ":" in path:
             return match[0]  # on this page, or elsewhere
         place = os.path.normpath(source.parent / path)
         wanted = BESIDE.get(place, place.removeprefix("docs/") if place.startswith("docs/") else None)
         if wanted is None:
-            return text if (ROOT / place).exists() else match[0]
+            return text if (ROOT / place).exists() and not picture else match[0]
         link = os.path.relpath(wanted, PurePosixPath(on_site).parent)
-        return f"[{text}]({link}{'#' + anchor if anchor else ''})"
+        return f"{picture}[{text}]({link}{'#' + anchor if anchor else ''})"
 
     parts, at = [], 0
     for block in _FENCE.finditer(markdown):

@@ -170,7 +170,7 @@ def compare(
     baseline: Annotated[str | None, typer.Option(help="What ratios refer to; by default the first scheduler.")] = None,
     target: Annotated[
         list[str] | None,
-        typer.Option(metavar="ACCURACY", help="Compare the time to it, as in '60 %'; may be repeated"),
+        typer.Option(metavar="ACCURACY", help="Compare the time to it, as in '60 %'; may be repeated."),
     ] = None,
     set_: SetOption = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that share the runs.")] = 1,

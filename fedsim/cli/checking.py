@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from fedsim.cli import WRONG_INPUT
+from fedsim.cli.printing import wide_console
 from fedsim.experiment.building import holdings
 from fedsim.experiment.checking import Findings, GroupLine, check
 from fedsim.experiment.forecast import Need, said
@@ -41,9 +41,7 @@ def check_command(source: str, overrides: Sequence[str], *, as_json: bool) -> in
 
 
 def _print(findings: Findings, verdict: str | None) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=200)  # whoever reads it later can scroll; nothing is cut off
+    console = wide_console()
     study = findings.study
 
     def part(title: str, *lines: str | Table) -> None:

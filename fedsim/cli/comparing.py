@@ -18,7 +18,8 @@ from rich.text import Text
 
 from fedsim.cli import INTERRUPTED, WRONG_INPUT, leave
 from fedsim.cli.app import complain
-from fedsim.cli.watching import Bar, interrupts
+from fedsim.cli.printing import wide_console
+from fedsim.cli.watching import CURSOR, STOPPING, Bar, interrupts
 from fedsim.errors import UserError
 from fedsim.experiment.building import Study
 from fedsim.experiment.cells import Follower
@@ -33,7 +34,6 @@ from fedsim.report.comparison import Column, Grid
 from fedsim.units import FRACTION, human_seconds
 
 ALL: Final = "all"
-_WIDE: Final = 200  # columns where nobody looks
 
 
 class Progress(Follower):
@@ -54,7 +54,7 @@ class Progress(Follower):
                 child.kill()
             leave(signal_, frame)
         self.stop()
-        os.write(2, b"\nstopping here; Ctrl-C again leaves at once\n")
+        os.write(2, STOPPING)
 
 
 class Lines(Progress):
@@ -112,7 +112,7 @@ class Lines(Progress):
     def interrupt(self, signal_: int, frame: FrameType | None) -> None:
         """Handle SIGINT; whoever leaves at once gets the cursor back, without the locks that `stop` would take."""
         if self.stopped:
-            os.write(2, b"\r\x1b[2K\x1b[?25h")
+            os.write(2, CURSOR)
         super().interrupt(signal_, frame)
 
     def _said(self) -> str:
@@ -182,9 +182,7 @@ def _print(done: Comparison, file: str, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(done.summary | {"folder": str(done.folder)}, indent=1))
     else:
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console = Console(highlight=False, width=_WIDE)
+        console = wide_console()
         for grid in grids(done.table):
             draw(console, grid)
         known = (one for row in done.table.runs.values() for one in row if one is not None)

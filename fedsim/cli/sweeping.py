@@ -13,6 +13,7 @@ from rich.text import Text
 
 from fedsim.cli import WRONG_INPUT
 from fedsim.cli.comparing import followed
+from fedsim.cli.printing import wide_console
 from fedsim.errors import UserError
 from fedsim.experiment.cells import Follower
 from fedsim.experiment.collection import SWEEP
@@ -21,7 +22,6 @@ from fedsim.experiment.output import Output
 from fedsim.experiment.sweeping import Checked, Plan, check_plan, planned, run_plan
 from fedsim.units import human_count, human_seconds
 
-_WIDE: Final = 200  # columns where nobody looks
 _NAMED: Final = 5  # cells that are named beside what is wrong with them
 
 
@@ -48,8 +48,7 @@ def check_sweep_command(source: str, overrides: Sequence[str], *, as_json: bool)
     if as_json:
         print(json.dumps(_document(plan, found), indent=1))
     else:
-        console = Console(highlight=False)
-        _print(plan, found, console if console.is_terminal else Console(highlight=False, width=_WIDE))
+        _print(plan, found, wide_console())
     return WRONG_INPUT if any(one.wrong for one in found) else 0
 
 

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from fedsim.cli import INTERRUPTED
 from fedsim.cli.app import FAILED, complain
+from fedsim.cli.printing import wide_console
 from fedsim.cli.watching import Bar, Interruptible, interrupts
 from fedsim.experiment.building import Study
 from fedsim.experiment.loading import load_scenario
@@ -24,9 +25,6 @@ from fedsim.experiment.validating import Validation, validate
 from fedsim.report.agreement import SHARE_WITHIN, TOTAL_WITHIN, Agreement, Pair
 from fedsim.report.show import percent
 from fedsim.units import human_count, human_seconds
-
-_WIDE: Final = 200
-"""Columns where nobody looks: rows stay whole."""
 
 _SLIGHT: Final = 0.001
 """Of a node's time: a cause that takes less is not listed."""
@@ -106,8 +104,7 @@ def validate_command(source: str, overrides: Sequence[str], *, repeat: int, out:
     if as_json:
         print(json.dumps(done.document(), indent=1))
     else:
-        console = Console(highlight=False)
-        show(done, console if console.is_terminal else Console(highlight=False, width=_WIDE))
+        show(done, wide_console())
         if out is not None:
             print(f"\n{out}")
     for remark in done.remarks():

@@ -43,7 +43,11 @@ LINE: Final = 5.0
 SHARE: Final = 0.01
 """Of the wall time, what looks may take."""
 
-_CURSOR: Final = b"\r\x1b[2K\x1b[?25h"
+STOPPING: Final = b"\nstopping here; Ctrl-C again leaves at once\n"
+"""What is said of the first Ctrl-C."""
+
+CURSOR: Final = b"\r\x1b[2K\x1b[?25h"
+"""What brings the cursor back where something has moved on a terminal."""
 
 
 class Interruptible(Watcher):
@@ -69,7 +73,7 @@ class Interruptible(Watcher):
             leave(signal_, frame)
         else:
             self.pressed = self._simulation.stopping = True
-            os.write(2, b"\nstopping here; Ctrl-C again leaves at once\n")
+            os.write(2, STOPPING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +239,17 @@ def watching(*, as_json: bool) -> Interruptible:
     return Dashboard(Console(stderr=True)) if sys.stderr.isatty() else Lines()
 
 
-class Bar(Looking):
+class Moving(Looking):
+    """On a terminal, where the cursor is hidden meanwhile."""
+
+    def interrupt(self, signal_: int, frame: FrameType | None) -> None:
+        """Handle SIGINT; whoever leaves at once gets the cursor back, without the locks that `stop` would take."""
+        if self.pressed:
+            os.write(2, CURSOR)
+        super().interrupt(signal_, frame)
+
+
+class Bar(Moving):
     """One line that moves: the time that is left, the clock of the run and the last quality."""
 
     def __init__(self, console: Console, name: str | None = None) -> None:
@@ -272,14 +286,8 @@ class Bar(Looking):
         super().end()
         self._progress.stop()
 
-    def interrupt(self, signal_: int, frame: FrameType | None) -> None:
-        """Handle SIGINT; whoever leaves at once gets the cursor back, without the locks that `stop` would take."""
-        if self.pressed:
-            os.write(2, _CURSOR)
-        super().interrupt(signal_, frame)
 
-
-class Dashboard(Looking):
+class Dashboard(Moving):
     """Everything that is known of a run, in a few lines that move."""
 
     def __init__(self, console: Console, name: str | None = None) -> None:
@@ -299,12 +307,6 @@ class Dashboard(Looking):
         """Take it away."""
         super().end()
         self._live.stop()
-
-    def interrupt(self, signal_: int, frame: FrameType | None) -> None:
-        """Handle SIGINT, as a bar does."""
-        if self.pressed:
-            os.write(2, _CURSOR)
-        super().interrupt(signal_, frame)
 
 
 def drawn(view: View) -> Table:

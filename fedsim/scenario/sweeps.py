@@ -143,8 +143,10 @@ def _axis(name: str, value: Any, places: Places, found: list[Problem]) -> Iterat
     """The axis of a key; what is wrong with it goes into `found`."""
     path: KeyPath = (SWEEP, name)
     if name in _RESERVED:
-        way = "seeds: 3 runs each cell with the scenario's seed and those that follow it" if name == "seed" else ""
-        found.append(Problem(path, f"no axis may be called so; {way or 'call it otherwise'}"))
+        way = "call it otherwise"
+        if name == "seed":
+            way = "seeds: 3 runs each cell with the scenario's seed and those that follow it"
+        found.append(Problem(path, f"an axis called {name}, but a sweep's table has a column of that name; {way}"))
         return
     if isinstance(value, list):
         choices = _values([name], value, path, places, found)

@@ -6,25 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from tests.docs.running import called
+from tests.docs.running import called, words
 
 
 def small() -> dict[str, Any]:
     """The folder of a pruned model."""
-    status, said = called(
-        [
-            "prune",
-            "lenet5",
-            "--input",
-            "1x28x28",
-            "--set",
-            "budget.params=50 %",
-            "--set",
-            "iterations=2",
-            "--out",
-            "small",
-        ]
-    )
+    command = "prune lenet5 --input 1x28x28 --set 'budget.params=50 %' --set iterations=2 --out small"
+    status, said = called(words(command))
     assert status == 0, said
     return {"Path": Path}
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fedsim.report.charts import Axis, Series, bar, curves, ticks
-from fedsim.report.html import Run, outline, render
+from fedsim.report.html import Run, render
 from fedsim.report.measures import measure
 from fedsim.report.summary import summarise
 from fedsim.script import SERVER
@@ -116,22 +116,6 @@ def test_only_the_first_nodes_are_listed() -> None:
     assert "the first 200 of 301 nodes; all are in nodes.csv" in page
     assert "device-198<" in page
     assert "device-199<" not in page
-
-
-def test_the_scenario_reads_like_a_scenario_file() -> None:
-    """Nested keys and lists are indented, strings that would be misread quoted."""
-    nested = {"a": 1, "b": {"c": [{"d": "x", "e": None}, 2]}, "f": "10: y", "g": [], "h": True}
-    assert list(outline(nested)) == [
-        "a: 1",
-        "b:",
-        "  c:",
-        "    - d: x",
-        "      e: null",
-        "    - 2",
-        'f: "10: y"',
-        "g: []",
-        "h: true",
-    ]
 
 
 @pytest.mark.parametrize(

@@ -101,8 +101,14 @@ def test_overrides_of_a_sweep(folder: Path) -> None:
             "sweep.model.cut: 3 does not fit; give a list of values or {set: PATHS, to: VALUES}",
         ),
         ("sweep:\n  model.cut: [1, 2, 1]", "sweep.model.cut.2: '1' is there twice; keep one"),
-        ("sweep:\n  seed: [1, 2]", "sweep.seed: no axis may be called so; seeds: 3 runs each cell"),
-        ("sweep:\n  status: [1]", "sweep.status: no axis may be called so; call it otherwise (swept.yaml, line 3)"),
+        (
+            "sweep:\n  seed: [1, 2]",
+            "an axis called seed, but a sweep's table has a column of that name; seeds: 3 runs each",
+        ),
+        (
+            "sweep:\n  status: [1]",
+            "a sweep's table has a column of that name; call it otherwise (swept.yaml, line 3)",
+        ),
         ("sweep:\n  a: {set: [1], to: [2]}", "sweep.a.set: a list does not fit; give a path or a list of paths"),
         ("sweep:\n  a: {set: x, to: 3}", "sweep.a.to: 3 does not fit; give a list of values or values by label"),
         ("sweep:\n  a: {set: x, to: [1], too: 1}", "sweep.a.too: unknown key beside set; an axis takes set and to"),

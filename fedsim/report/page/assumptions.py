@@ -19,7 +19,13 @@ Section = Mapping[str, Any]
 def sentences(run: Run) -> list[str]:
     """What was modelled, and how."""
     scenario = run.scenario
-    return [*_clock(run.summary, scenario), *_learning(scenario), *_traffic(scenario), *_fleet(scenario), _energy(run)]
+    return [
+        *_clock(run.summary, scenario),
+        *_learning(scenario),
+        *_traffic(scenario),
+        *_fleet(scenario),
+        f"Energy: {run.summary['energy_label']}.",
+    ]
 
 
 def provenance(run: Run) -> str:
@@ -92,7 +98,7 @@ def _traffic(scenario: Section) -> Iterator[str]:
 def _fleet(scenario: Section) -> Iterator[str]:
     faults = scenario.get("faults")
     if faults:
-        yield f"Devices leave and return: {len(faults) if isinstance(faults, list) else 'as recorded'} faults."
+        yield f"Devices leave and return {f'(faults: {len(faults)})' if isinstance(faults, list) else 'as recorded'}."
     oom = {
         "refuse": "A run that is sure not to fit in memory would have been refused.",
         "leave": "A device whose memory does not suffice leaves.",
@@ -100,12 +106,6 @@ def _fleet(scenario: Section) -> Iterator[str]:
     }
     if scenario.get("on_oom") in oom:
         yield oom[str(scenario["on_oom"])]
-
-
-def _energy(run: Run) -> str:
-    watts = {node.busy_watts for node in run.measures.columns.nodes}
-    label = str(run.summary["energy_label"])
-    return f"Energy: {label}." if watts else ""
 
 
 def _options(section: object) -> str:

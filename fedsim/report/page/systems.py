@@ -73,6 +73,13 @@ def systems(runs: Sequence[Run]) -> list[System]:
     return [System(name, members) for name, members in zip(names, found.values(), strict=True)]
 
 
+def caption(found: Sequence[System], system: System) -> str:
+    """What stands above a system's own part, where there are several."""
+    if len(found) == 1:
+        return ""
+    return system.name if len(system.runs) == 1 else f"{system.name}, seed {system.first.summary['seed']}"
+
+
 def tabled(found: Sequence[System]) -> Table:
     """The figures of the systems side by side, with a place for each seed, empty where a system has not had it."""
     seeds = list(dict.fromkeys(run.summary["seed"] for system in found for run in system.runs))

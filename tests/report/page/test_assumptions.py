@@ -39,7 +39,7 @@ def said(**more: Any) -> str:
         "batches of 16, sgd (lr 0.1).",
         "trained on as it arrives: activations int8",
         "97% of a line's rate is payload; latency on, jitter off, loss delay.",
-        "Devices leave and return: 1 faults.",
+        "Devices leave and return (faults: 1).",
         "Memory that does not suffice is noted and has no effect.",
         "Energy: linear energy model",
     ],
