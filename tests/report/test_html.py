@@ -119,7 +119,8 @@ def everywhere_evil(scheduler: str = "fedavg") -> Run:
     tape.trace.scenario = {**scenario, "data": {"name": EVIL}, "codec": {EVIL: EVIL}, "network": {"latency": EVIL}}
     tape.trace.nodes = tuple(replace(one, name=EVIL, profile=EVIL) for one in tape.trace.nodes)
     tape.trace.mark(SERVER, 0, "memory.peak", 1.0)
-    found = run(tape, scheduler=EVIL + scheduler, energy_label=EVIL, status=EVIL, mode=EVIL)
+    metric = {"name": "accuracy", "final": 0.5 + (scheduler == "ampere") / 4, "best": 0.9}  # one wins
+    found = run(tape, scheduler=EVIL + scheduler, energy_label=EVIL, status=EVIL, mode=EVIL, metric=metric)
     figure = {"fields": EVIL, "confidence": "measured", "source": EVIL}
     sources = [{"of": EVIL, "kind": "profile", "speed": EVIL, "trust": EVIL, "figures": [figure]}]
     return Run(found.summary, found.measures, found.scenario, [*sources, {**sources[0], "figures": []}])
@@ -135,6 +136,7 @@ def test_no_name_becomes_markup(schedulers: list[str]) -> None:
     checker.feed(page)
     assert checker.open == []
     assert "details" in checker.seen
+    assert len(runs) == 1 or "next: &lt;evil" in page, "one wins"
     assert not {"evil", "onx", "ony"} & checker.seen
 
 
