@@ -123,7 +123,9 @@ def everywhere_evil(scheduler: str = "fedavg") -> Run:
     found = run(tape, scheduler=EVIL + scheduler, energy_label=EVIL, status=EVIL, mode=EVIL, metric=metric)
     figure = {"fields": EVIL, "confidence": "measured", "source": EVIL}
     sources = [{"of": EVIL, "kind": "profile", "speed": EVIL, "trust": EVIL, "figures": [figure]}]
-    return Run(found.summary, found.measures, found.scenario, [*sources, {**sources[0], "figures": []}])
+    return Run(
+        found.summary, found.measures, found.scenario, [*sources, {**sources[0], "of": scheduler, "figures": []}]
+    )
 
 
 @pytest.mark.parametrize("schedulers", [["fedavg"], ["fedavg", "ampere"]])

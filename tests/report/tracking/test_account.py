@@ -42,6 +42,19 @@ def test_series_lie_over_models_and_over_the_runs_clock() -> None:
     assert (found.name, found.scenario, found.last, found.seconds) == ("first", "by-hand", 2, 80e-9)
 
 
+def test_progress_counts_what_has_happened_by_the_moment_of_a_model() -> None:
+    """Up and down apart, what arrives at that instant included, what was lost left out; so with rounds."""
+    tape = fedavg()
+    tape.send(0, SERVER, "contribution", 20, 25, weights=7)
+    tape.send(SERVER, 1, "model", 5, 20, weights=1000, outcome="receiver left")
+    for version, moment in enumerate((0, 30, 60), 1):
+        tape.trace.mark(SERVER, moment, "publish", version)
+    series = {name: [value for *_, value in points] for name, points in told(tape).series.items()}
+    assert series["progress/bytes/up"] == [0, 7 + 104, 7 + 208]
+    assert series["progress/bytes/down"] == [0, 208, 208]
+    assert series["progress/rounds"] == [0, 0, 1]
+
+
 def test_figures_are_the_numbers_of_the_summary() -> None:
     """All that there are, by their path; parameters are the leaves of the scenario."""
     found = told(published())
