@@ -137,6 +137,7 @@ def test_of_too_many_devices_some_are_shown_from_all_groups() -> None:
     assert len(made.rows) == 11
     assert [group for _, group in made.rows].count("group 1: pi") == 5
     assert made.notes == ["10 of 100 devices are shown, evenly from all groups."]
+    assert decoded(made)[1:] == [[(0, 10, "unselected")]] * 10
 
 
 def busy_run(steps: int) -> Tape:
@@ -201,6 +202,7 @@ def test_the_figure_carries_its_data_as_text() -> None:
     (text,) = re.findall(r'<script type="application/json">(.*?)</script>', page)
     assert json.loads(text)["rows"] == ["</script>"]
     assert "<p>a &lt; b</p>" in page
+    assert 'aria-label="of &lt;it&gt;"' in page
     assert 'id="t3"' in page
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -40,6 +41,7 @@ def test_whatever_else_differs_makes_another_system() -> None:
     """A key of the scenario that no label shows."""
     found = systems([run(), run(mode="emulate")])
     assert [system.name for system in found] == ["by-hand · fedavg (1)", "by-hand · fedavg (2)"]
+    assert len(systems([run(1), run(2, mode="emulate")])) == 2, "with another seed, too"
 
 
 def test_one_seed_is_drawn_as_it_is() -> None:
@@ -60,6 +62,14 @@ def test_several_seeds_are_their_mean_within_their_range() -> None:
     assert line.points[-1] == pytest.approx((6.0, 0.55))
     assert line.band[0] == pytest.approx((2.0, 0.2, 0.5))
     assert line.band[-1] == pytest.approx((6.0, 0.5, 0.6))
+
+
+def test_what_is_no_number_is_no_part_of_a_mean() -> None:
+    """Of a seed that diverged, the line goes on over what is known of it."""
+    (system,) = systems([run(1, ((0.0, 0.0), (5.0, math.nan), (10.0, 1.0))), run(2, ((0.0, 0.0), (10.0, 1.0)))])
+    line = over(system, "time", "accuracy")
+    assert line.points[-1] == (10.0, 1.0)
+    assert all(math.isfinite(y) for _, y in line.points)
 
 
 def test_a_loss_may_be_drawn_beside_an_accuracy() -> None:

@@ -62,8 +62,18 @@ def test_figures_are_the_numbers_of_the_summary() -> None:
     assert found.figures["accuracy/time_to/0.5"] == 70e-9
     assert "accuracy/time_to/0.9" not in found.figures
     assert all(math.isfinite(value) for value in found.figures.values())
+    assert not {"seed", "schema"} & found.figures.keys(), "numbers, but no figures"
     assert found.parameters["scheduler.local_steps"] == "2"
     assert found.parameters["name"] == "by-hand"
+
+
+def test_what_is_no_number_is_no_point() -> None:
+    """A diverged model has an accuracy and no loss."""
+    tape = published()
+    tape.evaluate(75, 0.1, math.nan, 16, version=2)
+    series = told(tape).series
+    assert series["quality/accuracy"] == ((1, 70e-9, 0.6), (2, 75e-9, 0.1))
+    assert series["quality/loss"] == ((1, 70e-9, 1.5),)
 
 
 def test_perplexity_is_a_series_of_texts() -> None:
