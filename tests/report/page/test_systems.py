@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fedsim.report.idle import CAUSES
 from fedsim.report.measures import Point, measure
 from fedsim.report.page.systems import Run, over, systems, tabled
 from fedsim.report.summary import summarise
@@ -85,6 +86,22 @@ def test_idle_time_is_the_mean_over_seeds() -> None:
     shares = system.shares("devices")
     assert shares[0] == pytest.approx(system.first.summary["devices"]["busy"])
     assert sum(share or 0.0 for share in shares) == pytest.approx(1.0)
+
+
+def test_who_took_no_part_is_not_in_the_mean() -> None:
+    """Nobody's share is none, not nought."""
+    one, two = run(1), run(2)
+    nobody = {**two.summary["devices"], "busy": None, "idle_by_cause": dict.fromkeys(CAUSES)}
+    absent = replace(two, summary={**two.summary, "devices": nobody})
+    assert systems([one, absent])[0].shares("devices") == systems([one])[0].shares("devices")
+    assert systems([absent])[0].shares("devices") == [None] * (1 + len(CAUSES))
+
+
+def test_seeds_that_have_no_time_in_common_are_drawn_as_the_first() -> None:
+    """With its own points, without a band."""
+    (system,) = systems([run(1, ((1.0, 0.25),)), run(2, ((1.0, 0.75),))])
+    line = over(system, "time", "accuracy")
+    assert (line.points, line.band) == ([(1.0, 0.25)], ())
 
 
 def test_the_table_has_a_row_a_system() -> None:
