@@ -92,6 +92,25 @@ def test_the_address_says_what_the_timeline_shows(folder: Path) -> None:
     assert [float(number) for number in shown[1].split()] == pytest.approx([0.1, 0.2], abs=whole / 1e5)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "0 s"),
+        (80e-9, "0.00008 ms"),
+        (2e-3, "2 ms"),
+        (10, "10 s"),
+        (600, "10 min"),
+        (36e4, "100 h"),
+        (432e4, "1200 h"),
+    ],
+)
+def test_times_are_in_the_unit_that_suits_them(tmp_path: Path, seconds: float, said: str) -> None:
+    """No digit is lost, were it a nought."""
+    figure = lanes(Tape(1, round(seconds * 1e9)).columns).figure(1, "timeline")
+    (tmp_path / "page.html").write_text(page("timeline", figure, script="lanes.js"), encoding="utf-8")
+    assert f"<output>0 s to {said}</output>" in read(tmp_path / "page.html").elements
+
+
 def pixels(path: Path, tape: Tape, *, dark: bool = False, fragment: str = "") -> npt.NDArray[np.uint8]:
     """A window that shows nothing but the timeline of a trace."""
     figure = lanes(tape.columns).figure(1, "timeline")

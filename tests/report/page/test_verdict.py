@@ -56,7 +56,9 @@ def test_higher_is_better_for_quality() -> None:
 def test_who_waited_for_what_largest_first() -> None:
     """The same cause is told of the server in its own words; what is below half a per cent is left out."""
     made = system(
-        "a", devices=node(0.25, straggler=0.2, dependency=0.546, model=0.004), server=node(0.1, straggler=0.9)
+        "a",
+        devices=node(0.25, straggler=0.185, sleep=0.015, dependency=0.546, model=0.004),
+        server=node(0.1, straggler=0.9),
     )
     server, devices = times(made)
     assert server == (
@@ -66,7 +68,7 @@ def test_who_waited_for_what_largest_first() -> None:
     assert devices.startswith(
         "The 2 devices were busy 25.0 % of the time, and idle 75.0 %: 54.6 % waiting for the gradients"
     )
-    assert devices.endswith("20.0 % waiting for slower devices of their round.")
+    assert devices.endswith("18.5 % waiting for slower devices of their round, 1.5 % asleep.")
 
 
 def test_a_node_that_never_waited_has_no_causes() -> None:
