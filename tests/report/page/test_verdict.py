@@ -108,4 +108,4 @@ def test_a_run_is_told_with_its_length_bytes_and_contributions() -> None:
     said = " ".join(about(system("a")))
     assert "The run took 80 ns of its own clock and ended with accuracy 60.0 %; the best was 60.0 %." in said
     assert "208 B went up to the server and 208 B came down." in said
-    assert "Every device gave 1 updates that counted." in said
+    assert "Every device gave 1 update that counted." in said
