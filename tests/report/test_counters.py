@@ -37,7 +37,7 @@ def test_series_hold_what_was_carried_and_what_has_waited(
     tape = Tape(3, END)
     for (start, end), device, up, nbytes in flows:
         source, target = (device, SERVER) if up else (SERVER, device)
-        tape.send(source, target, "model", start, end, weights=nbytes, control=1)
+        tape.send(source, target, "model", max(start - 5, 0), end, started=start, weights=nbytes, control=1)
     for (start, end), whose in stays:
         tape.trace.stays.append((whose, start, end, 0))
     columns = tape.columns
@@ -76,6 +76,7 @@ def test_nothing_that_has_no_rate_or_was_lost_is_counted() -> None:
     """What arrives at once, and what does not arrive."""
     tape = Tape(1, 10)
     tape.send(SERVER, 0, "model", 5, 5, weights=100)
+    tape.send(SERVER, 0, "model", 2, 5, weights=100, started=5)
     tape.send(SERVER, 0, "model", 2, 8, weights=100, outcome="receiver left")
     assert len(counters(tape.columns, 100)) == 0
     assert KINDS[WAITING] == "waiting"

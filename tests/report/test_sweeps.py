@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
+import pytest
+
 from fedsim.report import Outcome, Table
+from fedsim.report.show import UNREACHED
 from fedsim.report.sweeps import axes_of, grids, overview
 
 AXES = {"rate": ["slow", "fast"], "cut": ["1", "2", "3"]}
@@ -66,6 +69,25 @@ def test_a_cell_without_a_figure_says_why() -> None:
     length, _ = grids(table({**SIX, ("slow", "2"): None}))
     assert '<td class="none">failed</td>' in length
     assert len(heats(length)) == 5
+
+
+@pytest.mark.parametrize("reached", [{}, {("slow", "1"): 4.0}, {("slow", "1"): 4.0, ("fast", "3"): 8.0}])
+def test_a_target_that_is_not_reached_has_no_shade(reached: Mapping[tuple[str, ...], float]) -> None:
+    """It is said; those that reached it are shaded among each other, the earliest darkest; nobody may have."""
+    places = list(product(*AXES.values()))
+    outcomes = [
+        Outcome(
+            ", ".join(place),
+            1,
+            "done",
+            {"accuracy": {"best": 0.5, "time_to": {"0.9": reached.get(place)}}},
+            at=dict(zip(AXES, place, strict=True)),
+        )
+        for place in places
+    ]
+    (late,) = grids(Table(outcomes, outcomes[0].label))
+    assert late.count(f"<td>{UNREACHED}</td>") == 6 - len(reached)
+    assert heats(late) == {0: [], 1: [0], 2: [60, 0]}[len(reached)]
 
 
 def test_all_alike() -> None:
