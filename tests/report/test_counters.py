@@ -55,6 +55,21 @@ def test_series_hold_what_was_carried_and_what_has_waited(
             assert not here.any() or found.value[here][-1] == 0
 
 
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(MOMENTS, st.booleans(), st.integers(1, 10**9)), min_size=80, max_size=100))
+def test_means_hold_what_was_carried(flows: list[tuple[list[int], bool, int]]) -> None:
+    """Flows that begin and end within parts of the run, and that last over many of them."""
+    tape = Tape(1, END)
+    for (start, end), up, nbytes in flows:
+        tape.send(*((0, SERVER) if up else (SERVER, 0)), "model", start, end, weights=nbytes)
+    columns = tape.columns
+    found, carried = counters(columns, 120), traffic(columns).delivered.sum(axis=1)
+    assert "counters of devices are means over" in found.note
+    for row in range(2):
+        for kind in (UP, DOWN):
+            assert area(found, row, kind) == pytest.approx(float(carried[kind, row]), rel=1e-6)
+
+
 def test_means_say_so() -> None:
     """Each side has half of the room; series whose means would be too few are left out."""
     tape = Tape(2, 1_000)

@@ -76,8 +76,8 @@ def test_in_the_end_both_are_the_totals(
     for node, up, start, length in sends:
         ends = (node, SERVER) if up else (SERVER, node)
         outcome = "delivered" if length % 3 else "receiver left"
-        more = {"weights": 1000 + length, "started": start + length // 2, "outcome": outcome}
-        tape.send(*ends, "model", start, start + length, **more)
+        began, end = start + length // 2, start + length
+        tape.send(*ends, "model", start, end, started=began, weights=1000 + length, outcome=outcome)
     trace = with_radio(tape.trace, ready_watts=ready)
     found, moments = measure(trace), np.arange(0, 101)
     joules, amounts = joules_by(found.columns, moments), bytes_by(found.columns, moments)

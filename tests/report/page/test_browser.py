@@ -134,6 +134,29 @@ def test_time_is_coloured_by_what_it_was(tmp_path: Path) -> None:
     assert amount(part, STRAGGLER) == 0
 
 
+def test_a_piece_that_begins_within_a_pixel_is_drawn_to_its_end(tmp_path: Path) -> None:
+    """The edges of pieces lie anywhere between those of pixels."""
+    tape = Tape(1, 70)
+    tape.span(0, 0, 33)
+    tape.wait(0, 33, 70, "model")
+    for fragment, share in (("", 33 / 37), ("t1=20e-9,50e-9", 13 / 17)):
+        picture = pixels(tmp_path, tape, fragment=fragment)
+        assert amount(picture, BUSY) / amount(picture, MODEL) == pytest.approx(share, abs=0.01)
+
+
+def test_where_nothing_is_recorded_nothing_is_drawn(tmp_path: Path) -> None:
+    """Behind the leave of a device; and in pixels of which steps took a quarter."""
+    part, whole, thin = Tape(1, 100), Tape(1, 100), Tape(1, 20_000)
+    part.span(0, 0, 25)
+    part.trace.mark(0, 25, "leave")
+    whole.span(0, 0, 100)
+    for step in range(5000):
+        thin.span(0, 4 * step, 4 * step + 1)
+    found = [amount(pixels(tmp_path, tape), BUSY) for tape in (part, whole, thin)]
+    assert found[0] == pytest.approx(found[1] / 4, rel=0.01)
+    assert found[2] == 0
+
+
 def test_a_pixel_shows_what_took_most_of_it(tmp_path: Path) -> None:
     """Five thousand steps of three quarters of the time on a thousand pixels: all busy, not the last one drawn."""
     tape = Tape(1, 20_000)
