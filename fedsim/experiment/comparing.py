@@ -5,7 +5,7 @@ A sweep goes the same way; its cells come from `sweeping`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from fedsim.experiment.output import Output
 from fedsim.experiment.running import refuse_shortage
 from fedsim.report import Outcome, Table, grids
 from fedsim.report.sweeps import overview
-from fedsim.scenario import resolved
+from fedsim.scenario import Scenario, resolved
 
 SCHEMA: Final = 1
 
@@ -120,7 +120,9 @@ def compare_contest(
         layout: what the files of its folder are called.
         choosing: leave out schedulers that cannot run the scenario, with a note; else they stand there as refused.
     """
-    _check(contest, targets, jobs)
+    check_targets(targets, (cell.scenario for cell in contest.cells))
+    if jobs < 1:
+        raise UserError(f"{jobs} jobs; give 1 or more")
     with data_kept() if jobs == 1 else nullcontext():  # other processes have data of their own
         refused = _refused(contest)
         notes = list(contest.notes)
@@ -134,14 +136,17 @@ def compare_contest(
             return _compared(contest, refused, place, first, targets, jobs, follower or Follower(), notes)
 
 
-def _check(contest: Contest, targets: Sequence[float], jobs: int) -> None:
+def check_targets(targets: Sequence[float], scenarios: Iterable[Scenario]) -> None:
+    """Raise unless these are accuracies, and at least one of the scenarios can reach them.
+
+    Raises:
+        UserError: one is no accuracy, or nothing is trained.
+    """
     for target in targets:
         if not 0 < target <= 1:
             raise UserError(f"target accuracy {shown(target)}; give a fraction above 0, and at most 1")
-    if targets and not contest.cells[0].scenario.learning:
+    if targets and not any(scenario.learning for scenario in scenarios):
         raise UserError("a target accuracy needs learning: on, since timing only trains nothing; leave the target out")
-    if jobs < 1:
-        raise UserError(f"{jobs} jobs; give 1 or more")
 
 
 def _refused(contest: Contest) -> dict[str, Ran]:

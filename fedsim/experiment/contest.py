@@ -245,7 +245,7 @@ def _is_bare(label: str) -> bool:
 
 
 def _fit_for_a_folder(label: str) -> str:
-    found = re.sub(r"[^A-Za-z0-9._-]+", "-", label).lstrip(".")
+    found = re.sub(r"[^A-Za-z0-9._-]+", "-", label).lstrip(".-")  # no option and no hidden file
     return found if len(found) <= _LONG else f"{found[: _LONG - 9]}-{crc32(label.encode()):08x}"
 
 

@@ -15,13 +15,13 @@ from fedsim.errors import UserError
 from fedsim.experiment.cells import Follower
 from fedsim.experiment.checking import Findings, check
 from fedsim.experiment.collection import SWEEP
-from fedsim.experiment.comparing import Comparison, compare_contest
+from fedsim.experiment.comparing import Comparison, check_targets, compare_contest
 from fedsim.experiment.contest import Contest, Variant, contested, variants
 from fedsim.experiment.dealing import data_kept
 from fedsim.experiment.loading import named
 from fedsim.experiment.output import Output
 from fedsim.experiment.running import memory_verdict
-from fedsim.scenario import Sweep
+from fedsim.scenario import Scenario, Sweep
 from fedsim.scenario.errors import SCENARIO
 from fedsim.scenario.files import opened
 from fedsim.scenario.sweeps import SWEEP as KEY
@@ -157,7 +157,14 @@ def run_plan(
 
 
 def check_plan(plan: Plan) -> list[Checked]:
-    """Every cell of a sweep, checked by itself, for the first seed."""
+    """Every cell of a sweep, checked by itself, for the first seed.
+
+    Raises:
+        UserError: its targets are no accuracies, or no cell trains.
+    """
+    right = [variant.found for variant in plan.variants if isinstance(variant.found, Scenario)]
+    if right:
+        check_targets(plan.sweep.targets, right)
     with data_kept():
         return [_checked(variant) for variant in plan.variants]
 

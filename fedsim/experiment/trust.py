@@ -38,7 +38,10 @@ def assumptions(fleet: Fleet) -> dict[str, list[str]]:
 
 
 def provenance(fleet: Fleet) -> list[dict[str, Any]]:
-    """Of each profile and link: what it is, how far its times go, and every figure's confidence and source."""
+    """Of each profile and link: what it is, how far its times go, and every figure's confidence and source.
+
+    A link that the scenario itself describes has no sources, and so no figures here.
+    """
     found = []
     for machine in _machines(fleet):
         profile = machine.profile
@@ -46,7 +49,8 @@ def provenance(fleet: Fleet) -> list[dict[str, Any]]:
         found.append({**speed, "figures": _sourced(profile, _figures(machine), profile.sources)})
     for link, used in _links(fleet):
         rates = f"up {human_count(8 * link.up, 'bit/s')}, down {human_count(8 * link.down, 'bit/s')}"
-        found.append({"of": link.id, "kind": "link", "speed": rates, "figures": _sourced(link, used, link.sources)})
+        figures = _sourced(link, used, link.sources) if link.sources else []
+        found.append({"of": link.id, "kind": "link", "speed": rates, "figures": figures})
     return list({str(entry): entry for entry in found}.values())
 
 

@@ -70,6 +70,9 @@ def read_summary(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give the folder of a run, like runs/NAME-SCHEDULER-UTC")
     if not path.is_file():
+        runs = sorted(found.parent.name for found in folder.glob(f"*/{SUMMARY}"))
+        if runs:
+            raise UserError(f"{folder} is no run but holds {len(runs)}; give their folders, like {folder / runs[0]}")
         raise UserError(f"{folder} has no {SUMMARY}, so its run did not finish; run its scenario.yaml again")
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))

@@ -177,6 +177,22 @@ def test_cells_that_cannot_run(tmp_path: Path) -> None:
         fedsim.sweep({**OFF, "scheduler": "splitfed"}, {"model.cut": [9]})
 
 
+def test_targets_are_checked_with_the_cells() -> None:
+    """No run would accept them: `check` says so, too; where one cell trains, it may reach them."""
+    found = planned({**OFF, "sweep": {"model.cut": [1], "targets": [0.5]}})
+    assert found is not None
+    with pytest.raises(UserError, match="a target accuracy needs learning: on"):
+        check_plan(found)
+    both = planned({**OFF, "sweep": {"learning": ["off", "on"], "targets": [0.5]}})
+    assert both is not None
+    assert [one.wrong for one in check_plan(both)] == ["", ""]
+    assert fedsim.sweep({**OFF, "sweep": {"learning": ["off", "on"], "targets": [0.01]}}).status == "done"
+    none = planned({**OFF, "learning": True, "sweep": {"model.cut": [1], "targets": [0]}})
+    assert none is not None
+    with pytest.raises(UserError, match="target accuracy 0"):
+        check_plan(none)
+
+
 def test_what_is_no_sweep_and_what_is_one() -> None:
     """Either is sent to the other's function."""
     with pytest.raises(UserError, match="this scenario is no sweep: it has no section sweep; give axes, or run it by"):
@@ -198,6 +214,16 @@ def test_two_cells_never_share_a_folder() -> None:
         UserError, match=r"the cells 'a/b' and 'a:b' would have the same folder; give one of the values"
     ):
         fedsim.sweep(OFF, {"size": {"set": "training.batch", "to": {"a/b": 8, "a:b": 16}}})
+
+
+def test_no_folder_looks_like_an_option() -> None:
+    """A label may begin with anything: the name of its folder is one that commands take, and that `ls` shows."""
+    found = planned(OFF, {"size": {"set": "training.batch", "to": {"<none>": 8, ".a": 16, "plain": 4}}})
+    assert found is not None
+    assert [cell.name for cell in found.contest().cells] == ["size-none--seed3", "size-.a-seed3", "plain-seed3"]
+    alone = planned(OFF, {"scheduler": {"-x": {"scheduler": "fedavg"}, ".y": {"scheduler": "splitfed"}}})
+    assert alone is not None
+    assert [cell.name for cell in alone.contest().cells] == ["x-seed3", "y-seed3"]
 
 
 def test_names_of_folders_end(tmp_path: Path) -> None:

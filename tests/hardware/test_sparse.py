@@ -45,6 +45,15 @@ def test_a_curve_is_of_one_class() -> None:
     assert kernels.speed(OpClass.LINEAR, 0.95) == 2.4
     assert kernels.speed(OpClass.CONV, 0.95) == 1.0
     assert kernels.speed(OpClass.LINEAR, 0.0) == 1.0
+    two, three, four = (Curve(sparsity=(0.5,), speed=(speed,)) for speed in (2.0, 3.0, 4.0))
+    every = SparseKernels(linear=two, conv=three, pointwise=four)
+    classes = (OpClass.LINEAR, OpClass.CONV, OpClass.POINTWISE)
+    assert [every.speed(kind, 0.5) for kind in classes] == [2.0, 3.0, 4.0]
+
+
+def test_a_curve_that_ends_below_dense_stays_dense() -> None:
+    """Above its last point, too, no operator is slower than it would be with its zeros."""
+    assert Curve(sparsity=(0.5,), speed=(0.25,)).at(0.9) == 1.0
 
 
 def board(**sparse: Any) -> Profile:
@@ -86,6 +95,8 @@ def test_a_profile_gives_a_curve_and_its_source(tmp_path: Path) -> None:
     [
         ("{sparsity: [50 %, 80 %], speed: [1]}", "1 speeds for 2 shares; give one for each of [0.5, 0.8]"),
         ("{sparsity: [80 %, 50 %], speed: [1, 2]}", "[0.8, 0.5] does not rise; sort them, each share once"),
+        ("{sparsity: [80 %, 80 %], speed: [1, 2]}", "[0.8, 0.8] does not rise; sort them, each share once"),
+        ("{sparsity: [0, 80 %], speed: [1, 2]}", "[0.0, 0.8] must lie between 0 and 1; leave the ends out"),
         ("{sparsity: [80 %, 1], speed: [1, 2]}", "[0.8, 1.0] must lie between 0 and 1; leave the ends out"),
     ],
 )

@@ -47,10 +47,18 @@ def test_windows_by_hand() -> None:
 
 
 def test_a_round_is_made_once() -> None:
-    """While it is the current one."""
+    """While it is the current one; those that are over are forgotten."""
     windows = Windows((OUTPUTS,), SHAPES, step=1)
     assert windows.support(7) is windows.support(7)
     assert windows.support(7) == windows.support(2)
+    for round in range(20):
+        windows.support(round)
+    assert len(windows._recent) == 2
+
+
+def test_a_window_is_in_the_order_of_its_channels() -> None:
+    """Also where it goes on with the first behind the last."""
+    assert Channels(8, 3, {}).window(6).tolist() == [0, 6, 7]
 
 
 @st.composite

@@ -63,6 +63,22 @@ def test_a_band_reaches_from_the_lowest_to_the_highest() -> None:
     assert line == [(62.0, 134.0), (502.0, 134.0)]
 
 
+def test_a_band_leaves_out_what_is_no_number() -> None:
+    """As its line does."""
+    band = [(0.0, 0.0, 2.0), (5.0, float("nan"), 2.0), (10.0, 1.0, 1.0)]
+    page = curves("a", [Series("a", [(0.0, 1.0), (10.0, 1.0)], band)], Axis("s", 1.0, str), "{:g}".format)
+    assert "nan" not in page
+    assert len(drawn(page)[0]) == 4
+
+
+def test_of_many_points_only_the_last_can_be_hovered_over() -> None:
+    """120 can; beyond, they would hide one another and fill the page."""
+    few, many = (picture([(float(n), 0.0) for n in range(count)]) for count in (120, 121))
+    assert few.count("<circle") == 120
+    assert many.count("<circle") == 1
+    assert "system 0: 0 at 120 s" in many
+
+
 def test_a_legend_stands_where_there_are_several() -> None:
     """Two lines are named, one is not."""
     assert legend([("s0", "one")], 2) == ""
@@ -76,6 +92,7 @@ def test_no_two_of_many_lines_look_alike() -> None:
     styles = re.findall(r'<g class="([^"]*)">', picture(*[line] * 16))
     assert len(set(styles)) == 16
     assert styles == [style(number) for number in range(16)]
+    assert [style(number) for number in (7, 8, 16)] == ["s7", "s0 dashed", "s0 dotted"]
 
 
 @pytest.mark.parametrize(
@@ -102,8 +119,13 @@ def test_a_column_is_as_high_as_its_value() -> None:
     """On one scale, groups named below."""
     page = columns("updates", np.array([1.0, 2.0, 4.0]), [2, 1], "s0", "{:g}".format)
     assert heights(page) == [30.0, 60.0, 120.0]
-    assert "group 1</text>" in page
     assert "device 2: 4</title>" in page
+    names = re.findall(r'<text x="([^"]*)"[^>]*>group (\d)</text>', page)
+    columns_at = [float(x) for x in re.findall(r'<rect x="([^"]*)"', page)]
+    width = columns_at[1] - columns_at[0]
+    assert [group for _, group in names] == ["0", "1"]
+    middles = [columns_at[1], columns_at[2] + width / 2]
+    assert [float(x) for x, _ in names] == pytest.approx(middles, abs=0.1), "each below the middle of its own"
 
 
 def test_many_devices_share_columns() -> None:
@@ -111,6 +133,7 @@ def test_many_devices_share_columns() -> None:
     values = np.arange(1000.0)
     page = columns("updates", values, [1000], "s0", "{:g}".format)
     assert len(heights(page)) == 400
+    assert heights(page)[-1] == pytest.approx(120 * 998 / 1000, abs=0.1), "the mean of 997, 998 and 999"
     named = re.findall(r"devices (\d+) to (\d+): (\d+) to (\d+)", page)
     assert [int(low) for low, *_ in named][1:] == [int(high) + 1 for _, high, *_ in named][:-1]
     assert (named[0][0], named[-1][1]) == ("0", "999")

@@ -37,7 +37,7 @@ def test_series_hold_what_was_carried_and_what_has_waited(
     tape = Tape(3, END)
     for (start, end), device, up, nbytes in flows:
         source, target = (device, SERVER) if up else (SERVER, device)
-        tape.send(source, target, "model", start, end, weights=nbytes, control=1)
+        tape.send(source, target, "model", max(start - 5, 0), end, started=start, weights=nbytes, control=1)
     for (start, end), whose in stays:
         tape.trace.stays.append((whose, start, end, 0))
     columns = tape.columns
@@ -53,6 +53,21 @@ def test_series_hold_what_was_carried_and_what_has_waited(
             if "left out" not in found.note or here.any():
                 assert area(found, row, kind) == pytest.approx(float(amount), rel=1e-6, abs=1e-12)
             assert not here.any() or found.value[here][-1] == 0
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(MOMENTS, st.booleans(), st.integers(1, 10**9)), min_size=80, max_size=100))
+def test_means_hold_what_was_carried(flows: list[tuple[list[int], bool, int]]) -> None:
+    """Flows that begin and end within parts of the run, and that last over many of them."""
+    tape = Tape(1, END)
+    for (start, end), up, nbytes in flows:
+        tape.send(*((0, SERVER) if up else (SERVER, 0)), "model", start, end, weights=nbytes)
+    columns = tape.columns
+    found, carried = counters(columns, 120), traffic(columns).delivered.sum(axis=1)
+    assert "counters of devices are means over" in found.note
+    for row in range(2):
+        for kind in (UP, DOWN):
+            assert area(found, row, kind) == pytest.approx(float(carried[kind, row]), rel=1e-6)
 
 
 def test_means_say_so() -> None:
@@ -76,6 +91,7 @@ def test_nothing_that_has_no_rate_or_was_lost_is_counted() -> None:
     """What arrives at once, and what does not arrive."""
     tape = Tape(1, 10)
     tape.send(SERVER, 0, "model", 5, 5, weights=100)
+    tape.send(SERVER, 0, "model", 2, 5, weights=100, started=5)
     tape.send(SERVER, 0, "model", 2, 8, weights=100, outcome="receiver left")
     assert len(counters(tape.columns, 100)) == 0
     assert KINDS[WAITING] == "waiting"

@@ -47,6 +47,16 @@ def test_the_summary_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyP
         read_run(folder)
 
 
+def test_a_folder_of_runs_is_no_run(tmp_path: Path) -> None:
+    """As that of a sweep or of a comparison: what is in it is what there is to read."""
+    for name in ("b-seed1", "a-seed1"):
+        written(tmp_path / name)
+    with pytest.raises(
+        UserError, match=rf"{tmp_path} is no run but holds 2; give their folders, like {tmp_path}/a-seed1"
+    ):
+        read_run(tmp_path)
+
+
 def test_runs_are_deterministic_to_the_byte(tmp_path: Path) -> None:
     """Every file is a pure function of trace and summary."""
     one, two = written(tmp_path / "a"), written(tmp_path / "b")

@@ -6,12 +6,14 @@ import base64
 import hashlib
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 
 from fedsim.report.charts import Axis, Series, bar, curves, ticks
+from fedsim.report.comparison import Column, Grid
 from fedsim.report.html import Run, render
 from fedsim.report.measures import measure
 from fedsim.report.summary import summarise
@@ -36,13 +38,15 @@ SOURCES: list[dict[str, Any]] = [
 
 
 class Checker(HTMLParser):
-    """Finds tags that do not close in order."""
+    """Finds tags that do not close in order, and lists all tags and attributes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.open: list[str] = []
+        self.seen: set[str] = set()
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.seen |= {tag, *(name for name, _ in attrs)}
         if tag not in VOID:
             self.open.append(tag)
 
@@ -105,14 +109,50 @@ def test_what_comes_from_a_run_is_escaped() -> None:
     assert "<" not in packed[0]
 
 
+EVIL = "<evil onx='1' ony=\"2\">"
+
+
+def everywhere_evil(scheduler: str = "fedavg") -> Run:
+    """A run in which all that has a name is called by markup."""
+    tape = fedavg()
+    scenario = {**SCENARIO, "name": EVIL, "scheduler": {"name": EVIL + scheduler}, EVIL: EVIL, "model": {"name": EVIL}}
+    tape.trace.scenario = {**scenario, "data": {"name": EVIL}, "codec": {EVIL: EVIL}, "network": {"latency": EVIL}}
+    tape.trace.nodes = tuple(replace(one, name=EVIL, profile=EVIL) for one in tape.trace.nodes)
+    tape.trace.mark(SERVER, 0, "memory.peak", 1.0)
+    metric = {"name": "accuracy", "final": 0.5 + (scheduler == "ampere") / 4, "best": 0.9}  # one wins
+    found = run(tape, scheduler=EVIL + scheduler, energy_label=EVIL, status=EVIL, mode=EVIL, metric=metric)
+    figure = {"fields": EVIL, "confidence": "measured", "source": EVIL}
+    sources = [{"of": EVIL, "kind": "profile", "speed": EVIL, "trust": EVIL, "figures": [figure]}]
+    return Run(
+        found.summary, found.measures, found.scenario, [*sources, {**sources[0], "of": scheduler, "figures": []}]
+    )
+
+
+@pytest.mark.parametrize("schedulers", [["fedavg"], ["fedavg", "ampere"]])
+def test_no_name_becomes_markup(schedulers: list[str]) -> None:
+    """Neither a tag nor an attribute, in no part of a page: of one run, and of two with the tables of a comparison."""
+    checker = Checker()
+    runs = [everywhere_evil(name) for name in schedulers]
+    column = Column("seconds", EVIL, EVIL, lambda _: None, str)
+    page = render(runs, [Grid(EVIL, [column], {EVIL: [(EVIL, True)]}, [EVIL])] if len(runs) > 1 else ())
+    checker.feed(page)
+    assert checker.open == []
+    assert "details" in checker.seen
+    assert len(runs) == 1 or "next: &lt;evil" in page, "one wins"
+    assert not {"evil", "onx", "ony"} & checker.seen
+
+
 def test_a_run_without_evaluations_says_so() -> None:
     """Instead of an empty picture."""
     assert "No evaluation was recorded." in render([run(Tape(1, 10))])
 
 
 def test_only_the_first_nodes_are_listed() -> None:
-    """200 of 301, with a pointer to the table that has all."""
+    """200 of 301, folded away, with a pointer to the table that has all; of few nodes the table is open."""
     page = render([run(Tape(300, 10))])
+    assert "<summary>301 nodes</summary>" in page
+    assert "nodes</summary>" not in render([run(Tape(29, 10))])
+    assert "<summary>31 nodes</summary>" in render([run(Tape(30, 10))])
     assert "the first 200 of 301 nodes; all are in nodes.csv" in page
     assert "device-198<" in page
     assert "device-199<" not in page
@@ -199,6 +239,80 @@ def test_the_bars_say_how_much_of_the_time_was_idle() -> None:
     tape.wait(0, 20, 100, "sleep")
     found = cells(render([run(tape)]), "all 1 devices")
     assert found[2:] == ["80.0 %", "80.0 %", "80.0 %", "0–0"]
+
+
+def test_systems_are_set_side_by_side_by_what_they_were_idle() -> None:
+    """Server and devices of each, above the groups of each; the share of a group is the mean of its devices."""
+    tape = Tape(3, 100)
+    for device, busy in ((0, 20), (1, 50), (2, 70)):
+        tape.span(device, 0, busy)
+        tape.wait(device, busy, 100, "sleep")
+    page = render([run(tape), run(scheduler="ampere")])
+    assert cells(page, "devices, fedavg")[2] == "53.3 %"
+    assert cells(page, "server, ampere")[2] == "87.5 %"
+    assert 'style="width:46.667%" title="busy 46.7 %"' in cells(page, "devices, fedavg")[1]
+    group = cells(page, "group 0: 2 × pi")
+    assert 'style="width:45.000%" title="busy 45.0 %"' in group[1]
+    assert 'style="width:55.000%" title="sleep 55.0 %"' in group[1]
+
+
+def test_the_fullest_node_of_each_group_is_that_with_the_least_room() -> None:
+    """By its share, not by its bytes; more than there is stands out."""
+    tape = Tape(4, 100)
+    small = replace(tape.trace.nodes[1], memory=1e9)
+    tape.trace.nodes = (tape.trace.nodes[0], small, *tape.trace.nodes[2:])
+    for device, peak in ((0, 0.5e9), (2, 1e9), (1, 5e9)):  # of 1, 4 and 4 GB
+        tape.trace.mark(device, 50, "memory.peak", peak)
+    page = render([run(tape)])
+    memory = page.partition("<h2>Memory</h2>")[2]
+    assert cells(memory, "group 0: 2 × pi")[2:] == ["500 MB", "1 GB", "50.0 %"]
+    assert 'class="busy" style="width:50.000%"' in cells(memory, "group 0: 2 × pi")[1]
+    assert cells(memory, "group 1: 2 × pi")[2:] == ["5 GB", "4 GB", "125.0 %"]
+    assert 'class="wasted" style="width:100.000%"' in cells(memory, "group 1: 2 × pi")[1]
+
+
+def test_devices_are_drawn_group_by_group() -> None:
+    """What each gave and drew, whatever the order of their numbers."""
+    tape = Tape(3, 10**9)  # 0 and 2 in one group, 1 in the other
+    tape.trace.nodes = tuple(replace(one, busy_watts=2.0 + one.number) for one in tape.trace.nodes)
+    for device in range(3):
+        tape.span(device, 0, 10**9)
+        for _ in range(10 + device):
+            tape.send(device, SERVER, "contribution", 0, 10)
+    page = render([run(tape)])
+    given = page.partition("updates of each device</figcaption>")[2].partition("</figure>")[0]
+    assert re.findall(r"<title>device \d: (.*?)</title>", given) == ["10", "12", "11"]
+    drew = page.partition("energy of each device</figcaption>")[2].partition("</figure>")[0]
+    assert re.findall(r"<title>device \d: (.*?)</title>", drew) == ["2 J", "4 J", "3 J"]
+
+
+def test_the_heading_says_how_long_the_run_was() -> None:
+    """In the unit that suits it."""
+    assert "seed 7, done, 2 min on its own clock" in render([run(Tape(1, 120 * 10**9))])
+
+
+def test_the_axes_reach_the_longest_of_all_systems() -> None:
+    """Also where it is not the first."""
+    short, long = Tape(1, 10**9), Tape(1, 3 * 3600 * 10**9)
+    short.evaluate(10**9, 0.5, 1.0, 5)
+    long.evaluate(3 * 3600 * 10**9, 0.5, 1.0, 5)
+    assert "time, h</text>" in render([run(short), run(long, scheduler="ampere")])
+
+
+def test_a_table_says_what_is_bold_where_anything_is() -> None:
+    """And nothing where all are alike."""
+    bold = "The best of each row in bold."
+    heads = [Column("seconds", "length", "length", lambda _: None, str)]
+    rows = [run(), run(scheduler="ampere")]
+    assert bold in render(rows, [Grid("a", heads, {"x": [("1", True)], "y": [("2", False)]})])
+    assert bold not in render(rows, [Grid("a", heads, {"x": [("1", False)], "y": [("1", False)]})])
+
+
+def test_timelines_of_several_systems_share_the_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page has so many pieces, however many runs it shows."""
+    monkeypatch.setattr("fedsim.report.page.alone.PIECES", 20)
+    assert "more pieces than a page holds" not in render([run()])
+    assert render([run(), run(scheduler="ampere")]).count("more pieces than a page holds") == 2
 
 
 def test_perplexity_is_drawn_as_perplexity() -> None:

@@ -44,6 +44,13 @@ def test_joules_follow_what_devices_do() -> None:
     assert amounts == pytest.approx([0, 40e-9, 160e-9, 320e-9, 480e-9])
 
 
+def test_who_waits_for_data_draws_no_more_than_idle() -> None:
+    """Loading is no work."""
+    tape = Tape(1, 100)
+    tape.span(0, 0, 50, "load")
+    assert joules_by(tape.columns, np.array([50, 100])) == pytest.approx([100e-9, 200e-9])
+
+
 def test_a_board_without_power_makes_the_sum_unknown() -> None:
     """NaN rather than a figure that leaves one out."""
     trace = fedavg().trace
@@ -52,21 +59,25 @@ def test_a_board_without_power_makes_the_sum_unknown() -> None:
 
 
 @given(
-    spans=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 80), st.integers(1, 20)), max_size=12),
+    spans=st.lists(
+        st.tuples(st.integers(0, 2), st.integers(0, 80), st.integers(1, 20), st.sampled_from(["step", "load"])),
+        max_size=12,
+    ),
     sends=st.lists(st.tuples(st.integers(0, 2), st.booleans(), st.integers(0, 80), st.integers(0, 20)), max_size=12),
     ready=st.sampled_from([None, 2.5]),
 )
 def test_in_the_end_both_are_the_totals(
-    spans: list[tuple[int, int, int]], sends: list[tuple[int, bool, int, int]], ready: float | None
+    spans: list[tuple[int, int, int, str]], sends: list[tuple[int, bool, int, int]], ready: float | None
 ) -> None:
     """Whatever overlaps: radios of several transfers, spans of several lanes, lost bytes; and they never fall."""
     tape = Tape(3, 100)
-    for node, start, length in spans:
-        tape.span(node, start, start + length)
+    for node, start, length, kind in spans:
+        tape.span(node, start, start + length, kind)
     for node, up, start, length in sends:
         ends = (node, SERVER) if up else (SERVER, node)
         outcome = "delivered" if length % 3 else "receiver left"
-        tape.send(*ends, "model", start, start + length, weights=1000 + length, outcome=outcome)
+        began, end = start + length // 2, start + length
+        tape.send(*ends, "model", start, end, started=began, weights=1000 + length, outcome=outcome)
     trace = with_radio(tape.trace, ready_watts=ready)
     found, moments = measure(trace), np.arange(0, 101)
     joules, amounts = joules_by(found.columns, moments), bytes_by(found.columns, moments)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
+import pytest
+
 from fedsim.report import Outcome, Table
+from fedsim.report.show import UNREACHED
 from fedsim.report.sweeps import axes_of, grids, overview
 
 AXES = {"rate": ["slow", "fast"], "cut": ["1", "2", "3"]}
@@ -68,6 +72,33 @@ def test_a_cell_without_a_figure_says_why() -> None:
     assert len(heats(length)) == 5
 
 
+def test_a_cell_that_has_run_without_a_figure_has_none() -> None:
+    """Where that is not because of what became of its run."""
+    found = table({("1",): 0.5, ("2",): 0.25}, {"cut": ["1", "2"]})
+    last = replace(found.outcomes[-1], summary={"seconds": 0.25})
+    (made,) = grids(Table([found.outcomes[0], last], "1"))
+    assert [row[1:] for row in cells(made)] == [["500 ms", "250 ms"], ["50.0 %", "–"]]
+
+
+@pytest.mark.parametrize("reached", [{}, {("slow", "1"): 4.0}, {("slow", "1"): 4.0, ("fast", "3"): 8.0}])
+def test_a_target_that_is_not_reached_has_no_shade(reached: Mapping[tuple[str, ...], float]) -> None:
+    """It is said; those that reached it are shaded among each other, the earliest darkest; nobody may have."""
+    places = list(product(*AXES.values()))
+    outcomes = [
+        Outcome(
+            ", ".join(place),
+            1,
+            "done",
+            {"accuracy": {"best": 0.5, "time_to": {"0.9": reached.get(place)}}},
+            at=dict(zip(AXES, place, strict=True)),
+        )
+        for place in places
+    ]
+    (late,) = grids(Table(outcomes, outcomes[0].label))
+    assert late.count(f"<td>{UNREACHED}</td>") == 6 - len(reached)
+    assert heats(late) == {0: [], 1: [0], 2: [60, 0]}[len(reached)]
+
+
 def test_all_alike() -> None:
     """Nothing is darker, nothing is best."""
     _, idle = grids(table(dict.fromkeys(SIX, 0.5)))
@@ -93,8 +124,8 @@ def test_a_third_axis_parts_the_grids() -> None:
 
 def test_texts_are_escaped() -> None:
     """What a scenario calls its axes and values cannot become markup."""
-    axes = {"<i>": ["<b>", "x"], "y": ["<u>"]}
+    axes = {"<i>": ["<b>", "x"], "y": ["<u>"], "<s>": ["<p>", "<q>"]}
     made = overview(table(dict.fromkeys(product(*axes.values()), 1.0), axes), "a title", "a <note>")
     html = "".join(made.sections)
-    assert not {"<i>", "<b>", "<u>", "<note>"} & set(re.findall(r"<\w+>", html))
+    assert not {"<i>", "<b>", "<u>", "<s>", "<q>", "<note>"} & set(re.findall(r"<\w+>", html))
     assert "a &lt;note&gt;" in html

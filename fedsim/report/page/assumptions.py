@@ -98,7 +98,8 @@ def _traffic(scenario: Section) -> Iterator[str]:
 def _fleet(scenario: Section) -> Iterator[str]:
     faults = scenario.get("faults")
     if faults:
-        yield f"Devices leave and return {f'(faults: {len(faults)})' if isinstance(faults, list) else 'as recorded'}."
+        how = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}" if isinstance(faults, list) else "as was recorded"
+        yield f"Devices leave and return: {how}."
     oom = {
         "refuse": "A run that is sure not to fit in memory would have been refused.",
         "leave": "A device whose memory does not suffice leaves.",

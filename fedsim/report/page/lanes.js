@@ -33,9 +33,9 @@ function decode(packed) {
 }
 
 function seconds(value) {
-  if (Math.abs(value) >= 7200) return (value / 3600).toPrecision(4).replace(/\.?0+$/, "") + " h";
-  if (Math.abs(value) >= 120) return (value / 60).toPrecision(4).replace(/\.?0+$/, "") + " min";
-  if (value !== 0 && Math.abs(value) < 0.01) return (value * 1000).toPrecision(3).replace(/\.?0+$/, "") + " ms";
+  if (Math.abs(value) >= 7200) return Number((value / 3600).toPrecision(4)) + " h";
+  if (Math.abs(value) >= 120) return Number((value / 60).toPrecision(4)) + " min";
+  if (value !== 0 && Math.abs(value) < 0.01) return Number((value * 1000).toPrecision(3)) + " ms";
   return Number(value.toPrecision(4)) + " s";
 }
 

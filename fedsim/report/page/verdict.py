@@ -28,6 +28,11 @@ REASONS: Final[Mapping[str, tuple[str, str]]] = {
 }
 """What a device, and the server, waits for under each cause."""
 
+_GIVEN: Final = {
+    "consumed": ("batch", "batches", "that the server used"),
+    "delivered": ("update", "updates", "that counted"),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Win:
@@ -69,7 +74,8 @@ def about(system: System) -> list[str]:
     said.append(f"{human_count(up, 'B')} went up to the server and {human_count(down, 'B')} came down.")
     given = summary["contributions"]
     if given["max"] and "inference" not in summary:
-        what = "batches that the server used" if given["kind"] == "consumed" else "updates that counted"
+        one, many, which = _GIVEN[given["kind"]]
+        what = f"{one if given['max'] == 1 else many} {which}"
         same = given["min"] == given["max"]
         said.append(
             f"Every device gave {given['min']:,} {what}."

@@ -39,7 +39,7 @@ def said(**more: Any) -> str:
         "batches of 16, sgd (lr 0.1).",
         "trained on as it arrives: activations int8",
         "97% of a line's rate is payload; latency on, jitter off, loss delay.",
-        "Devices leave and return (faults: 1).",
+        "Devices leave and return: 1 fault.",
         "Memory that does not suffice is noted and has no effect.",
         "Energy: linear energy model",
     ],
@@ -53,6 +53,15 @@ def test_what_does_not_apply_is_not_said() -> None:
     """No codec, no faults, nothing pruned, and the run trained."""
     text = said(codec={"activations": "fp32"}, faults=[])
     assert not any(words in text for words in ("fewer bits", "leave and return", "pruned", "Nothing was trained"))
+
+
+def test_options_are_said_as_a_file_writes_them() -> None:
+    """Switches are on or off, large numbers are short, what is not given is not there."""
+    optimizer = {"name": "sgd", "nesterov": True, "dampening": False, "momentum": None, "lr": 2e9}
+    text = said(training={"batch": 8, "optimizer": optimizer}, data={"name": "digits", "partition": "iid"})
+    assert "dealt out as iid; batches of 8, sgd (nesterov on, dampening off, lr 2 G)." in text
+    assert "Devices leave and return: 2 faults." in said(faults=[{}, {}])
+    assert "Devices leave and return: as was recorded." in said(faults={"path": "x.csv"})
 
 
 def test_timing_only_and_pruning_are_said() -> None:

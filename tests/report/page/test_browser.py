@@ -92,6 +92,25 @@ def test_the_address_says_what_the_timeline_shows(folder: Path) -> None:
     assert [float(number) for number in shown[1].split()] == pytest.approx([0.1, 0.2], abs=whole / 1e5)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "0 s"),
+        (80e-9, "0.00008 ms"),
+        (2e-3, "2 ms"),
+        (10, "10 s"),
+        (600, "10 min"),
+        (36e4, "100 h"),
+        (432e4, "1200 h"),
+    ],
+)
+def test_times_are_in_the_unit_that_suits_them(tmp_path: Path, seconds: float, said: str) -> None:
+    """No digit is lost, were it a nought."""
+    figure = lanes(Tape(1, round(seconds * 1e9)).columns).figure(1, "timeline")
+    (tmp_path / "page.html").write_text(page("timeline", figure, script="lanes.js"), encoding="utf-8")
+    assert f"<output>0 s to {said}</output>" in read(tmp_path / "page.html").elements
+
+
 def pixels(path: Path, tape: Tape, *, dark: bool = False, fragment: str = "") -> npt.NDArray[np.uint8]:
     """A window that shows nothing but the timeline of a trace."""
     figure = lanes(tape.columns).figure(1, "timeline")
@@ -113,6 +132,29 @@ def test_time_is_coloured_by_what_it_was(tmp_path: Path) -> None:
     part = pixels(tmp_path, fedavg(), fragment="t1=10e-9,20e-9")
     assert amount(part, BUSY) == pytest.approx(2 * amount(part, DEPENDENCY), rel=0.01), "devices work, the server waits"
     assert amount(part, STRAGGLER) == 0
+
+
+def test_a_piece_that_begins_within_a_pixel_is_drawn_to_its_end(tmp_path: Path) -> None:
+    """The edges of pieces lie anywhere between those of pixels."""
+    tape = Tape(1, 70)
+    tape.span(0, 0, 33)
+    tape.wait(0, 33, 70, "model")
+    for fragment, share in (("", 33 / 37), ("t1=20e-9,50e-9", 13 / 17)):
+        picture = pixels(tmp_path, tape, fragment=fragment)
+        assert amount(picture, BUSY) / amount(picture, MODEL) == pytest.approx(share, abs=0.01)
+
+
+def test_where_nothing_is_recorded_nothing_is_drawn(tmp_path: Path) -> None:
+    """Behind the leave of a device; and in pixels of which steps took a quarter."""
+    part, whole, thin = Tape(1, 100), Tape(1, 100), Tape(1, 20_000)
+    part.span(0, 0, 25)
+    part.trace.mark(0, 25, "leave")
+    whole.span(0, 0, 100)
+    for step in range(5000):
+        thin.span(0, 4 * step, 4 * step + 1)
+    found = [amount(pixels(tmp_path, tape), BUSY) for tape in (part, whole, thin)]
+    assert found[0] == pytest.approx(found[1] / 4, rel=0.01)
+    assert found[2] == 0
 
 
 def test_a_pixel_shows_what_took_most_of_it(tmp_path: Path) -> None:

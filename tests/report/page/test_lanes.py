@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from fedsim.report.page.lanes import Lanes, lanes
 from fedsim.script import SERVER
+from fedsim.units import human_seconds
 from tests.report.hand_made_traces import Tape, fedavg
 
 
@@ -73,6 +74,37 @@ def test_colours_are_those_of_busy_and_of_the_causes() -> None:
     assert dict(made.states)["straggler"] == "straggler"
 
 
+def test_a_run_of_no_length_has_rows_without_pieces() -> None:
+    """One that was stopped before anything happened."""
+    made = lanes(Tape(2, 0).columns)
+    assert decoded(made) == [[], [], []]
+    assert (made.seconds, made.ticks) == (0.0, 1)
+
+
+def test_rows_are_not_joined() -> None:
+    """Though one goes on where the one above it ends."""
+    tape = Tape(2, 20)
+    tape.trace.nodes = tape.trace.nodes[1:]
+    tape.span(0, 0, 10)
+    tape.span(1, 10, 20)
+    assert decoded(lanes(tape.columns)) == [[(0, 10, "step")], [(10, 20, "step")]]
+
+
+def test_of_many_kinds_the_rarest_share_a_name() -> None:
+    """24 are told apart; loading is none of them, but the cause of a wait."""
+    tape = Tape(1, 1000)
+    for number in range(26):
+        for again in range(1 + (number >= 2)):
+            tape.span(0, 30 * number + 10 * again, 30 * number + 10 * again + 5, f"kind {number}")
+    tape.span(0, 990, 1000, "load")
+    made = lanes(tape.columns)
+    kinds = [name for name, colour in made.states if colour == "busy"]
+    assert kinds == [*(f"kind {number}" for number in range(2, 26)), "other work"]
+    pieces = decoded(made)[1]
+    assert [name for *_, name in pieces[:3]] == ["other work", "other work", "kind 2"]
+    assert pieces[-1] == (990, 1000, "load")
+
+
 def test_lanes_of_a_server_are_rows() -> None:
     """Where more than one was used."""
     tape = Tape(1, 20, lanes=2)
@@ -105,6 +137,7 @@ def test_of_too_many_devices_some_are_shown_from_all_groups() -> None:
     assert len(made.rows) == 11
     assert [group for _, group in made.rows].count("group 1: pi") == 5
     assert made.notes == ["10 of 100 devices are shown, evenly from all groups."]
+    assert decoded(made) == [[], *[[(0, 10, "unselected")]] * 10], "the server has no records"
 
 
 def busy_run(steps: int) -> Tape:
@@ -121,8 +154,9 @@ def test_of_too_many_pieces_each_bin_has_what_took_most_of_it() -> None:
     made = lanes(busy_run(1000).columns, most=50)
     assert sum(map(len, decoded(made))) <= 50
     assert {name for row in decoded(made)[1:] for *_, name in row} == {"step"}
-    assert len(made.notes) == 1
-    assert "more pieces than a page holds" in made.notes[0]
+    (note,) = made.notes
+    assert "more pieces than a page holds" in note
+    assert f"each {human_seconds(4000e-9 / made.ticks)} of a row" in note
 
 
 def test_as_many_pieces_as_there_is_room_for_are_exact() -> None:
@@ -168,6 +202,7 @@ def test_the_figure_carries_its_data_as_text() -> None:
     (text,) = re.findall(r'<script type="application/json">(.*?)</script>', page)
     assert json.loads(text)["rows"] == ["</script>"]
     assert "<p>a &lt; b</p>" in page
+    assert 'aria-label="of &lt;it&gt;"' in page
     assert 'id="t3"' in page
 
 

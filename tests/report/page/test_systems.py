@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from fedsim.report.idle import CAUSES
 from fedsim.report.measures import Point, measure
 from fedsim.report.page.systems import Run, over, systems, tabled
 from fedsim.report.summary import summarise
@@ -40,6 +42,7 @@ def test_whatever_else_differs_makes_another_system() -> None:
     """A key of the scenario that no label shows."""
     found = systems([run(), run(mode="emulate")])
     assert [system.name for system in found] == ["by-hand · fedavg (1)", "by-hand · fedavg (2)"]
+    assert len(systems([run(1), run(2, mode="emulate")])) == 2, "with another seed, too"
 
 
 def test_one_seed_is_drawn_as_it_is() -> None:
@@ -62,6 +65,14 @@ def test_several_seeds_are_their_mean_within_their_range() -> None:
     assert line.band[-1] == pytest.approx((6.0, 0.5, 0.6))
 
 
+def test_what_is_no_number_is_no_part_of_a_mean() -> None:
+    """Of a seed that diverged, the line goes on over what is known of it."""
+    (system,) = systems([run(1, ((0.0, 0.0), (5.0, math.nan), (10.0, 1.0))), run(2, ((0.0, 0.0), (10.0, 1.0)))])
+    line = over(system, "time", "accuracy")
+    assert line.points[-1] == (10.0, 1.0)
+    assert all(math.isfinite(y) for _, y in line.points)
+
+
 def test_a_loss_may_be_drawn_beside_an_accuracy() -> None:
     """Or as perplexity."""
     (system,) = systems([run()])
@@ -75,6 +86,22 @@ def test_idle_time_is_the_mean_over_seeds() -> None:
     shares = system.shares("devices")
     assert shares[0] == pytest.approx(system.first.summary["devices"]["busy"])
     assert sum(share or 0.0 for share in shares) == pytest.approx(1.0)
+
+
+def test_who_took_no_part_is_not_in_the_mean() -> None:
+    """Nobody's share is none, not nought."""
+    one, two = run(1), run(2)
+    nobody = {**two.summary["devices"], "busy": None, "idle_by_cause": dict.fromkeys(CAUSES)}
+    absent = replace(two, summary={**two.summary, "devices": nobody})
+    assert systems([one, absent])[0].shares("devices") == systems([one])[0].shares("devices")
+    assert systems([absent])[0].shares("devices") == [None] * (1 + len(CAUSES))
+
+
+def test_seeds_that_have_no_time_in_common_are_drawn_as_the_first() -> None:
+    """With its own points, without a band."""
+    (system,) = systems([run(1, ((1.0, 0.25),)), run(2, ((1.0, 0.75),))])
+    line = over(system, "time", "accuracy")
+    assert (line.points, line.band) == ([(1.0, 0.25)], ())
 
 
 def test_the_table_has_a_row_a_system() -> None:

@@ -42,6 +42,19 @@ def test_series_lie_over_models_and_over_the_runs_clock() -> None:
     assert (found.name, found.scenario, found.last, found.seconds) == ("first", "by-hand", 2, 80e-9)
 
 
+def test_progress_counts_what_has_happened_by_the_moment_of_a_model() -> None:
+    """Up and down apart, what arrives at that instant included, what was lost left out; so with rounds."""
+    tape = fedavg()
+    tape.send(0, SERVER, "contribution", 20, 25, weights=7)
+    tape.send(SERVER, 1, "model", 5, 20, weights=1000, outcome="receiver left")
+    for version, moment in enumerate((0, 30, 60), 1):
+        tape.trace.mark(SERVER, moment, "publish", version)
+    series = {name: [value for *_, value in points] for name, points in told(tape).series.items()}
+    assert series["progress/bytes/up"] == [0, 7 + 104, 7 + 208]
+    assert series["progress/bytes/down"] == [0, 208, 208]
+    assert series["progress/rounds"] == [0, 0, 1]
+
+
 def test_figures_are_the_numbers_of_the_summary() -> None:
     """All that there are, by their path; parameters are the leaves of the scenario."""
     found = told(published())
@@ -49,8 +62,18 @@ def test_figures_are_the_numbers_of_the_summary() -> None:
     assert found.figures["accuracy/time_to/0.5"] == 70e-9
     assert "accuracy/time_to/0.9" not in found.figures
     assert all(math.isfinite(value) for value in found.figures.values())
+    assert not {"seed", "schema"} & found.figures.keys(), "numbers, but no figures"
     assert found.parameters["scheduler.local_steps"] == "2"
     assert found.parameters["name"] == "by-hand"
+
+
+def test_what_is_no_number_is_no_point() -> None:
+    """A diverged model has an accuracy and no loss."""
+    tape = published()
+    tape.evaluate(75, 0.1, math.nan, 16, version=2)
+    series = told(tape).series
+    assert series["quality/accuracy"] == ((1, 70e-9, 0.6), (2, 75e-9, 0.1))
+    assert series["quality/loss"] == ((1, 70e-9, 1.5),)
 
 
 def test_perplexity_is_a_series_of_texts() -> None:
