@@ -6,7 +6,7 @@ optimizers reach of it, and the overhead of an operator, of convolutions by itse
     t = macs / (efficiency x gemm) + bytes / bandwidth + overhead
 
 with the first term for the classes that multiply only: a roofline whose terms do not overlap, so times are linear in
-what is fitted (its inverses). The figures minimise the mean absolute relative error, a linear programme: unlike least
+what is fitted (its inverses). The figures minimise the mean absolute relative error, a linear program: unlike least
 squares, it is not bent by the few operators that a library serves many times slower than their class.
 
 Knows nothing of how the times were measured.
@@ -77,7 +77,7 @@ def _starts(operator: Operator, foreach: bool) -> int:
 
 
 def _least_absolute(matrix: NDArray[np.float64], told: NDArray[np.bool_]) -> list[float]:
-    """x >= its bounds with the least sum of |matrix @ x - 1|, by a linear programme."""
+    """x >= its bounds with the least sum of |matrix @ x - 1|, by a linear program."""
     from scipy.optimize import linprog
 
     rows, columns = matrix.shape

@@ -19,7 +19,7 @@ from fedsim.report.idle import Accounts
 from fedsim.report.intervals import union
 from fedsim.trace import Node
 
-_SECOND = 1e9
+SECOND = 1e9  # in the nanoseconds of a trace
 Floats = npt.NDArray[np.float64]
 
 CONFIDENCE = ("measured", "derived", "specification", "unverified")
@@ -30,27 +30,28 @@ def joules(columns: Columns, accounts: Accounts) -> Floats:
     """The energy of every row of the node table; NaN where its profile has no power."""
     nodes = columns.nodes
     base = np.array([n.idle_watts if n.ready_watts is None else n.ready_watts for n in nodes], np.float64)
-    computing = base * (accounts.horizon / _SECOND)
-    computing += (_column(nodes, "busy_watts") - base) * (accounts.busy / _SECOND)
+    computing = base * (accounts.horizon / SECOND)
+    computing += (column(nodes, "busy_watts") - base) * (accounts.busy / SECOND)
     return computing + _radio(columns)
 
 
 def _radio(columns: Columns) -> Floats:
     """What each node's end of its transfers takes."""
     nodes, sent, size = columns.nodes, columns.transfers, len(columns.nodes)
-    active = _column(nodes, "radio_watts")
+    active = column(nodes, "radio_watts")
     total = np.zeros(size)
     whole = sent.bytes.sum(axis=0) * sent.outcome.among(DELIVERED)
     flows = sent.arrived > sent.started
-    for owner, each in ((sent.source, _column(nodes, "radio_up")), (sent.target, _column(nodes, "radio_down"))):
+    for owner, each in ((sent.source, column(nodes, "radio_up")), (sent.target, column(nodes, "radio_down"))):
         if each.any():
             total += each * np.bincount(owner, weights=whole, minlength=size)
         if active.any():
-            total += active * (union(owner[flows], sent.started[flows], sent.arrived[flows], size) / _SECOND)
+            total += active * (union(owner[flows], sent.started[flows], sent.arrived[flows], size) / SECOND)
     return total
 
 
-def _column(nodes: Sequence[Node], name: str) -> Floats:
+def column(nodes: Sequence[Node], name: str) -> Floats:
+    """A figure of every node, such as its watts; NaN where it has none."""
     return np.fromiter((getattr(node, name) for node in nodes), np.float64, len(nodes))
 
 

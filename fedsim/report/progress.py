@@ -6,21 +6,17 @@ of the summary. Knows how energy is modelled (`energy`), nothing of evaluations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from fedsim.report.columns import Bools, Columns, Ints
+from fedsim.report.energy import SECOND, Floats, column
 from fedsim.report.horizon import horizons
 from fedsim.report.identity import DELIVERED
 from fedsim.report.idle import LOAD
 from fedsim.report.intervals import apart
-from fedsim.trace import Node
 
-_SECOND = 1e9
-Floats = npt.NDArray[np.float64]
 Amounts = TypeVar("Amounts", Ints, Floats)
 
 
@@ -35,20 +31,20 @@ def bytes_by(columns: Columns, moments: Ints) -> Ints:
 def joules_by(columns: Columns, moments: Ints) -> Floats:
     """Joules that all devices together had drawn until each moment (ns); NaN where one of them has no power."""
     nodes, devices, sent = columns.nodes, columns.devices, columns.transfers
-    base = _watts(nodes, "ready_watts")
-    base = np.where(np.isnan(base), _watts(nodes, "idle_watts"), base)
+    base = column(nodes, "ready_watts")
+    base = np.where(np.isnan(base), column(nodes, "idle_watts"), base)
     active, spans = horizons(columns), columns.spans
     works = ~spans.kind.among(LOAD)
     total = _drawn(base, devices, (active.node, active.start, active.end), moments)
     computing = apart(spans.node[works], spans.start[works], spans.end[works])
-    total += _drawn(_watts(nodes, "busy_watts") - base, devices, computing, moments)
-    flows, radio = sent.arrived > sent.started, _watts(nodes, "radio_watts")
+    total += _drawn(column(nodes, "busy_watts") - base, devices, computing, moments)
+    flows, radio = sent.arrived > sent.started, column(nodes, "radio_watts")
     whole = sent.bytes.sum(axis=0) * sent.outcome.among(DELIVERED)
     for owner, name in ((sent.source, "radio_up"), (sent.target, "radio_down")):
         flowing = apart(owner[flows], sent.started[flows], sent.arrived[flows])
         total += _drawn(radio, devices, flowing, moments)
         order = np.argsort(sent.arrived, kind="stable")
-        each = np.where(devices, _watts(nodes, name), 0.0)[owner] * whole
+        each = np.where(devices, column(nodes, name), 0.0)[owner] * whole
         total += _until(sent.arrived[order], each[order], moments)
     return total
 
@@ -57,8 +53,8 @@ def _drawn(watts: Floats, counted: Bools, intervals: tuple[Ints, Ints, Ints], mo
     """Joules until each moment of nodes that draw so many watts during their intervals."""
     node, start, end = intervals
     kept = counted[node]
-    power, since, until = watts[node[kept]], start[kept] / _SECOND, end[kept] / _SECOND
-    rest: Floats = _risen(since, power, moments / _SECOND) - _risen(until, power, moments / _SECOND)
+    power, since, until = watts[node[kept]], start[kept] / SECOND, end[kept] / SECOND
+    rest: Floats = _risen(since, power, moments / SECOND) - _risen(until, power, moments / SECOND)
     return rest
 
 
@@ -74,8 +70,3 @@ def _until(times: Ints | Floats, amounts: Amounts, moments: Ints | Floats) -> Am
     sums = np.concatenate((np.zeros(1, amounts.dtype), np.cumsum(amounts)))
     found: Amounts = sums[np.searchsorted(times, moments, "right")]
     return found
-
-
-def _watts(nodes: Sequence[Node], name: str) -> Floats:
-    values = (getattr(node, name) for node in nodes)
-    return np.fromiter((np.nan if value is None else value for value in values), np.float64, len(nodes))
