@@ -69,6 +69,7 @@ def test_a_run_is_as_far_as_its_nearest_end() -> None:
     assert view(rounds=4).share == 0.5
     assert view(rounds=4, time="5 s").share == 0.8
     assert view(rounds=2, time="5 s").share == 1.0
+    assert view(rounds=1).share == 1.0, "never farther"
     assert view(accuracy=0.9).share is None
     assert view(SoFar(now=0, version=5, devices=4), rounds=2).share == 0.5
     assert view(SoFar(now=0, devices=4), rounds=2).share == 0.0
