@@ -14,8 +14,7 @@ from tests.report.hand_made_traces import Tape, fedavg
 
 def under_way(node: int, start: int, end: int, kind: str = "step", lane: int = 0) -> Span:
     """A span that has not ended yet."""
-    known = {"macs": 0, "forward_macs": 0, "samples": 0, "wasted": False, "head_macs": 0}
-    return Span(node=node, lane=lane, kind=kind, start=start, end=end, **known)
+    return Span(node, lane, kind, start, end, macs=0, forward_macs=0, samples=0, wasted=False, head_macs=0)
 
 
 def test_a_round_by_hand() -> None:
