@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+import threading
 from collections.abc import Callable
 from io import StringIO
 from typing import Any
@@ -69,6 +71,7 @@ def test_a_run_is_as_far_as_its_nearest_end() -> None:
     assert view(rounds=4).share == 0.5
     assert view(rounds=4, time="5 s").share == 0.8
     assert view(rounds=2, time="5 s").share == 1.0
+    assert view(rounds=1).share == 1.0, "never farther"
     assert view(accuracy=0.9).share is None
     assert view(SoFar(now=0, version=5, devices=4), rounds=2).share == 0.5
     assert view(SoFar(now=0, devices=4), rounds=2).share == 0.0
@@ -215,6 +218,30 @@ def test_whoever_looks_asks_again_and_again() -> None:
     assert not lines._thread.is_alive()
     assert run.asked == asked
     assert lines._cost < 1e-2
+
+
+class Waits(threading.Event):
+    """Keeps for how long it was waited for, and is set after three times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """At once."""
+        self.seconds.append(timeout)
+        return len(self.seconds) == 3
+
+
+def test_looking_takes_a_hundredth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that goes on by a second a reading: a look takes one, so there are a hundred before the next."""
+    clock = itertools.count()
+    monkeypatch.setattr("fedsim.cli.watching.time.monotonic", lambda: float(next(clock)))
+    lines = Looking(period=7.0)
+    lines._over = waits = Waits()
+    lines.begin(build(load_scenario(TOY, updates={"learning": False})), Asked(FIGURES))
+    lines.end()
+    assert waits.seconds == [7.0, 100.0, 100.0]
 
 
 def test_nothing_is_shown_before_the_clock_moves() -> None:

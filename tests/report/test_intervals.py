@@ -50,8 +50,8 @@ def test_the_same_time_apart(rows: list[Interval]) -> None:
     assert all(one[2] <= two[1] for one, two in pairwise(made) if one[0] == two[0])
     for owner in range(OWNERS):
         assert moments(made, owner) == moments(rows, owner)
-    owners, starts, ends = columns(rows)
-    lengths = union(owners, starts, ends, OWNERS).tolist()
+    given_owners, given_starts, given_ends = columns(rows)
+    lengths = union(given_owners, given_starts, given_ends, OWNERS).tolist()
     assert lengths == [len(moments(rows, owner)) for owner in range(OWNERS)]
 
 

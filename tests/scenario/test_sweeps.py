@@ -57,6 +57,10 @@ sweep:
     assert (found.seeds, found.targets) == (3, (0.9, 0.5))
     assert found.axes[3].paths == ("fleet.0.profile", "fleet.0.count")
     assert found.axes[3].choices["fast"][0].place == 8, "the line of the file"
+    tall = swept(folder, "sweep:\n  model.cut:\n    - 1\n    - 2\n  b: {set: training.batch, to: {x: 8,\n    y: 16}}\n")
+    assert tall is not None
+    places = [change.place for axis in tall.axes for changes in axis.choices.values() for change in changes]
+    assert places == [4, 5, 6, 7], "that of the value, where each has its own"
 
 
 def test_what_values_are_called() -> None:
