@@ -137,7 +137,7 @@ def compare_contest(
 def _check(contest: Contest, targets: Sequence[float], jobs: int) -> None:
     for target in targets:
         if not 0 < target <= 1:
-            raise UserError(f"target accuracy {shown(target)}; give a fraction above 0, and at most 1")
+            raise UserError(f"target accuracy {shown(target)}; give a share above 0, at most 1, as in '90 %'")
     if targets and not contest.cells[0].scenario.learning:
         raise UserError("a target accuracy needs learning: on, since timing only trains nothing; leave the target out")
     if jobs < 1:
