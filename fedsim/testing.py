@@ -321,12 +321,12 @@ def simulate(assembly: Assembly, *, learning: bool = True) -> Outcome:
 def check_scheduler(scheduler: Any) -> None:
     """The conformance suite: rules that every scheduler keeps, on a small generated run.
 
-    It must run from its options alone, end, and publish a whole model; declare its messages; draw from no global
-    generator; give the same trace and the same weights twice, and the same trace with learning off (unless it says
-    `validates`); account for every nanosecond and every byte; run with some of the devices; and end by its own rule
-    when a device leaves, with or without coming back, at its awaits. It runs with devices that hold a pruned variant of
-    the model, too, as a part of it and as a model of its own: what the server sends them is `me.fit(weights, device)`,
-    and a mean is given its `base`.
+    It must run from its options alone, end, publish a whole model, and have devices compute; declare its messages;
+    draw from no global generator; give the same trace and the same weights twice, and the same trace with learning
+    off (unless it says `validates`); account for every nanosecond and every byte; run with some of the devices; and
+    end by its own rule when a device leaves, with or without coming back, at its awaits. It runs with devices that
+    hold a pruned variant of the model, too, as a part of it and as a model of its own: what the server sends them
+    is `me.fit(weights, device)`, and a mean is given its `base`.
 
     Raises:
         AssertionError: a rule is broken; the message says which.
@@ -350,6 +350,7 @@ def _check_runs(scheduler: Any) -> None:
     _check_end(first, f"in {_LONG:g} s; with until.rounds = {ROUNDS} the server's script must return")
     _check_messages(scheduler, first)
     _check_published(scheduler, first)
+    _check_computed(first)
     _check_repeatable(scheduler, first, learning=learning)
     some = simulate(toy(scheduler, participants=2, time=_LONG), learning=learning)
     _check_end(some, f"in {_LONG:g} s with 2 of {DEVICES} devices a round")
@@ -422,6 +423,12 @@ def _check_published(scheduler: Any, outcome: Outcome) -> None:
     assert sizes in (whole, [plan.block.nbytes for plan in blocks.values()]), (
         f"the server published weights of {sizes} bytes, but the model is {' and '.join(blocks)} of {whole}; "
         f"call me.publish({'d, s' if scheduler.splits else 'w'})"
+    )
+
+
+def _check_computed(outcome: Outcome) -> None:
+    assert any(node != SERVER for node, *_ in outcome.simulation.trace.spans), (
+        "devices compute nothing; me.model.train and its like only describe a work, so await compute(...) of it"
     )
 
 

@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
@@ -22,7 +23,6 @@ FAILED: Final = 1
 
 app = typer.Typer(
     name="fedsim",
-    help="Federated and split-federated learning on heterogeneous edge devices, simulated and emulated.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -37,6 +37,21 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a field of the scenario; may be repeated."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document for programs, and nothing else.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fedsim {version('fedsim-edge')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _fedsim(
+    version_: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Federated and split-federated learning on heterogeneous edge devices, simulated and emulated."""
 
 
 class Kind(StrEnum):

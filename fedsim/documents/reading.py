@@ -230,6 +230,8 @@ def _key(node: _Node) -> str:
 
 
 def _sentence(error: yaml.MarkedYAMLError) -> str:
-    reason = " ".join(part for part in (error.context, error.problem) if part)
+    begun, found = error.context_mark, error.problem_mark
+    where = "" if begun is None or found is None or begun.line == found.line else f" from line {begun.line + 1}"
+    reason = " ".join(part for part in (error.context and f"{error.context}{where}", error.problem) if part)
     hint = next((hint for word, hint in _HINTS if word in reason), "put values with special characters in quotes")
     return f"not valid YAML: {reason}; {hint}"

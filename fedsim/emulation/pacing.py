@@ -125,7 +125,8 @@ def unfaithful(fidelity: Mapping[str, Any]) -> str | None:
     """What a run with this `summary.fidelity` was not faithful in; None: it was."""
     if fidelity["faithful"]:
         return None
-    return (
-        f"{fidelity['overrun_ratio']:.1%} of its works overran, and node {fidelity['worst_node']} lost "
-        f"{human_seconds(fidelity['worst_node_lag_s'])} that could not be made up for"
-    )
+    late = f"{fidelity['overrun_ratio']:.1%} of its works overran"
+    if not fidelity["worst_node_lag_s"]:
+        return late
+    lost = f"{human_seconds(fidelity['worst_node_lag_s'])} that could not be made up for"
+    return f"{late}, and node {fidelity['worst_node']} lost {lost}"

@@ -144,7 +144,7 @@ def check_targets(targets: Sequence[float], scenarios: Iterable[Scenario]) -> No
     """
     for target in targets:
         if not 0 < target <= 1:
-            raise UserError(f"target accuracy {shown(target)}; give a fraction above 0, and at most 1")
+            raise UserError(f"target accuracy {shown(target)}; give a share above 0, at most 1, as in '90 %'")
     if targets and not any(scenario.learning for scenario in scenarios):
         raise UserError("a target accuracy needs learning: on, since timing only trains nothing; leave the target out")
 

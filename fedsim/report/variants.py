@@ -45,7 +45,8 @@ def variant_line(variant: Mapping[str, Any]) -> str:
 def coverage_line(coverage: Mapping[str, float]) -> str:
     """How much of the model's parameters rounds have reached."""
     share = {name: f"{100 * value:.1f} %" for name, value in coverage.items()}
-    said = f"A round has reached {share['min']} to {share['max']} of the model's parameters"
+    span = share["min"] if share["min"] == share["max"] else f"{share['min']} to {share['max']}"
+    said = f"A round has reached {span} of the model's parameters"
     return said if "reached" not in share else f"{said}, all rounds together {share['reached']}"
 
 

@@ -66,6 +66,7 @@ def session(address: str | None, *, store: int) -> Iterator[bool]:
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # errors reach those who ask for the answer
     if address is None:
         os.environ.setdefault(_ALONE, "0")
+        os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 leaves them what nobody else of this host wants
     import ray
 
     if ray.is_initialized():

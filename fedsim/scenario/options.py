@@ -59,6 +59,9 @@ def build(target: Any, given: dict[str, Any], path: KeyPath, own: tuple[str, ...
     except (PydanticUserError, NameError) as error:  # NameError: an annotation that cannot be found
         found.append(Problem(path, _unusable(target, error)))
         return None, found
+    except UserError as error:  # says what, value, rule and way out itself
+        found.append(Problem(path, str(error)))
+        return None, found
     except Exception as error:  # the type's own __post_init__ may raise anything
         reason = f"{type(error).__name__}: {error}"
         found.append(Problem(path, f"{target.__name__} does not take these options ({reason}); change them"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,12 @@ def test_report_of_one_and_of_several(scenario: str, capsys: pytest.CaptureFixtu
     found = parsed(capsys.readouterr().out)
     assert found["report"] == "comparison.html"
     assert [run["name"] for run in found["runs"]] == ["toy", "toy"]
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """That of the installed package, and nothing else."""
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"fedsim {metadata.version('fedsim-edge')}\n"
 
 
 def test_help_of_everything(capsys: pytest.CaptureFixture[str]) -> None:

@@ -132,7 +132,10 @@ def test_nothing_that_runs(scenario: str, capsys: pytest.CaptureFixture[str]) ->
             ["--schedulers", "fedavg", "--target", "60 s"],
             "--target '60 s' has the unit 's', but a fraction is given in %",
         ),
-        (["--schedulers", "fedavg", "--target", "60"], "target accuracy 60.0; give a fraction above 0, and at most 1"),
+        (
+            ["--schedulers", "fedavg", "--target", "60"],
+            "target accuracy 60.0; give a share above 0, at most 1, as in '90 %'",
+        ),
         (
             ["--schedulers", "fedavg", "--out", "toy.yaml"],
             "toy.yaml cannot be made: File exists; choose another folder",

@@ -172,6 +172,14 @@ class NeverPublishes(Sound):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NeverComputes(Sound):
+    """Describes its work, and forgets to have it done."""
+
+    async def work(self, me: Device) -> None:
+        me.model.train(me.batches(1))
+
+
+@dataclass(frozen=True, kw_only=True)
 class PublishesHalf(Sound):
     """Publishes the device block only."""
 

@@ -61,6 +61,7 @@ def test_the_suite_is_quick() -> None:
         (broken.SendsUndeclared(), r"\['Trained'\] are sent, but not declared in SendsUndeclared.messages"),
         (broken.NeverPublishes(), r"never names its global model; call me\.publish"),
         (broken.PublishesHalf(), r"published weights of \[140\] bytes, but the model is device and server of "),
+        (broken.NeverComputes(), r"devices compute nothing; .* so await compute\(\.\.\.\) of it"),
         (broken.NeverEnds(), "did not end in 60 s; with until.rounds = 2 the server's script must return"),
         (broken.AwaitsAsyncio(), r"a script calls asyncio \(no running event loop\); await only compute, send"),
         (broken.EndsEarly(), "without until.rounds the server's script goes on"),

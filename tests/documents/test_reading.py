@@ -133,6 +133,7 @@ def test_what_is_not_read(text: str, line: int | None, message: str) -> None:
     [
         ("a: 1\nb: {c: 1", None, "close the"),
         ("a: 1\nb: [1, 2", None, "close the"),
+        ("a: {b: 1,\n  c: 2\nd: 3", 3, "a flow mapping from line 1 "),
         ("a: 1\n\tb: 2", 2, "not tabs"),
         ("a: b: c", 1, "give each key its own line, and put a value that contains ': ' in quotes"),
         ("a: 1\n b: 2", 2, ""),

@@ -9,7 +9,7 @@ from itertools import pairwise
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fedsim.emulation.pacing import BUDGET, Fidelity, Pacer, summarised
+from fedsim.emulation.pacing import BUDGET, Fidelity, Pacer, summarised, unfaithful
 from tests.emulation.clocks import FakeClock
 
 MS = 1_000_000
@@ -213,6 +213,14 @@ def test_a_run_that_is_not_faithful() -> None:
     assert not summarised({0: Fidelity(works=100, overruns=1, lag=101 * MS)}, 10.0)["faithful"]
     nodes = {0: Fidelity(100, 0, 5, 60 * MS), 1: Fidelity(100, 0, 5, 60 * MS)}
     assert summarised(nodes, 10.0)["faithful"], "what several nodes lost is not one node's"
+
+
+def test_what_a_run_was_not_faithful_in() -> None:
+    """Overruns, and what a node lost if it did; nothing of one that was faithful."""
+    lost = summarised({0: Fidelity(works=4, overruns=1, lag=200 * MS)}, 10.0)
+    assert unfaithful(lost) == "25.0% of its works overran, and node 0 lost 200 ms that could not be made up for"
+    assert unfaithful(summarised({0: Fidelity(works=4, overruns=1)}, 10.0)) == "25.0% of its works overran"
+    assert unfaithful(summarised({0: Fidelity(works=4)}, 10.0)) is None
 
 
 def test_a_run_without_works() -> None:

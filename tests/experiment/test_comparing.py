@@ -347,7 +347,7 @@ def test_where_all_are_refused_nothing_is_begun(tmp_path: Path) -> None:
     [
         ({"baseline": "splitfedd"}, "unknown baseline 'splitfedd'; did you mean splitfed?"),
         ({"targets": [0.5]}, "a target accuracy needs learning: on"),
-        ({"targets": [60]}, "target accuracy 60; give a fraction above 0, and at most 1"),
+        ({"targets": [60]}, "target accuracy 60; give a share above 0, at most 1, as in '90 %'"),
         ({"jobs": 0}, "0 jobs; give 1 or more"),
     ],
     ids=str,

@@ -232,6 +232,13 @@ def test_a_session_of_our_own_listens_on_the_loopback_alone(ray: Any) -> None:
 
 
 @pytest.mark.slow
+def test_workers_of_our_own_are_no_nicer_than_we_are(ray: Any) -> None:
+    """Nodes that keep to a clock would be late whenever anything else of this host is busy."""
+    there = ray.remote(lambda: psutil.Process().nice()).remote()
+    assert ray.get(there) == psutil.Process().nice()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["fedavg", "splitfed"])
 def test_a_scenario_runs_in_processes(scheduler: str, ray: Any, tmp_path: Path) -> None:
     """With the records, curves and weights of one that runs in this process."""

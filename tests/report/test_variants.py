@@ -82,4 +82,5 @@ def test_coverage_in_a_sentence() -> None:
     """Of a round; and of all rounds together where windows move."""
     coverage = {"min": 0.25, "mean": 0.3, "max": 0.5}
     assert coverage_line(coverage) == "A round has reached 25.0 % to 50.0 % of the model's parameters"
+    assert coverage_line({**coverage, "min": 0.5}) == "A round has reached 50.0 % of the model's parameters"
     assert coverage_line({**coverage, "reached": 0.913}).endswith("parameters, all rounds together 91.3 %")

@@ -88,6 +88,10 @@ def test_a_data_set_of_ones_own(folder: Path) -> None:
             "scheduler: Mine does not take these options (RuntimeError: no 99); change them",
         ),
         (
+            {"scheduler": {"name": Mine, "window": {"start": 98}}},
+            "scheduler: window.start is 98; give less (scenario given from Python)",
+        ),
+        (
             {"scheduler": {"name": Mine, "window": {"strat": 1}}},
             "scheduler.window.strat: unknown key; did you mean start?",
         ),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from fedsim.errors import UserError
 from fedsim.quantities import Duration
 from fedsim.scenario import Registry, Scenario, load
 
@@ -106,6 +107,8 @@ class Mine:
             raise ValueError(f"window.start is {self.window.start}; give 0 or more")
         if self.window.start == 99:
             raise RuntimeError("no 99")
+        if self.window.start == 98:
+            raise UserError("window.start is 98; give less")
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+
 from fedsim.report.comparison import Column, Table
 from fedsim.report.idle import CAUSES
+from fedsim.report.measures import Measures
 from fedsim.report.page.systems import System
 from fedsim.report.show import percent
 from fedsim.units import human_count, human_seconds
@@ -27,6 +30,8 @@ REASONS: Final[Mapping[str, tuple[str, str]]] = {
     "sleep": ("asleep", "asleep"),
 }
 """What a device, and the server, waits for under each cause."""
+_MUCH: Final = 0.05
+"""The mean share of waiting for stragglers from which it is said who waited least."""
 
 _GIVEN: Final = {
     "consumed": ("batch", "batches", "that the server used"),
@@ -69,7 +74,7 @@ def _win(table: Table, column: Column) -> Iterator[Win]:
 def about(system: System) -> list[str]:
     """What a system did, in sentences."""
     summary = system.first.summary
-    said = [_length(system, summary), *times(system)]
+    said = [_length(system, summary), *times(system), *_awaited(system.first.measures)]
     up, down = (sum(summary["bytes"][way].values()) for way in ("up", "down"))
     said.append(f"{human_count(up, 'B')} went up to the server and {human_count(down, 'B')} came down.")
     given = summary["contributions"]
@@ -91,6 +96,21 @@ def times(system: System) -> list[str]:
     devices = "The device" if count == 1 else f"The {count:,} devices"
     said = (_time("The server", system.shares("server"), 1), _time(devices, system.shares("devices"), 0))
     return [sentence for sentence in said if sentence]
+
+
+def _awaited(measures: Measures) -> Iterator[str]:
+    """Which device waited least for slower ones, where devices did: whom the others waited for is seldom another."""
+    accounts = measures.accounts
+    rows = np.flatnonzero(measures.columns.devices & (accounts.horizon > 0))
+    if len(rows) < 2:
+        return
+    waited = accounts.idle[CAUSES.index("straggler"), rows] / accounts.horizon[rows]
+    if waited.mean() < _MUCH:
+        return
+    least = int(waited.argmin())
+    node = measures.columns.nodes[rows[least]]
+    share = percent(float(waited[least]))
+    yield f"{node.name.capitalize()} ({node.profile}) waited least for slower devices: {share} of its time."
 
 
 def _length(system: System, summary: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from fedsim.report.idle import CAUSES
@@ -109,3 +110,13 @@ def test_a_run_is_told_with_its_length_bytes_and_contributions() -> None:
     assert "The run took 80 ns of its own clock and ended with accuracy 60.0 %; the best was 60.0 %." in said
     assert "208 B went up to the server and 208 B came down." in said
     assert "Every device gave 1 update that counted." in said
+
+
+def test_whom_the_others_waited_for_is_named() -> None:
+    """The device that waited least for slower ones; nobody, where they hardly did."""
+    one = run()
+    idle = one.measures.accounts.idle.copy()
+    idle[CAUSES.index("straggler")] = 0
+    quick = replace(one.measures, accounts=replace(one.measures.accounts, idle=idle))
+    assert "Device-1 (pi) waited least for slower devices: 0.0 % of its time." in about(System("a", [one]))
+    assert "waited least" not in " ".join(about(System("a", [Run(one.summary, quick, one.scenario)])))
