@@ -280,6 +280,26 @@ def test_who_looks_decides_what_is_shown(monkeypatch: pytest.MonkeyPatch) -> Non
     assert type(watching(as_json=False)) is Dashboard
 
 
+@pytest.mark.parametrize("kind", [Bar, Dashboard])
+def test_whoever_leaves_at_once_gets_the_cursor_back(
+    kind: type[Bar] | type[Dashboard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the second Ctrl-C; the first one only asks the run to end."""
+    written: list[bytes] = []
+    left: list[int] = []
+    monkeypatch.setattr("fedsim.cli.watching.os.write", lambda _, said: written.append(said))
+    monkeypatch.setattr("fedsim.cli.watching.leave", lambda signal_, _: left.append(signal_))
+    shown, run = kind(Console(file=StringIO())), Asked(FIGURES)
+    shown.begin(build(load_scenario(TOY, updates={"learning": False})), run)
+    shown.interrupt(2, None)
+    assert run.stopping
+    assert (len(written), left) == (1, [])
+    shown.interrupt(2, None)
+    shown.end()
+    assert written[1:] == [b"\r\x1b[2K\x1b[?25h"]
+    assert left == [2]
+
+
 def test_a_dashboard_comes_and_goes() -> None:
     """And leaves nothing behind where it was."""
     study = build(load_scenario(TOY, updates={"learning": False}))

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,16 @@ def test_targets_are_checked_with_the_cells() -> None:
     assert none is not None
     with pytest.raises(UserError, match="target accuracy 0"):
         check_plan(none)
+
+
+def test_the_last_seed_is_a_seed() -> None:
+    """One more is none."""
+    last = 2**63 - 1
+    for seeds, right in ((1, True), (2, False)):
+        found = planned({**OFF, "seed": last, "sweep": {"model.cut": [1], "seeds": seeds}})
+        assert found is not None
+        with nullcontext() if right else pytest.raises(UserError, match=f"2 seeds from {last} on, but a seed is less"):
+            assert found.contest().seeds == [last]
 
 
 def test_what_is_no_sweep_and_what_is_one() -> None:
