@@ -60,6 +60,7 @@ class _Reader:
 
     events: Iterator[yaml.Event]
     what: str
+    lines: list[str]
     anchors: dict[str, _Node | None] = field(default_factory=dict)  # None: begun, not finished
     nodes: int = 0
     written: int = 0
@@ -71,9 +72,17 @@ class _Reader:
             mark = error.problem_mark or error.context_mark
             if "nesting depth" in str(error.problem):  # the C parser has a limit of its own, above ours
                 raise self._too_deep(mark.line + 1 if mark else 1) from error
+            if mark is not None and self._is_indented_by_a_tab(mark.line):
+                raise Unreadable(
+                    mark.line + 1, "not valid YAML: a tab indents this line; use spaces, not tabs"
+                ) from error
             raise Unreadable(mark.line + 1 if mark else 1, _sentence(error)) from error
         except yaml.YAMLError as error:
             raise Unreadable(1, "the text holds a character that YAML does not allow; remove it") from error
+
+    def _is_indented_by_a_tab(self, line: int) -> bool:
+        written = self.lines[line] if line < len(self.lines) else ""
+        return "\t" in written[: len(written) - len(written.lstrip())]
 
     def node(self, event: yaml.Event, depth: int) -> _Node:
         """The node that starts with `event`."""
@@ -201,7 +210,7 @@ def read(text: str, what: str) -> tuple[object, dict[KeyPath, int]]:
     if bad := _UNPRINTABLE.search(text.removeprefix("\ufeff")):
         line = text.count("\n", 0, bad.start() + text.startswith("\ufeff")) + 1
         raise Unreadable(line, f"the text holds the unprintable character {bad[0]!r}; remove it")
-    reader = _Reader(iter(yaml.parse(text, Loader=_LOADER)), what)
+    reader = _Reader(iter(yaml.parse(text, Loader=_LOADER)), what, text.splitlines())
     while not isinstance(event := reader.next(), yaml.NodeEvent):
         if isinstance(event, yaml.StreamEndEvent):
             return None, {(): 1}

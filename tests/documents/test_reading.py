@@ -135,6 +135,8 @@ def test_what_is_not_read(text: str, line: int | None, message: str) -> None:
         ("a: 1\nb: [1, 2", None, "close the"),
         ("a: {b: 1,\n  c: 2\nd: 3", 3, "a flow mapping from line 1 "),
         ("a: 1\n\tb: 2", 2, "not tabs"),
+        ("a:\n\tb: 2", 2, "a tab indents this line; use spaces"),
+        ("a:\n  - b\n \t- @c", 3, "a tab indents this line; use spaces"),
         ("a: b: c", 1, "give each key its own line, and put a value that contains ': ' in quotes"),
         ("a: 1\n b: 2", 2, ""),
         ("a: 'open", None, "close the quote"),
