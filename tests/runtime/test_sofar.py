@@ -90,6 +90,34 @@ def test_what_is_under_way_counts_up_to_now() -> None:
     assert found.server_idle == pytest.approx(0.5)
 
 
+def test_loading_that_is_under_way_is_no_work() -> None:
+    """As loading that is over."""
+    found = Tally(1, {}).look(Tape(1, 100).trace, 50, [under_way(0, 0, 90, "load")])
+    assert found.devices_idle == 1.0
+
+
+def test_a_device_may_go_more_than_once() -> None:
+    """There from 0 to 40 and from 60 to 80, so 60 ns, of which it works 15."""
+    tape = Tape(1, 100)
+    for moment, name in ((40, "leave"), (60, "return"), (80, "leave")):
+        tape.trace.mark(0, moment, name)
+    tape.span(0, 0, 15)
+    assert Tally(1, {}).look(tape.trace, 100).devices_idle == pytest.approx(0.75)
+
+
+def test_what_was_busy_already_is_not_busy_again() -> None:
+    """Lanes whose spans come later and lie within what has been counted."""
+    tape, tally = Tape(1, 100), Tally(1, {0: 3})
+    tape.span(0, 0, 50)
+    assert tally.look(tape.trace, 50).devices_idle == pytest.approx(0.0)
+    tape.span(0, 10, 20, lane=1)
+    tape.span(0, 15, 60, lane=2)
+    assert tally.look(tape.trace, 100).devices_idle == pytest.approx(0.4)
+    tape.span(0, 15, 30, lane=1)
+    tape.span(0, 20, 55, lane=2)
+    assert tally.look(tape.trace, 100).devices_idle == pytest.approx(0.4)
+
+
 def test_the_best_is_the_best_of_all_numbers() -> None:
     """The highest accuracy and the lowest loss, whichever models they are of; the last one may be no number."""
     tape = Tape(1, 100)
