@@ -30,7 +30,10 @@ def render(runs: Sequence[Run], compared: Sequence[Grid] = (), overview: Overvie
     found = systems(runs)
     names = [system.name for system in found]
     title = names[0] if len(found) == 1 else f"{len(found)} systems"
-    head = " | ".join(names)
+    scenarios = dict.fromkeys(str(system.first.summary["name"]) for system in found)
+    head = (
+        " | ".join(names) if len(found) == 1 or len(scenarios) > 1 else f"{next(iter(scenarios))}: {' | '.join(names)}"
+    )
     if overview is not None:
         title = head = overview.title
     body = "\n".join(

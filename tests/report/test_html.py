@@ -91,7 +91,7 @@ def test_the_page_needs_no_network_and_runs_no_code_but_its_own() -> None:
 def test_several_runs_are_compared() -> None:
     """A line and a column a run, named by what differs."""
     page = render([run(), run(scheduler="ampere")])
-    assert "<h1>fedavg | ampere</h1>" in page
+    assert "<h1>by-hand: fedavg | ampere</h1>" in page
     assert page.count("<polyline") == 2 * 4, "over time, bytes and joules, and the loss"
     said = re.findall(r'<p class="sub">(.*)</p>', page)[0].split("<br>")
     assert ["scheduler ampere, 2 devices, seed 7" in line for line in said] == [False, True]
