@@ -30,10 +30,10 @@ def render(runs: Sequence[Run], compared: Sequence[Grid] = (), overview: Overvie
     found = systems(runs)
     names = [system.name for system in found]
     title = names[0] if len(found) == 1 else f"{len(found)} systems"
-    scenarios = dict.fromkeys(str(system.first.summary["name"]) for system in found)
-    head = (
-        " | ".join(names) if len(found) == 1 or len(scenarios) > 1 else f"{next(iter(scenarios))}: {' | '.join(names)}"
-    )
+    head = " | ".join(names)
+    scenario = str(found[0].first.summary["name"])
+    if len(found) > 1 and all(str(system.first.summary["name"]) == scenario not in system.name for system in found):
+        head = f"{scenario}: {head}"
     if overview is not None:
         title = head = overview.title
     body = "\n".join(
