@@ -32,7 +32,8 @@ def render(runs: Sequence[Run], compared: Sequence[Grid] = (), overview: Overvie
     title = names[0] if len(found) == 1 else f"{len(found)} systems"
     head = " | ".join(names)
     scenario = str(found[0].first.summary["name"])
-    if len(found) > 1 and all(str(system.first.summary["name"]) == scenario not in system.name for system in found):
+    alike = {str(system.first.summary["name"]) for system in found} == {scenario}
+    if len(found) > 1 and alike and not any(scenario in name for name in names):
         head = f"{scenario}: {head}"
     if overview is not None:
         title = head = overview.title
