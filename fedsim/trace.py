@@ -20,6 +20,10 @@ from fedsim.records import Records, Words
 
 SCHEMA: Final = 3
 ROW_GROUP: Final = 100_000
+LOAD: Final = "load"
+"""Spans of this kind are waiting for data, not computing."""
+PRESENCE: Final = {"join": True, "return": True, "leave": False, "end": False}
+"""Marks of nodes that come, and go."""
 PURPOSES: Final = ("weights", "activations", "gradients", "labels", "control")
 
 

@@ -26,10 +26,11 @@ from typing import Any, Final
 import numpy as np
 
 from fedsim.errors import AccountingError
+from fedsim.report.columns import SECOND
 from fedsim.report.differences import Difference, differences, payload
 from fedsim.report.identity import DELIVERED, IN_FLIGHT
 from fedsim.report.idle import CAUSES
-from fedsim.report.measures import SECOND, Measures, measure
+from fedsim.report.measures import Measures, measure
 from fedsim.report.summary import utilisation
 from fedsim.report.traffic import DIRECTIONS
 from fedsim.runtime.envelopes import ENVELOPE_BYTES

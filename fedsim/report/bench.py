@@ -12,8 +12,8 @@ from typing import Final
 
 import numpy as np
 
+from fedsim.intervals import cut, overlapping
 from fedsim.report.columns import Bools, Columns, Ints
-from fedsim.report.intervals import cut, overlapping
 
 _TIME: Final = itemgetter(0)  # of one instant, as recorded
 

@@ -12,8 +12,8 @@ from html import escape
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from fedsim.report.columns import Floats
 from fedsim.report.idle import CAUSES
 from fedsim.report.show import percent
 from fedsim.units import human_count, human_seconds
@@ -26,7 +26,6 @@ _POINTS: Final = 1500  # of a curve; more cannot be told apart at this width
 _HOVERED: Final = 120  # points of a curve that say what they are
 _COLUMNS: Final = 400  # of a picture of devices
 
-Floats = npt.NDArray[np.float64]
 Write = Callable[[float], str]
 Place = Callable[[float, float], tuple[float, float]]
 

@@ -19,6 +19,9 @@ from fedsim.trace import PURPOSES, Mark, Node, Span, Stay, Trace, Transfer, Wait
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
+SECOND = 1e9  # in the nanoseconds of a trace
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from fedsim.report.columns import Bools, Columns, Ints
+from fedsim.report.columns import SECOND, Bools, Columns, Floats, Ints
 from fedsim.report.identity import DELIVERED
-
-Floats = npt.NDArray[np.float64]
 
 KINDS: Final = ("up", "down", "waiting")
 UP, DOWN, WAITING = range(len(KINDS))
@@ -93,7 +90,7 @@ def _parts(columns: Columns) -> _Parts:
     sent, stays = columns.transfers, columns.stays
     here = sent.outcome.among(DELIVERED) & (sent.arrived > sent.started)
     start, end, target = sent.started[here], sent.arrived[here], sent.target[here]
-    rate = sent.bytes[:, here].sum(axis=0) / ((end - start) / 1e9)
+    rate = sent.bytes[:, here].sum(axis=0) / ((end - start) / SECOND)
     up = target == columns.server
     peer, kind = np.where(up, sent.source[here], target), np.where(up, UP, DOWN)
     nodes = [peer, *([np.full(len(peer), columns.server)] if columns.server >= 0 else []), stays.node]

@@ -11,16 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from fedsim.report.columns import Columns
+from fedsim.intervals import union
+from fedsim.report.columns import SECOND, Columns, Floats
 from fedsim.report.identity import DELIVERED
 from fedsim.report.idle import Accounts
-from fedsim.report.intervals import union
 from fedsim.trace import Node
-
-SECOND = 1e9  # in the nanoseconds of a trace
-Floats = npt.NDArray[np.float64]
 
 CONFIDENCE = ("measured", "derived", "specification", "unverified")
 """How far a figure is to be trusted, best first."""
@@ -29,7 +25,7 @@ CONFIDENCE = ("measured", "derived", "specification", "unverified")
 def joules(columns: Columns, accounts: Accounts) -> Floats:
     """The energy of every row of the node table; NaN where its profile has no power."""
     nodes = columns.nodes
-    base = np.array([n.idle_watts if n.ready_watts is None else n.ready_watts for n in nodes], np.float64)
+    base = base_watts(nodes)
     computing = base * (accounts.horizon / SECOND)
     computing += (column(nodes, "busy_watts") - base) * (accounts.busy / SECOND)
     return computing + _radio(columns)
@@ -48,6 +44,13 @@ def _radio(columns: Columns) -> Floats:
         if active.any():
             total += active * (union(owner[flows], sent.started[flows], sent.arrived[flows], size) / SECOND)
     return total
+
+
+def base_watts(nodes: Sequence[Node]) -> Floats:
+    """What every node draws for as long as it takes part: ready for work, or idle where its profile knows no more."""
+    ready = column(nodes, "ready_watts")
+    found: Floats = np.where(np.isnan(ready), column(nodes, "idle_watts"), ready)
+    return found
 
 
 def column(nodes: Sequence[Node], name: str) -> Floats:

@@ -11,10 +11,9 @@ from operator import itemgetter
 
 import numpy as np
 
+from fedsim.intervals import added
 from fedsim.report.columns import Columns, Ints
-from fedsim.report.intervals import added
-
-_OPENS = {"join": True, "return": True, "leave": False, "end": False}
+from fedsim.trace import PRESENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +43,11 @@ class Horizon:
 
 def horizons(columns: Columns) -> Horizon:
     """The active horizons of all nodes of a trace."""
-    marks = columns.named(*_OPENS)
+    marks = columns.named(*PRESENCE)
     rows = columns.table.rows([mark.node for mark in marks]).tolist()
     events: dict[int, list[tuple[int, bool, bool]]] = {}
     for row, mark in zip(rows, marks, strict=True):
-        events.setdefault(row, []).append((mark.time, _OPENS[mark.name], mark.name == "join"))
+        events.setdefault(row, []).append((mark.time, PRESENCE[mark.name], mark.name == "join"))
     found: list[tuple[int, int, int]] = []
     for row in range(len(columns.nodes)):
         steps = sorted(events.get(row, ()), key=itemgetter(0))  # stable: of one instant, as recorded

@@ -12,10 +12,10 @@ from typing import Final
 import numpy as np
 
 from fedsim.errors import AccountingError
+from fedsim.intervals import added, union
 from fedsim.report.columns import Bools, Columns, Ints, tabulate
 from fedsim.report.horizon import horizons
 from fedsim.report.idle import CAUSES, Accounts, account
-from fedsim.report.intervals import added, union
 from fedsim.trace import Trace
 
 DELIVERED = "delivered"

@@ -26,16 +26,15 @@ from typing import Final
 import numpy as np
 
 from fedsim.errors import AccountingError
+from fedsim.intervals import added, covered, cut, joined, overlapping, spread, union
 from fedsim.report.bench import bench
 from fedsim.report.columns import Bools, Columns, Ints, Spans, Waits
 from fedsim.report.horizon import Horizon, horizons
-from fedsim.report.intervals import added, covered, cut, overlapping, spread, union
 from fedsim.report.rounds import Rounds, rounds
 from fedsim.script import Role
+from fedsim.trace import LOAD
 
 CAUSES: Final = ("dependency", "straggler", "flow", "model", "unselected", "load", "sleep")
-LOAD: Final = "load"
-
 DEPENDENCY, STRAGGLER, FLOW, MODEL, UNSELECTED, LOADING, SLEEP = range(len(CAUSES))
 _DIRECT: Final = {
     Role.GRADIENT.value: DEPENDENCY,
@@ -113,7 +112,8 @@ def pieces(columns: Columns, chosen: Bools | None = None) -> Pieces:
         nodes = active.node[quiet]
         parts.append((nodes, active.start[quiet], active.end[quiet], np.full(len(nodes), UNSELECTED)))
     node, start, end, cause = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return _joined(Pieces(node, start, end, cause))
+    order = np.lexsort((start, node))
+    return Pieces(*joined(*(column[order] for column in (node, start, end, cause))))
 
 
 def silent(columns: Columns, active: Horizon) -> Bools:
@@ -237,15 +237,3 @@ def _cut_devices(columns: Columns, barriers: Rounds, here: Bools) -> Columns4:
     ]
     node, start, end, cause = (np.concatenate(column) for column in zip(*parts, strict=True))
     return node, start, end, cause
-
-
-def _joined(found: Pieces) -> Pieces:
-    """Pieces in order, without empty ones, neighbours of one cause made one."""
-    kept = found.end > found.start
-    order = np.lexsort((found.start[kept], found.node[kept]))
-    node, start, end, cause = (column[kept][order] for column in (found.node, found.start, found.end, found.cause))
-    if not len(node):
-        return Pieces(node, start, end, cause)
-    follows = (node[1:] == node[:-1]) & (start[1:] == end[:-1]) & (cause[1:] == cause[:-1])
-    first, last = np.append(True, ~follows), np.append(~follows, True)
-    return Pieces(node[first], start[first], end[last], cause[first])

@@ -11,18 +11,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from fedsim.report.columns import Columns, Ints, tabulate
+from fedsim.intervals import added
+from fedsim.report.columns import SECOND, Columns, Floats, Ints, tabulate
 from fedsim.report.contributions import Contributions, contributions, splits
 from fedsim.report.energy import joules
 from fedsim.report.idle import Accounts, account
-from fedsim.report.intervals import added
 from fedsim.report.traffic import Traffic, traffic
 from fedsim.trace import Trace
-
-SECOND = 1e9  # in the nanoseconds of a trace
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from fedsim.report.columns import Bools, Columns, Ints
-from fedsim.report.energy import SECOND, Floats, column
+from fedsim.intervals import apart
+from fedsim.report.columns import SECOND, Bools, Columns, Floats, Ints
+from fedsim.report.energy import base_watts, column
 from fedsim.report.horizon import horizons
 from fedsim.report.identity import DELIVERED
-from fedsim.report.idle import LOAD
-from fedsim.report.intervals import apart
+from fedsim.trace import LOAD
 
 Amounts = TypeVar("Amounts", Ints, Floats)
 
@@ -31,19 +31,17 @@ def bytes_by(columns: Columns, moments: Ints) -> Ints:
 def joules_by(columns: Columns, moments: Ints) -> Floats:
     """Joules that all devices together had drawn until each moment (ns); NaN where one of them has no power."""
     nodes, devices, sent = columns.nodes, columns.devices, columns.transfers
-    base = column(nodes, "ready_watts")
-    base = np.where(np.isnan(base), column(nodes, "idle_watts"), base)
-    active, spans = horizons(columns), columns.spans
+    base, active, spans = base_watts(nodes), horizons(columns), columns.spans
     works = ~spans.kind.among(LOAD)
     total = _drawn(base, devices, (active.node, active.start, active.end), moments)
     computing = apart(spans.node[works], spans.start[works], spans.end[works])
     total += _drawn(column(nodes, "busy_watts") - base, devices, computing, moments)
     flows, radio = sent.arrived > sent.started, column(nodes, "radio_watts")
     whole = sent.bytes.sum(axis=0) * sent.outcome.among(DELIVERED)
+    order = np.argsort(sent.arrived, kind="stable")
     for owner, name in ((sent.source, "radio_up"), (sent.target, "radio_down")):
         flowing = apart(owner[flows], sent.started[flows], sent.arrived[flows])
         total += _drawn(radio, devices, flowing, moments)
-        order = np.argsort(sent.arrived, kind="stable")
         each = np.where(devices, column(nodes, name), 0.0)[owner] * whole
         total += _until(sent.arrived[order], each[order], moments)
     return total

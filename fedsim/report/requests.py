@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from fedsim.report.columns import Bools, Columns, Ints
-from fedsim.report.measures import SECOND, Floats, Measures, finite
+from fedsim.report.columns import SECOND, Bools, Columns, Floats, Ints
+from fedsim.report.measures import Measures, finite
 from fedsim.trace import Mark
 from fedsim.units import human_count, human_seconds
 

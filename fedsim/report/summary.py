@@ -12,11 +12,11 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 
-from fedsim.report.columns import Bools, Ints
+from fedsim.report.columns import SECOND, Bools, Floats, Ints
 from fedsim.report.contributions import STEPS, jain
 from fedsim.report.energy import energy_label
 from fedsim.report.idle import CAUSES, DEPENDENCY
-from fedsim.report.measures import SECOND, Floats, Measures, Point, best, finite, measure
+from fedsim.report.measures import Measures, Point, best, finite, measure
 from fedsim.report.quality import time_to
 from fedsim.report.requests import inference
 from fedsim.report.traffic import DIRECTIONS

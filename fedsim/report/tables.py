@@ -13,9 +13,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from fedsim.report.columns import SECOND
 from fedsim.report.contributions import STEPS
 from fedsim.report.idle import CAUSES
-from fedsim.report.measures import SECOND, Measures, finite
+from fedsim.report.measures import Measures, finite
 from fedsim.report.traffic import DIRECTIONS
 from fedsim.trace import PURPOSES
 

@@ -22,12 +22,12 @@ from typing import Any, Final
 
 import numpy as np
 
+from fedsim.intervals import holds, overlapping
 from fedsim.report.bench import bench
 from fedsim.report.columns import Bools, Columns, Ints, Waits
 from fedsim.report.counters import KINDS, WAITING, Counters, counters
 from fedsim.report.identity import DELIVERED
 from fedsim.report.idle import CAUSES, Pieces, pieces
-from fedsim.report.intervals import holds, overlapping
 from fedsim.report.rounds import rounds
 
 EVENTS: Final = 1_000_000

@@ -10,18 +10,16 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fedsim.intervals import apart
 from fedsim.script import SERVER
-from fedsim.trace import PURPOSES, Mark, Span, Trace, Transfer, columns
+from fedsim.trace import LOAD, PRESENCE, PURPOSES, Mark, Span, Trace, Transfer, columns
 
 Ints = npt.NDArray[np.int64]
-
-_LOAD: Final = "load"  # spans of this kind are waiting for data
-_OPENS: Final = {"join": True, "return": True, "leave": False, "end": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,14 +97,14 @@ class Tally:
 
     def computed(self, spans: Mapping[str, Any]) -> None:
         """Count spans, by the columns of `Span`."""
-        works = ~spans["kind"].among(_LOAD)
+        works = ~spans["kind"].among(LOAD)
         node, start, end = (spans[name][works] for name in ("node", "start", "end"))
         self._lane_busy += int((end - start)[node == SERVER].sum())
         _cover(self._busy, self._reached, node + 1, start, end)
 
     def marked(self, marks: Mapping[str, Any]) -> None:
         """Count marks, by the columns of `Mark`."""
-        names, here = marks["name"].names, marks["name"].among("publish", "round.close", "evaluate", *_OPENS)
+        names, here = marks["name"].names, marks["name"].among("publish", "round.close", "evaluate", *PRESENCE)
         details = marks["detail"]
         for node, time, code, value, detail in zip(
             *(column[here].tolist() for column in (marks["node"], marks["time"], marks["name"].codes, marks["value"])),
@@ -121,7 +119,7 @@ class Tally:
             elif name == "evaluate":
                 self.measured(value, json.loads(details.names[detail])["loss"])
             else:
-                self._present(node + 1, time, _OPENS[name], joins=name == "join")
+                self._present(node + 1, time, PRESENCE[name], joins=name == "join")
 
     def measured(self, accuracy: float, loss: float) -> None:
         """Count an evaluation."""
@@ -146,7 +144,7 @@ class Tally:
     def so_far(self, now: int, computing: Iterable[tuple[Any, ...]] = ()) -> SoFar:
         """The figures up to now, with what is being computed."""
         busy, lanes = self._busy, self._lane_busy
-        going = [(row[0] + 1, row[3], min(row[4], now)) for row in computing if row[3] < now and row[2] != _LOAD]
+        going = [(row[0] + 1, row[3], min(row[4], now)) for row in computing if row[3] < now and row[2] != LOAD]
         if going:
             node, start, end = np.array(going, np.int64).T
             busy, reached = busy.copy(), self._reached.copy()
@@ -175,13 +173,7 @@ class Tally:
 
 def _cover(busy: Ints, reached: Ints, node: Ints, start: Ints, end: Ints) -> None:
     """Add to each node what intervals cover beyond what was reached before, which then is their end."""
-    if not len(node):
-        return
-    order = np.lexsort((start, node))
-    node, start, end = node[order], start[order], end[order]
-    values, ranks = np.unique(end, return_inverse=True)
-    latest = values[np.maximum.accumulate(node * len(values) + ranks) - node * len(values)]
-    first = np.append(True, node[1:] != node[:-1])
-    before = np.where(first, reached[node], np.maximum(reached[node], np.append(latest[:1], latest[:-1])))
-    np.add.at(busy, node, np.maximum(end - np.maximum(start, before), 0))
+    start = np.maximum(start, reached[node])
+    node, start, end = apart(node, start, np.maximum(start, end))
+    np.add.at(busy, node, end - start)
     np.maximum.at(reached, node, end)

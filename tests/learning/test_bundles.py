@@ -17,7 +17,7 @@ from fedsim.hardware.machines import machine
 from fedsim.hardware.profiles import load_profile
 from fedsim.learning.bundles import Bundle, bare, of_member, prefix
 from fedsim.learning.host import Host
-from fedsim.learning.learners import Node, WeightPart
+from fedsim.learning.learners import Node
 from fedsim.learning.plan import BlockPlan, plans, variant_plan
 from fedsim.learning.sums import Changes, Combining, Mean
 from fedsim.models.counting import measure
@@ -26,18 +26,20 @@ from fedsim.payload.supports import WHOLE, Support
 from fedsim.payload.tensors import FlatTensors
 from fedsim.schedulers.catalogue import SCHEDULERS
 from fedsim.schedulers.fedavg import FedAvg
-from fedsim.script import SERVER, Payload, Quality
+from fedsim.script import SERVER, Quality
 from fedsim.simulation import Inline
 from fedsim.simulation.engine import Limits
 from tests.learning.toys import SEED, DirectPort, Federation, bits
-from tests.learning.variants import federation, smaller, support
+from tests.learning.variants import Sums, federation, smaller, support
 
 NARROW = support([1, 4, 5, 9, 30])
 SPARSE = support([1, 4, 5, 9, 30], masked=0.6)
 
 
-class Server:
+class Server(Sums):
     """A server's sums on a host that has models of their own with these supports."""
+
+    draw = staticmethod(torch.rand)  # nothing below zero
 
     def __init__(self, *supports: Support) -> None:
         toy = Federation(dtype="float64")
@@ -53,31 +55,6 @@ class Server:
         named = {plan.name: part for plan, part in zip(self.members, parts, strict=True)}
         self.host = Host(network, self.plans, toy.samples(), SEED, None, named)
         self.node = Node(DirectPort(SERVER, self.host))
-
-    def model(self, plan: BlockPlan, seed: int, part: WeightPart = "weights") -> Payload:
-        """Random weights of a block, none of them below zero; whole numbers are the seed."""
-        generator = torch.Generator().manual_seed(seed)
-        value = self.host.core.layout(plan.name, part).zeros()
-        for view in value.views():
-            if view.is_floating_point():
-                view.copy_(torch.rand(view.shape, generator=generator, dtype=view.dtype))
-            else:
-                view.fill_(seed)
-        value.mask_()
-        payload = self.node.payload(getattr(plan, part))
-        self.host.core.values[payload] = value
-        return payload
-
-    def named(self, payload: Payload) -> dict[str, Tensor]:
-        """Its tensors by name."""
-        value = self.host.value(payload)
-        assert isinstance(value, FlatTensors)
-        return {name: view.clone() for name, view in value.named().items()}
-
-    def do(self, work: Any) -> dict[str, Tensor]:
-        """Run a work; the tensors of its result."""
-        self.host.run(work.command)
-        return self.named(work.result)
 
 
 def equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:

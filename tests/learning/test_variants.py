@@ -13,7 +13,7 @@ from fedsim.costs import Phase
 from fedsim.errors import ScriptError
 from fedsim.learning.blocks import layout_of
 from fedsim.learning.host import Host
-from fedsim.learning.learners import Node, WeightPart
+from fedsim.learning.learners import Node
 from fedsim.learning.optimizers import AdamW, Sgd
 from fedsim.learning.plan import MODEL, BlockPlan, plans, variant_plan
 from fedsim.learning.sums import Changes, Combining, Mean
@@ -28,14 +28,14 @@ from fedsim.schedulers.fedavg import FedAvg
 from fedsim.script import SERVER, Payload
 from fedsim.wire import tensors as wired
 from tests.learning.toys import SEED, DirectPort, Federation, bits
-from tests.learning.variants import federation, smaller, support
+from tests.learning.variants import Sums, federation, smaller, support
 
 NARROW = support([1, 4, 5, 9, 30])
 WIDE = support([0, 1, 2, 4, 5, 7, 9, 11, 20, 30, 31])
 SPARSE = support([1, 4, 5, 9, 30], masked=0.6)
 
 
-class Server:
+class Server(Sums):
     """A server's sums on a host that has two variants."""
 
     def __init__(self, *supports: Support) -> None:
@@ -50,31 +50,6 @@ class Server:
         named = {plan.name: part for plan, part in zip(self.variants, parts, strict=True)}
         self.host = Host(network, self.plans, toy.samples(), SEED, None, named)
         self.node = Node(DirectPort(SERVER, self.host))
-
-    def model(self, plan: BlockPlan, seed: int, part: WeightPart = "weights") -> Payload:
-        """Random weights of a block, or of a part of it, zero where it is."""
-        generator = torch.Generator().manual_seed(seed)
-        value = self.host.core.layout(plan.name, part).zeros()
-        for view in value.views():
-            if view.is_floating_point():
-                view.copy_(torch.randn(view.shape, generator=generator, dtype=view.dtype))
-            else:
-                view.fill_(seed)
-        value.mask_()
-        payload = self.node.payload(getattr(plan, part))
-        self.host.core.values[payload] = value
-        return payload
-
-    def named(self, payload: Payload) -> dict[str, Tensor]:
-        """Its tensors by name."""
-        value = self.host.value(payload)
-        assert isinstance(value, FlatTensors)
-        return {name: view.clone() for name, view in value.named().items()}
-
-    def do(self, work: Any) -> dict[str, Tensor]:
-        """Run a work; the tensors of its result."""
-        self.host.run(work.command)
-        return self.named(work.result)
 
 
 def at(what: Support, name: str, whole: Tensor) -> Tensor:

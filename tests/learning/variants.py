@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedsim.experiment.assembly import Assembly, Smaller
 from fedsim.experiment.fleet import Fleet, Group
@@ -17,14 +17,51 @@ from fedsim.hardware.machines import machine
 from fedsim.hardware.profiles import load_profile
 from fedsim.learning.host import Host
 from fedsim.learning.labelling import Labels
+from fedsim.learning.learners import Node, WeightPart
+from fedsim.learning.plan import BlockPlan
 from fedsim.models.auxiliary import build_head
 from fedsim.models.counting import measure
 from fedsim.models.options import Auxiliary
 from fedsim.models.units import UnitList
 from fedsim.payload.supports import WHOLE, Support
+from fedsim.payload.tensors import FlatTensors
+from fedsim.script import Payload
 from fedsim.simulation import Fault, Inline, Simulation
 from fedsim.simulation.engine import Limits
 from tests.learning.toys import SEED, Federation
+
+
+class Sums:
+    """What is done with a server's sums on a host, whichever blocks it has."""
+
+    host: Host
+    node: Node
+    draw: Callable[..., Tensor] = staticmethod(torch.randn)
+
+    def model(self, plan: BlockPlan, seed: int, part: WeightPart = "weights") -> Payload:
+        """Random weights of a block, or of a part of it, zero where it is; whole numbers are the seed."""
+        generator = torch.Generator().manual_seed(seed)
+        value = self.host.core.layout(plan.name, part).zeros()
+        for view in value.views():
+            if view.is_floating_point():
+                view.copy_(self.draw(view.shape, generator=generator, dtype=view.dtype))
+            else:
+                view.fill_(seed)
+        value.mask_()
+        payload = self.node.payload(getattr(plan, part))
+        self.host.core.values[payload] = value
+        return payload
+
+    def named(self, payload: Payload) -> dict[str, Tensor]:
+        """Its tensors by name."""
+        value = self.host.value(payload)
+        assert isinstance(value, FlatTensors)
+        return {name: view.clone() for name, view in value.named().items()}
+
+    def do(self, work: Any) -> dict[str, Tensor]:
+        """Run a work; the tensors of its result."""
+        self.host.run(work.command)
+        return self.named(work.result)
 
 
 def support(kept: Sequence[int], masked: float = 0.0, seed: int = 3) -> Support:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from fedsim.report.energy import CONFIDENCE
 from fedsim.report.page.systems import Run
 from fedsim.report.pages import cell, table
 from fedsim.units import human_count
@@ -47,7 +48,7 @@ def provenance(run: Run) -> str:
 
 def _counted(figures: Sequence[Section]) -> dict[str, int]:
     """Figures by confidence, best first."""
-    found = dict.fromkeys(("measured", "derived", "specification", "unverified"), 0)
+    found = dict.fromkeys(CONFIDENCE, 0)
     for figure in figures:
         found[str(figure["confidence"])] += str(figure["fields"]).count(",") + 1
     return {name: count for name, count in found.items() if count}

@@ -16,10 +16,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from fedsim.intervals import apart, joined, spread
 from fedsim.report.columns import Columns, Ints
 from fedsim.report.horizon import horizons
-from fedsim.report.idle import CAUSES, LOAD, pieces, silent
-from fedsim.report.intervals import apart, spread
+from fedsim.report.idle import CAUSES, pieces, silent
+from fedsim.trace import LOAD
 from fedsim.units import human_seconds
 
 PIECES: Final = 250_000  # of a page; about 4.5 bytes each
@@ -190,18 +191,7 @@ def _apart(found: _Pieces) -> _Pieces:
 def _scaled(found: _Pieces, scale: float) -> _Pieces:
     """In ticks; what is shorter than one is left out."""
     start, end = (np.rint(times * scale).astype(np.int64) for times in (found.start, found.end))
-    return _joined(_Pieces(found.row, start, end, found.state))
-
-
-def _joined(found: _Pieces) -> _Pieces:
-    """Without empty pieces, neighbours of one state made one."""
-    kept = found.end > found.start
-    row, start, end, state = (column[kept] for column in (found.row, found.start, found.end, found.state))
-    if not len(row):
-        return _Pieces(row, start, end, state)
-    follows = (row[1:] == row[:-1]) & (start[1:] == end[:-1]) & (state[1:] == state[:-1])
-    first, last = np.append(True, ~follows), np.append(~follows, True)
-    return _Pieces(row[first], start[first], end[last], state[first])
+    return _Pieces(*joined(found.row, start, end, found.state))
 
 
 def _binned(found: _Pieces, end: int, rows: int, states: int, most: int) -> tuple[int, _Pieces]:
@@ -233,7 +223,7 @@ def _majority(found: _Pieces, end: int, rows: int, states: int, bins: int) -> _P
     top = order[np.append(cell[order][1:] != cell[order][:-1], True)]
     row, at = cell[top] // bins, cell[top] % bins
     kept = state[top] > 0
-    return _joined(_Pieces(row[kept], at[kept], at[kept] + 1, state[top][kept]))
+    return _Pieces(*joined(row[kept], at[kept], at[kept] + 1, state[top][kept]))
 
 
 def _encoded(found: _Pieces, rows: int, states: int) -> bytes:

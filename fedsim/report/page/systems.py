@@ -12,9 +12,10 @@ from typing import Any, Final
 import numpy as np
 
 from fedsim.report.charts import Series
+from fedsim.report.columns import SECOND
 from fedsim.report.comparison import Outcome, Table
 from fedsim.report.idle import CAUSES
-from fedsim.report.measures import SECOND, Measures, Point
+from fedsim.report.measures import Measures, Point
 from fedsim.report.progress import bytes_by, joules_by
 from fedsim.report.show import labels
 from fedsim.report.summary import perplexity

@@ -138,4 +138,4 @@ def _time(who: str, shares: Sequence[float | None], side: int) -> str:
 
 def _waiting(cause: str, side: int) -> str:
     reason = REASONS[cause][side]
-    return reason if cause in ("sleep",) else f"waiting {reason}"
+    return reason if cause == "sleep" else f"waiting {reason}"

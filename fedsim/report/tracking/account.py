@@ -15,9 +15,10 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from fedsim.report.columns import SECOND
 from fedsim.report.folder import RunFolder
 from fedsim.report.identity import DELIVERED
-from fedsim.report.measures import SECOND, Measures, measure
+from fedsim.report.measures import Measures, measure
 from fedsim.report.summary import metric_name, perplexity
 
 MOST: Final = 1_000

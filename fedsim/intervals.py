@@ -6,8 +6,10 @@ Exact, vectorised, O(n log n). An interval is half open, `[start, end)`.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
-from fedsim.report.columns import Bools, Ints
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 
 def added(owners: Ints, amounts: Ints, size: int) -> Ints:
@@ -37,6 +39,17 @@ def apart(owners: Ints, starts: Ints, ends: Ints) -> tuple[Ints, Ints, Ints]:
     before = np.concatenate((starts[:1], reached[:-1]))
     begin = np.where(first, starts, np.maximum(starts, before))
     return owners, begin, np.maximum(begin, ends)
+
+
+def joined(owners: Ints, starts: Ints, ends: Ints, states: Ints) -> tuple[Ints, Ints, Ints, Ints]:
+    """Sorted intervals without empty ones, those of one state that touch made one."""
+    kept = ends > starts
+    owners, starts, ends, states = (column[kept] for column in (owners, starts, ends, states))
+    if not len(owners):
+        return owners, starts, ends, states
+    follows = (owners[1:] == owners[:-1]) & (starts[1:] == ends[:-1]) & (states[1:] == states[:-1])
+    first, last = np.append(True, ~follows), np.append(~follows, True)
+    return owners[first], starts[first], ends[last], states[first]
 
 
 def covered(starts: Ints, ends: Ints, moments: Ints) -> Ints:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.report.intervals import apart, covered, cut, holds, overlapping, union
+from fedsim.intervals import apart, covered, cut, holds, overlapping, union
 
 Ints = npt.NDArray[np.int64]
 Interval = tuple[int, int, int]
