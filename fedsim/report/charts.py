@@ -69,9 +69,8 @@ def curves(title: str, series: Sequence[Series], x_axis: Axis, write: Write) -> 
     ys = [point[1] for one in drawn for point in one.points] + [
         y for one in drawn for edge in one.band for y in edge[1:]
     ]
-    head = f'<figure class="chart"><figcaption>{escape(title)}</figcaption>'
     if not xs:
-        return f'{head}<p class="none">No value to show.</p></figure>'
+        return f'{_caption(title)}<p class="none">No value to show.</p></figure>'
     x_ticks, y_ticks = ticks(min(0.0, *xs), max(xs)), ticks(min(ys), max(ys))
     span_x, span_y = x_ticks[-1] - x_ticks[0], y_ticks[-1] - y_ticks[0]
 
@@ -79,11 +78,7 @@ def curves(title: str, series: Sequence[Series], x_axis: Axis, write: Write) -> 
         across = _LEFT + (x / x_axis.unit - x_ticks[0]) / span_x * (_WIDTH - _LEFT - _RIGHT)
         return across, _HEIGHT - _BOTTOM - (y - y_ticks[0]) / span_y * (_HEIGHT - _TOP - _BOTTOM)
 
-    parts = [f'{head}<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">']
-    for y in y_ticks:
-        down = at(0, y)[1]
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{down:.1f}" y2="{down:.1f}"/>')
-        parts.append(f'<text x="{_LEFT - 8}" y="{down + 4:.1f}" text-anchor="end">{escape(write(y))}</text>')
+    parts = _frame(title, _HEIGHT, [(at(0, y)[1], write(y)) for y in y_ticks])
     for x in x_ticks:
         across = at(x * x_axis.unit, 0)[0]
         parts.append(f'<text x="{across:.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{x:g}</text>')
@@ -93,6 +88,20 @@ def curves(title: str, series: Sequence[Series], x_axis: Axis, write: Write) -> 
         parts += _line(one, style(index), at, x_axis, write)
     parts.append("</svg></figure>")
     return "".join(parts)
+
+
+def _caption(title: str) -> str:
+    """The beginning of a figure."""
+    return f'<figure class="chart"><figcaption>{escape(title)}</figcaption>'
+
+
+def _frame(title: str, height: int, levels: Sequence[tuple[float, str]]) -> list[str]:
+    """The beginning of a picture, with a line and a text at each of some heights."""
+    parts = [f'{_caption(title)}<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(title)}">']
+    for down, said in levels:
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{down:.1f}" y2="{down:.1f}"/>')
+        parts.append(f'<text x="{_LEFT - 8}" y="{down + 4:.1f}" text-anchor="end">{escape(said)}</text>')
+    return parts
 
 
 def _line(one: Series, colour: str, at: Place, axis: Axis, write: Write) -> list[str]:
@@ -136,15 +145,8 @@ def columns(title: str, values: Floats, groups: Sequence[int], colour: str, writ
     count, top = len(values), ticks(0.0, max(float(values.max(initial=0.0)), 1e-9))[-1]
     edges = np.linspace(0, count, min(count, _COLUMNS) + 1).round().astype(np.int64)
     room, high = _WIDTH - _LEFT - _RIGHT, 120
-    parts = [
-        f'<figure class="chart"><figcaption>{escape(title)}</figcaption>'
-        f'<svg viewBox="0 0 {_WIDTH} {high + 34}" role="img" aria-label="{escape(title)}">'
-    ]
-    for level in (0.0, top / 2, top):
-        down = 8 + high * (1 - level / top)
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{down:.1f}" y2="{down:.1f}"/>')
-        parts.append(f'<text x="{_LEFT - 8}" y="{down + 4:.1f}" text-anchor="end">{escape(write(level))}</text>')
-    parts.append(f'<g class="{colour}">')
+    levels = [(8 + high * (1 - level / top), write(level)) for level in (0.0, top / 2, top)]
+    parts = [*_frame(title, high + 34, levels), f'<g class="{colour}">']
     width = room / (len(edges) - 1 or 1)
     for number, (low, end) in enumerate(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)):
         some = values[low:end]
