@@ -20,6 +20,7 @@ from fedsim.learning.blocks import Block, Instance, State, layout_of
 from fedsim.learning.fitting import Fitting
 from fedsim.learning.learners import Batch, WeightPart
 from fedsim.learning.plan import SERVER_BLOCK, BlockPlan
+from fedsim.learning.stacks import Stack
 from fedsim.models import building
 from fedsim.models.auxiliary import Head
 from fedsim.models.units import UnitList
@@ -119,6 +120,7 @@ class Core:
         self.seed = seed
         self.blocks: dict[str, Block] = {}
         self.local: dict[str, LocalLoss] = {}
+        self._stacks: dict[str, Stack] = {}
         self.learners: dict[tuple[int, int], Trainee] = {}
         self.values: WeakKeyDictionary[Payload, Value] = WeakKeyDictionary()
         """What its maker has behind a handle; `flat` and `tensor` give what the reader has."""
@@ -146,8 +148,11 @@ class Core:
             else:
                 whole = _private(variants[name]) if name in variants else model
                 module, local = _block(plan, whole, units, head)
+                stack = Stack.of(module, model.input) if name != SERVER_BLOCK else None
                 if local is not None:
                     self.local[name] = local
+                elif stack is not None and model.loss is UnitList.loss:
+                    self._stacks[name] = stack
             self._lay_out(name, Block(plan, module), variant=name in variants)
 
     def _lay_out(self, name: str, block: Block, *, variant: bool) -> None:
@@ -251,6 +256,12 @@ class Core:
             return self.model.loss(out, y), out
         z: Tensor = local.trunk(x)
         return local.head.loss(z, y, local.trunk), z
+
+    def differentiate(self, trainee: Trainee, module: nn.Module, x: Tensor, y: Tensor) -> None:
+        """Add the gradients of a batch's mean loss to those of the parameters."""
+        stack = self._stacks.get(trainee.block.plan.name)
+        if stack is None or not stack.differentiate(x, y):
+            self.loss(trainee, module, x, y)[0].backward()
 
     def trunk(self, trainee: Trainee, module: nn.Module) -> nn.Module:
         """The block without its head; it is bound with it."""

@@ -90,10 +90,11 @@ class Deferring:
         self._demand((payload,))
         return self._host.value(payload)
 
-    def sums(self, node: int, number: int) -> list[Sums]:
-        """What has come of a mean here; it is gone here then."""
-        self._add_rest(node, number)
-        return part_of_sums(self.core, node, number)
+    def sums(self, node: int, number: int, runs: Sequence[int] | None) -> list[Sums]:
+        """What has come of some runs of a mean, which are complete; None: all that is left, and the mean is gone."""
+        if runs is None:
+            self._add_rest(node, number)
+        return part_of_sums(self.core, node, number, runs)
 
     def join(self, node: int, number: int, sums: Sequence[Sums]) -> None:
         """Add a part of a mean that another host has summed up."""

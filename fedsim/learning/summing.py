@@ -29,6 +29,8 @@ class _Run:
         self._waiting = list(members)  # whose turn has not come, in order
         self._early: dict[int, _Held] = {}
         self.total: tuple[Tensor, ...] | None = None
+        self.shared = False
+        """Whether the total lies in memory that is not to be written to."""
 
     def add(self, member: int, value: FlatTensors, weight: int) -> None:
         self._early[member] = (value, weight)
@@ -75,7 +77,7 @@ class Sums:
     """A part of a mean: whole runs, summed up elsewhere."""
 
     weight: int
-    """Of the members that have come there."""
+    """Of the members that have come there since the last such part."""
     runs: dict[int, tuple[Tensor, ...]]
     """By the number of the run: the sum of its members, buffer by buffer."""
 
@@ -123,25 +125,31 @@ class RunningMean:
             if run.total is None:
                 continue
             if self._total is None:
-                self._total = run.total
+                self._total = FlatTensors(self._layout, run.total).clone().buffers if run.shared else run.total
             else:
                 for mine, theirs in zip(self._total, run.total, strict=True):
                     _accumulate(mine, theirs, 1)
             run.total = None
 
-    def sums(self) -> Sums:
-        """What has come, as a part of a mean that is put together elsewhere."""
+    def sums(self, runs: Sequence[int] | None = None) -> Sums:
+        """What has come of some runs, or of all, as a part of a mean that is put together elsewhere; gone here."""
         assert not self._whole, "all that comes to this mean comes here"
-        for run in self._runs:
+        made: dict[int, tuple[Tensor, ...]] = {}
+        for number in range(len(self._runs)) if runs is None else runs:
+            run = self._runs[number]
             run.finish()
-        return Sums(self.weight, {i: run.total for i, run in enumerate(self._runs) if run.total is not None})
+            if run.total is not None:
+                made[number], run.total = run.total, None
+        weight, self.weight = self.weight, 0
+        return Sums(weight, made)
 
     def join(self, sums: Sums) -> None:
-        """Take in runs that were summed up elsewhere; none of their members has come here."""
+        """Take in runs that were summed up elsewhere, and are only read; none of their members has come here."""
         assert not self._whole, "all that comes to this mean comes here"
         for number, total in sums.runs.items():
-            assert self._runs[number].total is None, f"run {number} was summed up in two places"
-            self._runs[number].total = total
+            run = self._runs[number]
+            assert run.total is None, f"run {number} was summed up in two places"
+            run.total, run.shared = total, True
         self.weight += sums.weight
 
     def result(self) -> FlatTensors:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,23 @@ class Give:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveSums:
+    """Give what has been summed up for a node's mean, which another host has: one more answer of the call."""
+
+    node: int
+    number: int
+    runs: Sequence[int] | None
+    """Of these runs, which are complete; None: all that is left, and the mean is gone then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Let go of nodes, which go on in another host: one more answer of the call."""
+
+    nodes: list[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Join:
     """Take in what another host has summed up for a node's mean, which is part `part` of the call."""
 
@@ -74,7 +91,7 @@ class Forget:
     node: int
 
 
-Order = Run | Take | Give | Join | Settle | Drop | Forget
+Order = Run | Take | Give | GiveSums | Join | Leave | Settle | Drop | Forget
 
 
 class Encoder:

@@ -15,14 +15,17 @@ from functools import partial
 from typing import Any, Final, Protocol
 from weakref import ref
 
+from fedsim.learning.learners import meta_of
 from fedsim.learning.sums import run_of
 from fedsim.runtime.encoding import (
     Drop,
     Encoder,
     Forget,
     Give,
+    GiveSums,
     Join,
     Key,
+    Leave,
     Order,
     Run,
     Settle,
@@ -37,6 +40,8 @@ AHEAD: Final = 0.2
 """Of the work that is under way: what a call may hold."""
 MOST: Final = 256
 """Orders that a call holds at most."""
+LARGE: Final = 2**22
+"""Bytes of a sum that is sent while others are still made; smaller ones go together."""
 FEW: Final = 16
 """Values that may wait to be let go of while a call comes together."""
 WINDOW: Final = 64
@@ -46,11 +51,12 @@ WINDOW: Final = 64
 class Lane(Protocol):
     """A way to a process that holds a share of the nodes; `learning.shares.keeper.Keeper` is at its end."""
 
-    def call(self, method: str, *args: Any, answers: int = 1) -> Sequence[Any]:
+    def call(self, method: str, *args: Any, answers: int = 1, nbytes: int = 0) -> Sequence[Any]:
         """Call it behind all calls before; a token for each answer, which may be an argument of calls of any lane.
 
         Args:
             answers: how many there are: what it returns, or the items of that, if there are several.
+            nbytes: how much the answers hold, about.
         """
         ...
 
@@ -63,16 +69,28 @@ class Lane(Protocol):
         ...
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
+class _Due:
+    """Something that a call will answer with."""
+
+    way: _Way
+    nbytes: int
+    token: Any = None
+    """None: the call is not made yet."""
+
+
+@dataclass(slots=True, eq=False)
 class _Way:
     """A lane with what is on its way to it."""
 
     lane: Lane
     encoder: Encoder = field(default_factory=Encoder)
     orders: list[Order] = field(default_factory=list)
-    parts: list[Any] = field(default_factory=list)
-    gives: list[Key] = field(default_factory=list)
-    """Values that the next call answers with."""
+    parts: list[_Due] = field(default_factory=list)
+    dues: list[_Due] = field(default_factory=list)
+    """What the next call answers with."""
+    urgent: bool = False
+    """Whether works are not to come between these and whoever waits for them."""
     dropped: list[Key] = field(default_factory=list)
     running: deque[tuple[Any, int]] = field(default_factory=deque)
     under_way: int = 0
@@ -80,10 +98,16 @@ class _Way:
     pace: float = GRAIN
     """Seconds that an order takes, about."""
 
-    def take(self, token: Any, order: Callable[[int], Order]) -> None:
-        """Order something with the answer of another call, given the number of the part that it is."""
+    def take(self, due: _Due, order: Callable[[int], Order]) -> None:
+        """Order something with the answer of another call, given the number of the part that it is.
+
+        Works that do not need it are not to wait for it. Nor is what this call answers with, so two calls can never
+        wait for one another.
+        """
+        if self.dues or any(type(order) is Run for order in self.orders):
+            self.hand_over()
         self.orders.append(order(len(self.parts)))
-        self.parts.append(token)
+        self.parts.append(due)
 
     @property
     def full(self) -> bool:
@@ -91,13 +115,16 @@ class _Way:
 
         Where much is under way already, calls may hold more, as long as nobody else waits for what they give.
         """
-        enough = GRAIN if self.gives else max(GRAIN, AHEAD * self.under_way * self.pace)
+        enough = GRAIN if self.dues else max(GRAIN, AHEAD * self.under_way * self.pace)
         return len(self.orders) * self.pace >= enough or len(self.orders) >= MOST
 
-    def give(self, payload: Payload) -> None:
-        """Let the next call answer with a value."""
-        self.orders.append(Give(self.encoder.payloads((payload,))))
-        self.gives.append(key_of(payload))
+    def give(self, order: Order, nbytes: int, *, urgent: bool) -> _Due:
+        """Let the next call answer with something."""
+        self.orders.append(order)
+        self.urgent |= urgent
+        due = _Due(self, nbytes)
+        self.dues.append(due)
+        return due
 
     def let_go(self, least: int) -> None:
         """Let values go that nobody can name any more, if there are so many."""
@@ -105,18 +132,22 @@ class _Way:
             self.orders.append(Drop(tuple(self.dropped)))
             self.dropped = []
 
-    def flush(self) -> dict[Key, Any]:
-        """Hand over what has come together; tokens of the values that were to be given."""
+    def hand_over(self) -> None:
+        """Make a call of what has come together, behind those whose answers it needs."""
         self.let_go(1)
         if not self.orders:
-            return {}
-        answers = 1 + len(self.gives)
-        token, *given = self.lane.call("run", self.encoder.fresh(), self.orders, *self.parts, answers=answers)
-        self.running.append((token, len(self.orders)))
+            return
+        for due in self.parts:
+            if due.token is None:
+                due.way.hand_over()
+        parts = [due.token for due in self.parts]
+        answers, nbytes = 1 + len(self.dues), sum(due.nbytes for due in self.dues)
+        made = self.lane.call("run", self.encoder.fresh(), self.orders, *parts, answers=answers, nbytes=nbytes)
+        for due, token in zip(self.dues, made[1:], strict=True):
+            due.token = token
+        self.running.append((made[0], len(self.orders)))
         self.under_way += len(self.orders)
-        found = dict(zip(self.gives, given, strict=True))
-        self.orders, self.parts, self.gives = [], [], []
-        return found
+        self.orders, self.parts, self.dues, self.urgent = [], [], [], False
 
     def settle(self, most: int) -> None:
         """Wait until no more than so many calls are under way."""
@@ -137,9 +168,8 @@ class _Value:
     """Whether the server made it, and by which method."""
     where: list[int]
     """The lanes that have it, its maker's first."""
-    given: bool = False
-    """Whether a call of its maker's lane answers with it: by `token`, or the next one, where there is none yet."""
-    token: Any = None
+    due: _Due | None = None
+    """Where a call of its maker's lane answers with it."""
 
 
 @dataclass(slots=True)
@@ -148,8 +178,14 @@ class _Sum:
 
     opening: Command
     run_of: Mapping[int, int]
+    waiting: Counter[int]
+    """By run, how many of its members have not come."""
     place: dict[int, int] = field(default_factory=dict)
     """By run, the lane that sums it up."""
+    rest: dict[int, dict[int, int]] = field(default_factory=dict)
+    """By lane other than the mean's own, the runs whose sums it has not given yet, with their bytes."""
+    given: list[_Due] = field(default_factory=list)
+    """Sums of runs of other lanes."""
 
 
 class Pool:
@@ -176,14 +212,14 @@ class Pool:
     def start(self, node: int, commands: Sequence[Command]) -> None:
         """Order the commands of a work."""
         for command in commands:
-            self._order(command)
+            self._order(command, work=True)
 
     def finish(self, node: int) -> None:
         """Nothing: its results are names, and whoever uses them waits where the work is."""
 
     def queue(self, command: Command) -> None:
         """Order the command."""
-        self._order(command)
+        self._order(command, work=False)
 
     def forget(self, node: int) -> None:
         """Drop what it holds."""
@@ -226,22 +262,11 @@ class Pool:
 
     def _flush(self) -> None:
         for way in self._ways:
-            self._hand_over(way)
-
-    def _hand_over(self, way: _Way) -> None:
-        for key, token in way.flush().items():
-            if key in self._values:  # or it was dropped meanwhile
-                self._values[key].token = token
-
-    def _ask(self, lane: int, method: str, *args: Any) -> Any:
-        """A call behind all that came before, with a token for its answer."""
-        self._hand_over(self._ways[lane])
-        (token,) = self._ways[lane].lane.call(method, *args)
-        return token
+            way.hand_over()
 
     # ------------------------------------------------------------------------------------------ commands
 
-    def _order(self, command: Command) -> None:
+    def _order(self, command: Command, *, work: bool) -> None:
         node = command.node
         if command.holds:
             self._held[node] += command.holds
@@ -253,11 +278,13 @@ class Pool:
             case "mean.result":
                 self._result(command)
             case _:
-                self._send(command, self._home[node])
+                self._send(command, self._home[node], work=work)
 
-    def _send(self, command: Command, to: int) -> None:
+    def _send(self, command: Command, to: int, *, work: bool = False) -> None:
         """Order a command of a lane, behind the values that it needs."""
         way = self._ways[to]
+        if work and way.urgent:
+            way.hand_over()
         encoded, named = way.encoder.encode(command)
         for payload in named:
             if payload is not command.output:
@@ -267,7 +294,7 @@ class Pool:
         if command.output is not None:
             self._made(command, command.output, to)
         if way.full:
-            self._hand_over(way)
+            way.hand_over()
             self._keep_up(way)
 
     def _keep_up(self, way: _Way) -> None:
@@ -275,7 +302,7 @@ class Pool:
         if len(way.running) > WINDOW:
             for other in self._ways:
                 if not other.running:
-                    self._hand_over(other)
+                    other.hand_over()
             way.settle(WINDOW)
 
     def _made(self, command: Command, payload: Payload, at: int) -> None:
@@ -283,10 +310,11 @@ class Pool:
         key, maker = key_of(payload), (command.node == SERVER, command.method)
         value = self._values[key] = _Value(ref(payload, partial(self._drop, key)), maker, [at])
         if maker in self._travels and (command.node == SERVER or at != self._home[SERVER]):
-            self._ways[at].give(payload)
-            value.given = True
-            if command.node == SERVER:  # many may wait for it
-                self._hand_over(self._ways[at])
+            value.due = self._give(payload, at, urgent=command.node == SERVER)  # many may wait for it
+
+    def _give(self, payload: Payload, lane: int, *, urgent: bool = False) -> _Due:
+        way = self._ways[lane]
+        return way.give(Give(way.encoder.payloads((payload,))), meta_of(payload).memory_bytes, urgent=urgent)
 
     def _drop(self, key: Key, _: object = None) -> None:
         """Nobody can name it any more."""
@@ -298,22 +326,14 @@ class Pool:
         value = self._values[key_of(payload)]
         if to in value.where:
             return
-        source, way = self._ways[value.where[0]], self._ways[to]
-        if not value.given:
+        way = self._ways[to]
+        if value.due is None:
             self._travels.add(value.maker)
-            source.give(payload)
-            value.given = True
-        if value.token is None:
-            self._hand_over(source)
-        self._take(to, value.token, partial(Take, way.encoder.payloads((payload,))))
+            value.due = self._give(payload, value.where[0])
+        if value.due.token is None:
+            value.due.way.hand_over()
+        way.take(value.due, partial(Take, way.encoder.payloads((payload,))))
         value.where.append(to)
-
-    def _take(self, lane: int, token: Any, taking: Callable[[int], Order]) -> None:
-        """Let a lane take what another one has; works that do not need it are not to wait for it."""
-        way = self._ways[lane]
-        if any(type(order) is Run for order in way.orders):
-            self._hand_over(way)
-        way.take(token, taking)
 
     # --------------------------------------------------------------------------------------------- means
 
@@ -321,7 +341,8 @@ class Pool:
         expected = command.args[2]
         assert isinstance(expected, tuple)
         command = replace(command, args=(*command.args, len(self._ways) == 1))
-        self._sums[command.node, command.learner] = _Sum(command, run_of(expected))
+        numbers = run_of(expected)
+        self._sums[command.node, command.learner] = _Sum(command, numbers, Counter(numbers.values()))
         self._send(command, self._home[command.node])
         if command.node == SERVER:
             self._spread(expected)
@@ -341,15 +362,36 @@ class Pool:
                 opening = Command(command.node, command.learner, "mean.open", (names, part, expected, None, False))
                 self._send(opening, lane)
             made.place[run] = lane
-        self._send(command, made.place[run])
+        lane = made.place[run]
+        self._send(command, lane)
+        made.waiting[run] -= 1
+        if lane == home:
+            return
+        rest = made.rest.setdefault(lane, {})
+        rest[run] = max(rest.get(run, 0), meta_of(weights).memory_bytes)
+        if made.waiting[run]:
+            return
+        complete = [run for run in rest if not made.waiting[run]]
+        if sum(rest[run] for run in complete) >= LARGE:
+            self._give_sums(command, lane, complete)
+            self._ways[lane].hand_over()
 
     def _result(self, command: Command) -> None:
-        made = self._sums.pop((command.node, command.learner))
         home = self._home[command.node]
-        for lane in dict.fromkeys(lane for lane in made.place.values() if lane != home):
-            token = self._ask(lane, "give_sums", command.node, command.learner)
-            self._take(home, token, partial(Join, command.node, command.learner))
-        self._send(command, home)
+        for lane in self._sums[command.node, command.learner].rest:
+            self._give_sums(command, lane)
+        made = self._sums.pop((command.node, command.learner))
+        for due in made.given:
+            self._ways[home].take(due, partial(Join, command.node, command.learner))
+        self._send(command, home, work=True)
+
+    def _give_sums(self, command: Command, lane: int, runs: Sequence[int] | None = None) -> None:
+        """Let a lane give the sums of runs, or, the last time, of all that are left."""
+        made = self._sums[command.node, command.learner]
+        rest = made.rest[lane]
+        nbytes = sum(rest.pop(run) for run in (tuple(rest) if runs is None else runs))
+        order = GiveSums(command.node, command.learner, runs)
+        made.given.append(self._ways[lane].give(order, nbytes, urgent=True))
 
     # ------------------------------------------------------------------------------------------ placing
 
@@ -375,5 +417,6 @@ class Pool:
                 self._home[node] = lane
                 if before not in (None, lane):
                     moves.setdefault((before, lane), []).append(node)
-        for (source, lane), moved in moves.items():
-            self._take(lane, self._ask(source, "leave", moved), Settle)
+        left = {move: self._ways[move[0]].give(Leave(nodes), 0, urgent=True) for move, nodes in moves.items()}
+        for (_, lane), due in left.items():
+            self._ways[lane].take(due, Settle)

@@ -22,6 +22,8 @@ RETRIES: Final = 3
 """How often the process of a share is replaced before the run gives up."""
 EVERY: Final = 100
 """Calls after which a process is asked for a snapshot."""
+KEPT: Final = 1 / 8
+"""Of the object store, what answers of calls may hold before that; memory that is used again is faster, too."""
 
 _log = logging.getLogger(__name__)
 
@@ -100,14 +102,19 @@ class RayLane:
         self.log: deque[Token] = deque()
         """Calls that are not in the snapshot."""
         self._turn = 0
+        self._since = 0, 0
+        """Calls, and bytes of their answers, since a snapshot was asked for."""
         self._base: tuple[int, Any] = (0, None)
         self._asked: tuple[int, Any, Any] | None = None  # a snapshot that is under way
         self._actor = crew.actor(0)
 
-    def call(self, method: str, *args: Any, answers: int = 1) -> Sequence[Answer]:
+    def call(self, method: str, *args: Any, answers: int = 1, nbytes: int = 0) -> Sequence[Answer]:
         """Call it behind all calls before."""
-        if self._turn and self._turn % EVERY == 0:
+        calls, held = self._since
+        if calls >= EVERY or held > self._crew.room:
             self._ask()
+            calls = held = 0
+        self._since = calls + 1, held + nbytes
         token = Token(self._crew.number(), self, self._turn, method, args, answers)
         self._turn += 1
         self.log.append(token)
@@ -183,12 +190,13 @@ class RayCrew:
         count: of processes; None: as many as there are cores for.
         threads: intra-op threads of each.
         local: whether Ray is of this host alone.
+        store: bytes of its object store.
 
     Raises:
         UserError: the cluster has not so many cores.
     """
 
-    def __init__(self, make: Callable[[], Any], count: int | None, *, threads: int, local: bool) -> None:
+    def __init__(self, make: Callable[[], Any], count: int | None, *, threads: int, local: bool, store: int) -> None:
         import ray
 
         self._ray = ray
@@ -201,6 +209,8 @@ class RayCrew:
                 f"{count} workers of {threads} thread{'s' * (threads > 1)} need more than the {cores:g} cores of the "
                 "cluster; give a smaller workers.count, or auto"
             )
+        self.room = KEPT * store / count
+        """What answers of a lane's calls may hold until there is a snapshot."""
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         self._options: dict[str, Any] = {
             "num_cpus": min(threads, cores / count),
@@ -316,7 +326,7 @@ def crew(
         UserError: there is no such cluster, or it is too small.
     """
     with session(address, store=store) as local:
-        made = RayCrew(make, count, threads=threads, local=local)
+        made = RayCrew(make, count, threads=threads, local=local, store=store)
         try:
             yield made
         finally:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -42,14 +43,15 @@ class Here:
     def __init__(self, keeper: Keeper) -> None:
         self.keeper = keeper
         self.given: list[int] = []
-        """Bytes of each value that has left it."""
+        """Bytes of each payload that has left it."""
 
-    def call(self, method: str, *args: Any, answers: int = 1) -> list[Any]:
+    def call(self, method: str, *args: Any, answers: int = 1, nbytes: int = 0) -> list[Any]:
         """Carry it out at once."""
         made = getattr(self.keeper, method)(*pickle.loads(pickle.dumps(args)))
         found = made if answers > 1 else [made]
         assert len(found) == answers
-        self.given += [sum(part.nbytes for part in value) for value in found[1:]]
+        payloads = [value for value in found[1:] if isinstance(value, list) and isinstance(value[0], np.ndarray)]
+        self.given += [sum(part.nbytes for part in value) for value in payloads]
         copied: list[Any] = pickle.loads(pickle.dumps(found))
         return copied
 
@@ -66,9 +68,9 @@ class Reborn(Here):
         self._make = make
         self.births = 0
 
-    def call(self, method: str, *args: Any, answers: int = 1) -> list[Any]:
+    def call(self, method: str, *args: Any, answers: int = 1, nbytes: int = 0) -> list[Any]:
         """Carry it out, and begin anew."""
-        found = super().call(method, *args, answers=answers)
+        found = super().call(method, *args, answers=answers, nbytes=nbytes)
         held = self.keeper.snapshot()
         if held is not None:
             self.births += 1
@@ -286,7 +288,7 @@ class Fatal(Keeper):
 
 
 def _crew(make: Callable[[], Any]) -> RayCrew:
-    return RayCrew(make, 2, threads=1, local=True)
+    return RayCrew(make, 2, threads=1, local=True, store=256 * 2**20)
 
 
 def _play(crew: RayCrew, assembly: Assembly) -> Outcome:

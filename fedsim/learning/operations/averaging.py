@@ -48,9 +48,9 @@ class _Mean:
         for mean in self._means.values():
             mean.skip(member)
 
-    def sums(self) -> list[Sums]:
-        """What has come, by what members may hold: a part of a mean that is put together elsewhere."""
-        return [mean.sums() for mean in self._means.values()]
+    def sums(self, runs: Sequence[int] | None) -> list[Sums]:
+        """What has come of some runs, by what members may hold: a part of a mean that is put together elsewhere."""
+        return [mean.sums(runs) for mean in self._means.values()]
 
     def join(self, sums: Sequence[Sums]) -> None:
         """Take in such a part."""
@@ -129,10 +129,11 @@ def without(core: Core, node: int, number: int, absent: Sequence[int]) -> None:
         mean.skip(member)
 
 
-def part_of_sums(core: Core, node: int, number: int) -> list[Sums]:
-    """What has come of a mean here; it is gone here then."""
-    mean: _Mean = core.memory.pop((_MEAN, node, number))
-    return mean.sums()
+def part_of_sums(core: Core, node: int, number: int, runs: Sequence[int] | None) -> list[Sums]:
+    """What has come of some runs of a mean, which are complete; None: all that is left, and the mean is gone."""
+    key = _MEAN, node, number
+    mean: _Mean = core.memory.pop(key) if runs is None else core.memory[key]
+    return mean.sums(runs)
 
 
 def join_sums(core: Core, node: int, number: int, sums: Sequence[Sums]) -> None:

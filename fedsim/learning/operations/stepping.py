@@ -24,7 +24,7 @@ def _train(core: Core, node: int, learner: int, batches: Sequence[Batch], pull: 
     trainee, instance, module = core.ready(node, learner)
     with core.noise(node, learner, trainee):
         for x, y in core.batches(node, batches):
-            core.loss(trainee, module, x, y)[0].backward()
+            core.differentiate(trainee, module, x, y)
             if pull is not None:
                 _bend(core, node, instance, pull)
             instance.step()

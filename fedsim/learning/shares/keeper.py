@@ -15,7 +15,7 @@ from fedsim.learning.deferring import Deferring
 from fedsim.learning.host import Host
 from fedsim.learning.learners import meta_of
 from fedsim.learning.shares import packing, snapshots
-from fedsim.runtime.encoding import Decoder, Drop, Forget, Give, Join, Order, Run, Settle, Take
+from fedsim.runtime.encoding import Decoder, Drop, Forget, Give, GiveSums, Join, Leave, Order, Run, Settle, Take
 from fedsim.script import Meta, Quality
 
 
@@ -33,7 +33,7 @@ class Keeper:
     def run(self, metas: list[Meta], orders: Sequence[Order], *parts: Any) -> float | list[Any]:
         """Carry out orders, with what other shares have sent; the seconds that it took, then the values to give."""
         began = perf_counter()
-        given: list[list[packing.Bytes]] = []
+        given: list[Any] = []
         core = self._host.core
         self._decoder.learn(metas)
         for order in orders:
@@ -46,6 +46,11 @@ class Keeper:
                 case Give(payload):
                     (wanted,) = self._decoder.payloads(payload)
                     given.append(packing.packed(self._host.value(wanted)))
+                case GiveSums(node, number, runs):
+                    given.append(packing.packed_sums(self._host.sums(node, number, runs)))
+                case Leave(nodes):
+                    self._host.settle(nodes)
+                    given.append(packing.left(core, nodes))
                 case Join(node, number, part):
                     self._host.join(node, number, packing.unpacked_sums(parts[part]))
                 case Settle(part):
@@ -57,15 +62,6 @@ class Keeper:
                     self._host.forget(node)
         seconds = perf_counter() - began
         return [seconds, *given] if given else seconds
-
-    def give_sums(self, node: int, number: int) -> packing.PackedSums:
-        """What has been summed up here for a mean of another share; it is gone here then."""
-        return packing.packed_sums(self._host.sums(node, number))
-
-    def leave(self, nodes: Sequence[int]) -> dict[int, packing.PackedNode]:
-        """Let go of nodes, which go on in another share."""
-        self._host.settle(nodes)
-        return packing.left(self._host.core, nodes)
 
     def snapshot(self) -> bytes | None:
         """All that this share holds; None where that cannot be had now."""

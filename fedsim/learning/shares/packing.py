@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,7 +68,7 @@ def packed_sums(sums: Sequence[Sums]) -> PackedSums:
 
 
 def unpacked_sums(packed: PackedSums) -> list[Sums]:
-    """The same, in memory of their own."""
+    """The same, to be read where they are."""
     return [
         Sums(weight=weight, runs={run: tuple(_tensor(*part) for part in parts) for run, parts in runs.items()})
         for weight, runs in packed
@@ -80,9 +81,11 @@ def _name(tensor: Tensor) -> str:
 
 def _tensor(name: str, part: Bytes) -> Tensor:
     dtype = DTYPES[name]
-    made = torch.empty(len(part) // dtype.itemsize, dtype=dtype)
-    _fill(made, part)
-    return made
+    if not part.size:
+        return torch.empty(0, dtype=dtype)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
+        return torch.frombuffer(part.data, dtype=dtype)
 
 
 # ---------------------------------------------------------------------------------------------- nodes
