@@ -5,7 +5,7 @@
 Two jobs: an MLP of about 0.1 M parameters (100 clients, 10 a round) and the CNN of McMahan et al. with 1.66 M
 parameters (100 clients, 50 a round); five steps of batch 10 a client, generated 28x28 images. Each pair times the
 bare loop, then fedsim; the ratio is the median over pairs, so that the machine's drift cancels out.
-Must show: MLP at most 1.05, CNN at most 1.0 with `channels_last`; weights within 1e-5 norm-relative after one round.
+Must show: MLP at most 0.9, CNN at most 1.0 with `channels_last`; weights within 1e-5 norm-relative after one round.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from fedsim.simulation.engine import Limits
 
 CLIENTS, STEPS, BATCH, LR, SEED = 100, 5, 10, 0.02, 3
 JOBS: dict[str, tuple[str, Any, int]] = {"mlp": ("mlp", Mlp(hidden=[128]), 10), "cnn": ("cnn", SmallCnn(), 50)}
-LIMITS = {"mlp": 1.05, "cnn": 1.0}
+LIMITS = {"mlp": 0.9, "cnn": 1.0}
 
 Weights = OrderedDict[str, Tensor]
 

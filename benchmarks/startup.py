@@ -62,8 +62,8 @@ from fedsim.simulation.rays import RayLane
 
 call = RayLane.call
 
-def first(lane, method, *args, answers=1):
-    found = call(lane, method, *args, answers=answers)
+def first(lane, method, *args, **options):
+    found = call(lane, method, *args, **options)
     if method == "run" and any(b"train" in getattr(order, "command", b"") for order in args[1]):
         lane.answer(found[0])
         with open(os.environ["MODULES"], "w") as file:

@@ -294,11 +294,11 @@ class Pool:
         if command.output is not None:
             self._made(command, command.output, to)
         if way.full:
-            way.hand_over()
-            self._keep_up(way)
+            self._hand_over(way)
 
-    def _keep_up(self, way: _Way) -> None:
-        """Wait where too much is under way; others are not to wait meanwhile for what they could have had."""
+    def _hand_over(self, way: _Way) -> None:
+        """Make a call, and wait where too much is under way; others are not to wait meanwhile for what is theirs."""
+        way.hand_over()
         if len(way.running) > WINDOW:
             for other in self._ways:
                 if not other.running:
@@ -374,7 +374,7 @@ class Pool:
         complete = [run for run in rest if not made.waiting[run]]
         if sum(rest[run] for run in complete) >= LARGE:
             self._give_sums(command, lane, complete)
-            self._ways[lane].hand_over()
+            self._hand_over(self._ways[lane])
 
     def _result(self, command: Command) -> None:
         home = self._home[command.node]
