@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -15,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from numpy.typing import NDArray
 
 import fedsim
 from fedsim.errors import RunError, UserError
@@ -25,11 +27,12 @@ from fedsim.learning.shares.keeper import Keeper
 from fedsim.payload.codecs import Codecs, Int8, TopK
 from fedsim.report import check_identity
 from fedsim.runtime.cluster import session
+from fedsim.runtime.encoding import GiveSums
 from fedsim.schedulers.fedavg import FedAvg
 from fedsim.script import SERVER, Command
 from fedsim.simulation import Fault
 from fedsim.simulation.pool import Pool
-from fedsim.simulation.rays import RayCrew
+from fedsim.simulation.rays import EVERY, RayCrew, RayLane
 from fedsim.testing import Outcome, host, simulate, toy
 from tests.experiment.toys import TOY, rolled
 
@@ -47,7 +50,7 @@ class Here:
 
     def call(self, method: str, *args: Any, answers: int = 1, nbytes: int = 0) -> list[Any]:
         """Carry it out at once."""
-        made = getattr(self.keeper, method)(*pickle.loads(pickle.dumps(args)))
+        made = getattr(self.keeper, method)(*self.carried(args))
         found = made if answers > 1 else [made]
         assert len(found) == answers
         payloads = [value for value in found[1:] if isinstance(value, list) and isinstance(value[0], np.ndarray)]
@@ -55,9 +58,42 @@ class Here:
         copied: list[Any] = pickle.loads(pickle.dumps(found))
         return copied
 
+    def carried(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Arguments as they are on the other side."""
+        copied: tuple[Any, ...] = pickle.loads(pickle.dumps(args))
+        return copied
+
     def answer(self, token: Any) -> Any:
         """The answer is its own token."""
         return token
+
+
+class Watched(Here):
+    """One that remembers what it was told, and the values as they came, which are not to be written to."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        super().__init__(keeper)
+        self.orders: list[Any] = []
+        self.calls: Counter[str] = Counter()
+        self.came: list[tuple[NDArray[Any], bytes]] = []
+
+    def carried(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """See `Here`."""
+        copied = super().carried(args)
+        if isinstance(copied[0], list):
+            self.orders += copied[1]
+        self.calls[type(copied[0]).__name__] += 1
+        self.came += [(array, array.tobytes()) for array in arrays(copied)]
+        return copied
+
+
+def arrays(value: Any) -> Iterator[NDArray[Any]]:
+    """All arrays in nested values."""
+    if isinstance(value, np.ndarray):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from arrays(each)
 
 
 class Reborn(Here):
@@ -79,14 +115,16 @@ class Reborn(Here):
         return found
 
 
-def pooled(assembly: Assembly, shares: int, *, reborn: bool = False) -> tuple[Outcome, Pool, list[Any]]:
+def pooled(
+    assembly: Assembly, shares: int, *, reborn: bool = False, lane: type[Here] = Here
+) -> tuple[Outcome, Pool, list[Any]]:
     """A run of so many shares."""
     blocks = assembly.blocks()
 
     def make() -> Keeper:
         return Keeper(host(assembly, assembly.blocks()))
 
-    lanes = [Reborn(make(), make) if reborn else Here(make()) for _ in range(shares)]
+    lanes = [Reborn(make(), make) if reborn else lane(make()) for _ in range(shares)]
     loads = {device: float(samples) for device, samples in enumerate(assembly.samples)}
     pool = Pool(lanes, loads | {SERVER: 1.0})
     simulation = assembly.simulation(pool, blocks=blocks)
@@ -197,6 +235,42 @@ def test_a_model_crosses_once_to_each_share_and_members_do_not() -> None:
     assert len(pool._values) <= 2, "what nobody can name is gone"
 
 
+LEAVING = [Fault(device=2, leave=0.05), Fault(device=7, leave=0.12, back=0.25)]
+
+
+def mixed(**more: Any) -> Assembly:
+    """A toy in which neighbours are unlike, so that members of several runs come in turns."""
+    made = toy(FedAvg(), devices=12, participants=11, **more)
+    groups = [replace(group, count=1) for group in made.fleet.groups for _ in range(group.count)]
+    order = np.random.default_rng(4).permutation(12).tolist() if not made.variants else range(12)
+    return replace(made, fleet=replace(made.fleet, groups=tuple(groups[i] for i in order)))
+
+
+@pytest.mark.parametrize("more", [{}, {"pruned": True}, {"faults": LEAVING}], ids=["whole", "pruned", "leaving"])
+def test_sums_leave_as_soon_as_their_runs_are_complete(more: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where they are large: run by run, read where they come in, and none before all of its members are there."""
+    made = partial(mixed, **more)
+    wanted = simulate(made())
+    for largest in (2**30, 1):
+        monkeypatch.setattr("fedsim.simulation.pool.LARGE", largest)
+        for shares in (2, 3):
+            found, _, lanes = pooled(made(), shares, lane=Watched)
+            check_same(found, wanted)
+            early = [order for lane in lanes for order in lane.orders if isinstance(order, GiveSums) and order.runs]
+            assert bool(early) == (largest == 1)
+            assert all(array.tobytes() == before for lane in lanes for array, before in lane.came)
+
+
+def test_a_round_is_a_few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes from one share to another goes with calls that are made anyway."""
+    monkeypatch.setattr("fedsim.simulation.pool.GRAIN", 1e9)
+    rounds = 6
+    _, _, lanes = pooled(toy(FedAvg(), devices=11, participants=10, rounds=rounds), 2, lane=Watched)
+    first, second = (lane.calls - Counter({"bytes": rounds + 2}) for lane in lanes)  # without evaluations
+    assert sum(first.values()) <= 3 * rounds + 3
+    assert sum(second.values()) <= 2 * rounds + 1
+
+
 def test_work_is_spread_by_what_it_costs() -> None:
     """Runs of a mean stay together; the heaviest go first, to where least is to do."""
     lanes = [Here(Keeper(host(toy(FedAvg())))) for _ in range(3)]
@@ -207,6 +281,57 @@ def test_work_is_spread_by_what_it_costs() -> None:
     heavy, others = homes.pop(1), [home.copy().pop() for home in homes]
     assert heavy == {1}, "the heavy run is alone, and not beside the server"
     assert sorted(others) == [0] + [2] * 8, "so much is to do for the server already"
+
+
+class Remote:
+    """A method of a process that never answers; it counts how often it is called."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def options(self, num_returns: int) -> Remote:
+        """Nothing to set."""
+        self.answers = num_returns
+        return self
+
+    def remote(self, *_: Any) -> list[int]:
+        """Call it."""
+        self.calls += 1
+        return [0] * self.answers
+
+
+class Silent:
+    """A crew of one such process; a snapshot is there as soon as it was asked for."""
+
+    room = 1000.0
+
+    def __init__(self) -> None:
+        self.carry, self.snapshot = Remote(), Remote()
+
+    def actor(self, *_: Any) -> Silent:
+        """The process."""
+        return self
+
+    def number(self) -> int:
+        """Of a call."""
+        return 1
+
+    def done(self, _: Any) -> bool:
+        """It is there."""
+        return True
+
+
+def test_snapshots_are_made_by_calls_and_by_what_their_answers_hold() -> None:
+    """So that what is kept for a process that may die does not fill the object store."""
+    crew: Any = Silent()
+    lane = RayLane(crew, 0)
+    for _ in range(EVERY + 1):
+        lane.call("run", nbytes=1)
+    assert crew.snapshot.calls == 1
+    for _ in range(7):
+        lane.call("run", nbytes=400)
+    assert crew.snapshot.calls == 3
+    assert len(lane.log) < EVERY
 
 
 # ---------------------------------------------------------------------------------------------- Ray

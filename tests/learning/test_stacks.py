@@ -12,9 +12,13 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from fedsim.learning.core import Core
+from fedsim.learning.plan import SERVER_BLOCK
 from fedsim.learning.stacks import Stack
+from fedsim.models.units import UnitList
 from fedsim.schedulers.fedavg import FedAvg
-from fedsim.testing import simulate, toy
+from fedsim.schedulers.locsplitfed import LocSplitFed
+from fedsim.schedulers.splitfed import SplitFed
+from fedsim.testing import _network, host, simulate, toy
 
 LAYERS: dict[str, tuple[tuple[int, ...], list[nn.Module]]] = {
     "one": ((7,), [nn.Linear(7, 3)]),
@@ -112,6 +116,26 @@ def test_samples_of_several_axes_have_to_be_flattened() -> None:
     assert Stack.of(nn.Sequential(nn.Linear(4, 2)), (3, 4)) is None
     assert Stack.of(nn.Sequential(nn.Flatten(2), nn.Linear(4, 2)), (3, 4)) is None
     assert Stack.of(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), (3, 4)) is not None
+
+
+class Squared(UnitList):
+    """A network with a loss of its own."""
+
+    @staticmethod
+    def loss(logits: torch.Tensor, labels: torch.Tensor, reduction: Any = "mean") -> torch.Tensor:
+        """Whatever."""
+        return logits.square().mean()
+
+
+def test_only_whole_models_with_cross_entropy_are_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No block with a head, no block of the server, and no network with another loss."""
+    assert set(host(toy(FedAvg())).core._stacks) == {"model"}
+    assert SERVER_BLOCK not in host(toy(SplitFed())).core._stacks
+    assert not host(toy(LocSplitFed())).core._stacks
+    network = deepcopy(_network())
+    network.__class__ = Squared
+    monkeypatch.setattr("fedsim.testing._network", lambda: network)
+    assert not host(toy(FedAvg())).core._stacks
 
 
 def test_a_run_has_the_same_weights_with_and_without(monkeypatch: pytest.MonkeyPatch) -> None:
