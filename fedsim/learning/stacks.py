@@ -48,8 +48,7 @@ class Stack:
             return None
         own = [p for layer in layers for p in layer._parameters.values() if p is not None]
         shared = len({id(p) for p in own}) < len(own)
-        hooked = any(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks for layer in layers)
-        if shared or hooked or not all(p.requires_grad for p in own):
+        if shared or not all(p.requires_grad for p in own) or any(_changed(part) for part in module.modules()):
             return None
         return cls(flatten, layers)
 
@@ -86,9 +85,16 @@ class Stack:
 
 
 def _flat(module: nn.Module) -> Iterator[nn.Module]:
-    """The layers of nested sequences, in order."""
-    if not isinstance(module, nn.Sequential):
+    """The layers of nested sequences, in order; one that is used in two places comes twice."""
+    if type(module).forward is not nn.Sequential.forward:
         yield module
         return
-    for child in module.children():
-        yield from _flat(child)
+    for child in module._modules.values():
+        if child is not None:
+            yield from _flat(child)
+
+
+def _changed(module: nn.Module) -> bool:
+    """Whether it does something else than its class, or somebody looks on."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(hooks) or "forward" in vars(module)

@@ -112,8 +112,8 @@ class RayLane:
         """Call it behind all calls before."""
         calls, held = self._since
         if calls >= EVERY or held > self._crew.room:
-            self._ask()
-            calls = held = 0
+            asked = self._ask()
+            calls, held = (0, 0) if asked else self._since
         self._since = calls + 1, held + nbytes
         token = Token(self._crew.number(), self, self._turn, method, args, answers)
         self._turn += 1
@@ -160,12 +160,14 @@ class RayLane:
         """End the process."""
         self._crew.kill(self._actor)
 
-    def _ask(self) -> None:
-        """Ask for a snapshot, unless one is under way."""
+    def _ask(self) -> bool:
+        """Ask for a snapshot, unless one is under way; whether it was."""
         self._look()
-        if self._asked is None:
-            there, data = self._actor.snapshot.options(num_returns=2).remote(self._turn)
-            self._asked = self._turn, there, data
+        if self._asked is not None:
+            return False
+        there, data = self._actor.snapshot.options(num_returns=2).remote(self._turn)
+        self._asked = self._turn, there, data
+        return True
 
     def _look(self) -> None:
         """Once a snapshot is there, nothing before it has to be done again."""

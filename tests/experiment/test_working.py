@@ -259,6 +259,9 @@ def test_sums_leave_as_soon_as_their_runs_are_complete(more: dict[str, Any], mon
             early = [order for lane in lanes for order in lane.orders if isinstance(order, GiveSums) and order.runs]
             assert bool(early) == (largest == 1)
             assert all(array.tobytes() == before for lane in lanes for array, before in lane.came)
+            hosts = [lane.keeper._host for lane in lanes]
+            assert not any(key[0] == "mean" for each in hosts for key in each.core.memory)
+            assert not any(each._means for each in hosts)
 
 
 def test_a_round_is_a_few_calls(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,12 +20,16 @@ from fedsim.schedulers.locsplitfed import LocSplitFed
 from fedsim.schedulers.splitfed import SplitFed
 from fedsim.testing import _network, host, simulate, toy
 
+AGAIN = nn.ReLU()
+"""A layer that is used in two places, as many write it."""
+
 LAYERS: dict[str, tuple[tuple[int, ...], list[nn.Module]]] = {
     "one": ((7,), [nn.Linear(7, 3)]),
     "images": ((1, 4, 4), [nn.Flatten(), nn.Linear(16, 9), nn.ReLU(), nn.Linear(9, 5)]),
     "no bias": ((6,), [nn.Linear(6, 8, bias=False), nn.ReLU(), nn.Linear(8, 4, bias=False)]),
     "no ReLU between": ((6,), [nn.Linear(6, 8), nn.Linear(8, 130), nn.ReLU(), nn.ReLU(), nn.Linear(130, 2)]),
     "a ReLU last": ((6,), [nn.Linear(6, 8), nn.ReLU()]),
+    "a ReLU twice": ((6,), [nn.Linear(6, 8), AGAIN, nn.Linear(8, 7), AGAIN, nn.Linear(7, 3)]),
     "narrow": ((1,), [nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 4, bias=False)]),
     "wide": ((784,), [nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10)]),
 }
@@ -68,6 +72,18 @@ def test_gradients_that_are_there_already_are_left_alone() -> None:
     assert all(p.grad is grad for p, grad in zip(module.parameters(), before, strict=True))
 
 
+@pytest.mark.parametrize("name", ["0.weight", "2.bias"])
+def test_a_single_gradient_is_enough_for_that(name: str) -> None:
+    """Wherever it is."""
+    module = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    stack = Stack.of(module, (3,))
+    parameters = dict(module.named_parameters())
+    parameters[name].grad = torch.ones_like(parameters[name])
+    assert stack is not None
+    assert not stack.differentiate(torch.ones(2, 3), torch.tensor([0, 1]))
+    assert [other for other, p in parameters.items() if p.grad is not None] == [name]
+
+
 def test_a_label_that_is_no_class_is_refused() -> None:
     """As autograd's forward does."""
     stack = Stack.of(nn.Sequential(nn.Linear(3, 2)), (3,))
@@ -82,10 +98,30 @@ def _tied() -> nn.Module:
     return nn.Sequential(one, other)
 
 
-def _hooked() -> nn.Module:
+def _twice() -> nn.Module:
+    layer = nn.Linear(4, 4)
+    return nn.Sequential(layer, layer)
+
+
+def _hooked(kind: str, *, container: bool = False) -> nn.Module:
     module = nn.Sequential(nn.Linear(4, 4))
-    module[0].register_forward_hook(lambda *_: None)
+    getattr(module if container else module[0], f"register_{kind}_hook")(lambda *_: None)
     return module
+
+
+def _replaced() -> nn.Module:
+    module = nn.Sequential(nn.Linear(4, 4))
+    module[0].forward = lambda x: 2 * x
+    return module
+
+
+class Residual(nn.Sequential):
+    """A sequence that is none."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """With a way around it."""
+        made: torch.Tensor = input + self[0](input)
+        return made
 
 
 class Doubled(nn.Linear):
@@ -101,7 +137,10 @@ class Doubled(nn.Linear):
     [
         *(nn.Sequential(), nn.Sequential(nn.ReLU()), nn.Sequential(nn.ReLU(), nn.Linear(4, 2))),
         *(nn.Sequential(nn.Linear(4, 4), nn.Dropout()), nn.Sequential(nn.Linear(4, 4), nn.Tanh())),
-        *(nn.Sequential(nn.Linear(4, 4), nn.Flatten()), nn.Sequential(Doubled(4, 4)), _tied(), _hooked()),
+        *(nn.Sequential(nn.Linear(4, 4), nn.Flatten()), nn.Sequential(Doubled(4, 4)), _tied(), _twice()),
+        *(_hooked("forward"), _hooked("forward_pre"), _hooked("full_backward"), _hooked("full_backward_pre")),
+        *(_hooked("forward", container=True), _replaced(), Residual(nn.Linear(4, 4))),
+        nn.Sequential(Residual(nn.Linear(4, 4)), nn.Linear(4, 4)),
         nn.Sequential(nn.Linear(4, 4).requires_grad_(False), nn.Linear(4, 4)),
     ],
     ids=str,
