@@ -8,154 +8,25 @@ their members are, by runs that are the same for any number of processes, so the
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from weakref import ref
 
 from fedsim.learning.learners import meta_of
 from fedsim.learning.sums import run_of
-from fedsim.runtime.encoding import (
-    Drop,
-    Encoder,
-    Forget,
-    Give,
-    GiveSums,
-    Join,
-    Key,
-    Leave,
-    Order,
-    Run,
-    Settle,
-    Take,
-    key_of,
-)
+from fedsim.runtime.encoding import Forget, Give, GiveSums, Join, Key, Leave, Run, Settle, Take, key_of
 from fedsim.script import SERVER, Command, Payload, Quality
+from fedsim.simulation.calls import Due, Lane, Way
 
-GRAIN: Final = 0.02
-"""Seconds of work that a call should hold: a call itself takes about a millisecond."""
-AHEAD: Final = 0.2
-"""Of the work that is under way: what a call may hold."""
-MOST: Final = 256
-"""Orders that a call holds at most."""
 LARGE: Final = 2**22
 """Bytes of a sum that is sent while others are still made; smaller ones go together."""
 FEW: Final = 16
 """Values that may wait to be let go of while a call comes together."""
 WINDOW: Final = 64
 """Calls that may be under way in one process."""
-
-
-class Lane(Protocol):
-    """A way to a process that holds a share of the nodes; `learning.shares.keeper.Keeper` is at its end."""
-
-    def call(self, method: str, *args: Any, answers: int = 1, nbytes: int = 0) -> Sequence[Any]:
-        """Call it behind all calls before; a token for each answer, which may be an argument of calls of any lane.
-
-        Args:
-            answers: how many there are: what it returns, or the items of that, if there are several.
-            nbytes: how much the answers hold, about.
-        """
-        ...
-
-    def answer(self, token: Any) -> Any:
-        """Wait for an answer.
-
-        Raises:
-            RunError: the process is gone.
-        """
-        ...
-
-
-@dataclass(slots=True, eq=False)
-class _Due:
-    """Something that a call will answer with."""
-
-    way: _Way
-    nbytes: int
-    token: Any = None
-    """None: the call is not made yet."""
-
-
-@dataclass(slots=True, eq=False)
-class _Way:
-    """A lane with what is on its way to it."""
-
-    lane: Lane
-    encoder: Encoder = field(default_factory=Encoder)
-    orders: list[Order] = field(default_factory=list)
-    parts: list[_Due] = field(default_factory=list)
-    dues: list[_Due] = field(default_factory=list)
-    """What the next call answers with."""
-    urgent: bool = False
-    """Whether works are not to come between these and whoever waits for them."""
-    dropped: list[Key] = field(default_factory=list)
-    running: deque[tuple[Any, int]] = field(default_factory=deque)
-    under_way: int = 0
-    """Orders of running calls."""
-    pace: float = GRAIN
-    """Seconds that an order takes, about."""
-
-    def take(self, due: _Due, order: Callable[[int], Order]) -> None:
-        """Order something with the answer of another call, given the number of the part that it is.
-
-        Works that do not need it are not to wait for it. Nor is what this call answers with, so two calls can never
-        wait for one another.
-        """
-        if self.dues or any(type(order) is Run for order in self.orders):
-            self.hand_over()
-        self.orders.append(order(len(self.parts)))
-        self.parts.append(due)
-
-    @property
-    def full(self) -> bool:
-        """Whether enough has come together for a call.
-
-        Where much is under way already, calls may hold more, as long as nobody else waits for what they give.
-        """
-        enough = GRAIN if self.dues else max(GRAIN, AHEAD * self.under_way * self.pace)
-        return len(self.orders) * self.pace >= enough or len(self.orders) >= MOST
-
-    def give(self, order: Order, nbytes: int, *, urgent: bool) -> _Due:
-        """Let the next call answer with something."""
-        self.orders.append(order)
-        self.urgent |= urgent
-        due = _Due(self, nbytes)
-        self.dues.append(due)
-        return due
-
-    def let_go(self, least: int) -> None:
-        """Let values go that nobody can name any more, if there are so many."""
-        if len(self.dropped) >= least:
-            self.orders.append(Drop(tuple(self.dropped)))
-            self.dropped = []
-
-    def hand_over(self) -> None:
-        """Make a call of what has come together, behind those whose answers it needs."""
-        self.let_go(1)
-        if not self.orders:
-            return
-        for due in self.parts:
-            if due.token is None:
-                due.way.hand_over()
-        parts = [due.token for due in self.parts]
-        answers, nbytes = 1 + len(self.dues), sum(due.nbytes for due in self.dues)
-        made = self.lane.call("run", self.encoder.fresh(), self.orders, *parts, answers=answers, nbytes=nbytes)
-        for due, token in zip(self.dues, made[1:], strict=True):
-            due.token = token
-        self.running.append((made[0], len(self.orders)))
-        self.under_way += len(self.orders)
-        self.orders, self.parts, self.dues, self.urgent = [], [], [], False
-
-    def settle(self, most: int) -> None:
-        """Wait until no more than so many calls are under way."""
-        while len(self.running) > most:
-            token, count = self.running.popleft()
-            self.under_way -= count
-            seconds = self.lane.answer(token) / count
-            self.pace += 0.2 * (max(seconds, 1e-6) - self.pace)
 
 
 @dataclass(slots=True)
@@ -168,7 +39,7 @@ class _Value:
     """Whether the server made it, and by which method."""
     where: list[int]
     """The lanes that have it, its maker's first."""
-    due: _Due | None = None
+    due: Due | None = None
     """Where a call of its maker's lane answers with it."""
 
 
@@ -184,7 +55,7 @@ class _Sum:
     """By run, the lane that sums it up."""
     rest: dict[int, dict[int, int]] = field(default_factory=dict)
     """By lane other than the mean's own, the runs whose sums it has not given yet, with their bytes."""
-    given: list[_Due] = field(default_factory=list)
+    given: list[Due] = field(default_factory=list)
     """Sums of runs of other lanes."""
 
 
@@ -197,7 +68,7 @@ class Pool:
     """
 
     def __init__(self, lanes: Sequence[Lane], loads: Mapping[int, float]) -> None:
-        self._ways = [_Way(lane) for lane in lanes]
+        self._ways = [Way(lane) for lane in lanes]
         self._loads = loads
         self._home = {SERVER: 0}
         self._held: Counter[int] = Counter()
@@ -296,7 +167,7 @@ class Pool:
         if way.full:
             self._hand_over(way)
 
-    def _hand_over(self, way: _Way) -> None:
+    def _hand_over(self, way: Way) -> None:
         """Make a call, and wait where too much is under way; others are not to wait meanwhile for what is theirs."""
         way.hand_over()
         if len(way.running) > WINDOW:
@@ -312,7 +183,7 @@ class Pool:
         if maker in self._travels and (command.node == SERVER or at != self._home[SERVER]):
             value.due = self._give(payload, at, urgent=command.node == SERVER)  # many may wait for it
 
-    def _give(self, payload: Payload, lane: int, *, urgent: bool = False) -> _Due:
+    def _give(self, payload: Payload, lane: int, *, urgent: bool = False) -> Due:
         way = self._ways[lane]
         return way.give(Give(way.encoder.payloads((payload,))), meta_of(payload).memory_bytes, urgent=urgent)
 
