@@ -41,6 +41,8 @@ from fedsim.script import SERVER, Command, Effect, Message, Payload, Recv, Role
 from fedsim.simulation import Ending, Fault, Inline, Limits, Simulation
 
 if TYPE_CHECKING:
+    import torch
+
     from fedsim.learning.host import Host
     from fedsim.models.measure import ModelMeasure
 
@@ -274,8 +276,11 @@ def _variant(*, cut: bool) -> Smaller:
     return Smaller(model=measure(_smaller(support)), support=support, groups=frozenset({0}))
 
 
-def host(assembly: Assembly, blocks: Mapping[str, BlockPlan] | None = None) -> Host:
-    """Whoever trains an assembly of `toy`; each call gives an independent one."""
+def host(
+    assembly: Assembly, blocks: Mapping[str, BlockPlan] | None = None, processor: torch.device | None = None
+) -> Host:
+    """Whoever trains an assembly of `toy`, on the CPU or another processor; each call gives an independent one."""
+    from fedsim.learning.blocks import HOST
     from fedsim.learning.host import Host
     from fedsim.learning.samples import TensorSamples
 
@@ -285,7 +290,8 @@ def host(assembly: Assembly, blocks: Mapping[str, BlockPlan] | None = None) -> H
     head = _head() if has_local_loss(assembly.scheduler) else None
     names = [name for name in blocks if VARIANT in name]
     networks = [_smaller(variant.support) for variant in assembly.variants]
-    return Host(_network(), blocks, samples, assembly.seed, head, dict(zip(names, networks, strict=True)))
+    variants = dict(zip(names, networks, strict=True))
+    return Host(_network(), blocks, samples, assembly.seed, head, variants, processor or HOST)
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ from fedsim.script import SERVER, Quality
 from fedsim.simulation import Fault, Limits, Shortage
 
 if TYPE_CHECKING:
+    import torch
+
     from fedsim.learning.host import Host
     from fedsim.learning.samples import TensorSamples
     from fedsim.models.auxiliary import Head
@@ -127,9 +129,12 @@ class Study:
                 "frozen_bn has none to average"
             )
         found.append(self._beyond())
-        if self.scenario.workers.kind == "ray" and (self.scenario.mode == "emulate" or not self.scenario.learning):
+        if self.scenario.mode == "emulate" or not self.scenario.learning:
             why = "in an emulation every node is a process" if self.scenario.learning else "nothing is learnt"
-            found.append(f"workers.kind: ray changes nothing, since {why}")
+            for key, idle in (("kind", "inline"), ("processor", "cpu")):
+                value = getattr(self.scenario.workers, key)
+                if value != idle:
+                    found.append(f"workers.{key}: {value} changes nothing, since {why}")
         found += () if self.family is None else self.family.warnings
         return [text for text in found if text is not None]
 
@@ -150,8 +155,13 @@ class Study:
         """Whether the model has running statistics."""
         return any(shape.name.endswith("running_mean") for unit in self.assembly.model.units for shape in unit.buffers)
 
-    def host(self) -> Host:
-        """Whoever trains, with the network's initial weights; each call gives an independent one."""
+    def host(self, processor: torch.device | None = None) -> Host:
+        """Whoever trains, with the network's initial weights; each call gives an independent one.
+
+        Args:
+            processor: what computes; None: the CPU.
+        """
+        from fedsim.learning.blocks import HOST
         from fedsim.learning.host import Host
 
         samples = self.samples()
@@ -160,7 +170,8 @@ class Study:
         head = None if self.assembly.head is None or cut is None else _head(self.scenario, network, cut)
         names = [name for name in blocks if VARIANT in name]
         variants = () if self.family is None else self.family.networks
-        return Host(network, blocks, samples, self.scenario.seed, head, dict(zip(names, variants, strict=True)))
+        named = dict(zip(names, variants, strict=True))
+        return Host(network, blocks, samples, self.scenario.seed, head, named, processor or HOST)
 
     def samples(self) -> TensorSamples:
         """The data as tensors, with what is held out for evaluations."""

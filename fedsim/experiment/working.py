@@ -48,17 +48,18 @@ def working(study: Study, objects: Mapping[str, Any], ray: str | None) -> Iterat
         ray: address of a Ray cluster; None: a session of our own on this host, where processes are asked for.
 
     Raises:
-        UserError: there is no such cluster, or no room in it.
+        UserError: there is no such cluster, or no room in it, or no such processor.
     """
     scenario = study.scenario
     if not scenario.learning:
         yield Work(None, _nothing)
     elif scenario.workers.kind == "inline":
         from fedsim.learning.deferring import Deferring
+        from fedsim.learning.processors import computing
         from fedsim.learning.threads import intra_op_threads
 
-        host = Deferring(study.host())
-        with intra_op_threads(scenario.workers.threads):
+        with computing(scenario.workers.processor) as found, intra_op_threads(scenario.workers.threads):
+            host = Deferring(study.host(found))
             yield Work(Inline(host), host.model_tensors)
     else:
         with _pool(study, objects, ray) as work:
@@ -73,18 +74,19 @@ def _pool(study: Study, objects: Mapping[str, Any], ray: str | None) -> Iterator
 
     if ray is not None:
         check_cluster(ray)
-    scenario, assembly = study.scenario, study.assembly
+    scenario, assembly, workers = study.scenario, study.assembly, study.scenario.workers
     make = partial(keeper, dump(scenario), dict(objects))
     largest = max(plan.weights.memory_bytes for plan in assembly.blocks().values())
     store = max(STORE, MODELS * largest)
-    with crew(make, count(scenario), threads=scenario.workers.threads, address=ray, store=store) as found:
+    gpus = workers.processor == "cuda"
+    with crew(make, count(scenario), threads=workers.threads, gpus=gpus, address=ray, store=store) as found:
         pool = Pool(found.lanes, loads(assembly))
         yield Work(pool, pool.model_tensors)
         pool.close()
 
 
 def count(scenario: Scenario) -> int | None:
-    """Processes of a pool; None: as many as there are cores."""
+    """Processes of a pool; None: as many as there are cores or GPUs."""
     wanted = scenario.workers.count
     return None if wanted == "auto" else wanted
 
@@ -95,12 +97,13 @@ def keeper(text: str, objects: dict[str, Any]) -> Keeper:
 
     from fedsim.experiment.building import build
     from fedsim.experiment.loading import load_scenario
+    from fedsim.learning.processors import use_processor
     from fedsim.learning.shares.keeper import Keeper
     from fedsim.learning.threads import use_threads
 
     scenario = load_scenario(yaml.safe_load(text), objects=objects)
     use_threads(scenario.workers.threads)
-    return Keeper(build(scenario, objects).host())
+    return Keeper(build(scenario, objects).host(use_processor(scenario.workers.processor)))
 
 
 def loads(assembly: Assembly) -> dict[int, float]:

@@ -3,6 +3,9 @@
 A module is a template. An instance owns flat buffers, the parameters that view them and an optimizer; binding an
 instance re-points the module's slots at its tensors. So an autograd graph that outlives a work stays valid while
 other nodes use the same module. Instances are pooled: a closed learner's memory serves the next one while it is warm.
+
+Instances, their gradients and the state of their optimizers lie in the memory of the processor that computes; weights
+that come in and go out lie in host memory.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from fedsim.learning.plan import BlockPlan
 from fedsim.payload.meta import TensorMeta
 from fedsim.payload.tensors import FlatTensors, Layout
 
+HOST: Final = torch.device("cpu")
+"""Where everything lies that is not being computed with."""
 LARGE: Final = 2**24
 """Bytes from which weights are handed on rather than copied: a small copy takes less time than a new instance."""
 
@@ -133,7 +138,8 @@ class Stepper:
 class Instance:
     """One node's weights of a block, in memory of their own, ready to be bound.
 
-    Large ones are lent out without a copy; whoever is about to change the weights takes fresh memory first (`own`).
+    Large ones in host memory are lent out without a copy; whoever is about to change the weights takes fresh memory
+    first (`own`).
 
     Args:
         flats: the memory, with arbitrary contents or the values to look at.
@@ -151,7 +157,7 @@ class Instance:
         self.tensors: list[Tensor] = [*self.parameters, *views[parameters:]]
         self.optimizer = Stepper(optimizer, self.parameters)
         named, gaps = zip(flats.layout.slots, self.parameters, strict=False), flats.layout.gaps
-        self._gaps = [(parameter, gaps[slot.name]) for slot, parameter in named if slot.name in gaps]
+        self._gaps = [(p, gaps[slot.name].to(p.device)) for slot, p in named if slot.name in gaps]
         self.graphs = 0  # autograd graphs that still need these very values
 
     def load(self, source: FlatTensors) -> None:
@@ -168,8 +174,8 @@ class Instance:
         self.optimizer.state = {}
 
     def lend(self) -> FlatTensors:
-        """The weights as they are now, in memory that nobody writes to any more."""
-        if self.graphs or self.flats.nbytes < LARGE:
+        """The weights as they are now, in host memory that nobody writes to any more."""
+        if self.graphs or self.flats.nbytes < LARGE or self.flats.away:
             return self.flats.clone()
         self.lent = True
         return self.flats
@@ -189,16 +195,25 @@ class Instance:
         self.optimizer.pace(round)
 
     def frozen(self) -> tuple[FlatTensors, State, float, list[Tensor | None], bool]:
-        """All that training goes on from but graphs: weights, the optimizer's state and rate, and gradients so far."""
-        gradients = [None if p.grad is None else p.grad for p in self.parameters]
-        return self.flats, self.optimizer.state, self.optimizer.now, gradients, self.lent
+        """All that training goes on from but graphs: weights, the optimizer's state and rate, and gradients so far.
+
+        In host memory.
+        """
+        gradients = [None if p.grad is None else p.grad.to(HOST) for p in self.parameters]
+        return self.flats.on(HOST), state_on(HOST, self.optimizer.state), self.optimizer.now, gradients, self.lent
 
     def thaw(self, state: State, rate: float, gradients: list[Tensor | None], lent: bool) -> None:
         """Go on from there; the weights are those that it was made with."""
         self.lent = lent
-        self.optimizer.state, self.optimizer.now = state, rate
+        self.optimizer.now = rate
+        self.resume(state)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = None if gradient is None else gradient.to(parameter.device)
+
+    def resume(self, state: State) -> None:
+        """Go on with an optimizer's state, wherever it lies."""
+        if self.parameters:
+            self.optimizer.state = state_on(self.parameters[0].device, state)
 
     def forget_gradients(self) -> None:
         """Drop the gradients that have been added up."""
@@ -224,11 +239,18 @@ class Instance:
 
 
 class Block:
-    """A block's module with its initial weights, and the pool of its instances."""
+    """A block's module with its initial weights, and the pool of its instances.
 
-    def __init__(self, plan: BlockPlan, module: nn.Module) -> None:
+    Args:
+        plan: what it is.
+        module: the template; it is bound to an instance whenever it computes.
+        processor: where its instances lie.
+    """
+
+    def __init__(self, plan: BlockPlan, module: nn.Module, processor: torch.device = HOST) -> None:
         self.plan = plan
         self.module = module
+        self.processor = processor
         named = dict((*module.named_parameters(), *module.named_buffers()))
         order = [shape.name for shape in plan.weights.shapes]
         self._parameters = sum(1 for _ in module.parameters())
@@ -236,6 +258,7 @@ class Block:
         assert {name for name, _ in module.named_parameters()} == set(order[: self._parameters])
         self.layout = layout_of(plan, plan.weights)
         self._slots = _slots(module, {id(named[name]): index for index, name in enumerate(order)})
+        _place_constants(module, processor)
         self.initial = self.layout.zeros()
         with torch.no_grad():
             self.initial.fill_({name: tensor.detach() for name, tensor in named.items()})
@@ -249,7 +272,7 @@ class Block:
 
     def showing(self, weights: FlatTensors) -> Instance:
         """An instance with these values that nobody will change; on the very same memory, where that is large."""
-        if weights.nbytes >= LARGE:
+        if weights.nbytes >= LARGE and self.processor == HOST:
             instance = self.instance(weights)
             instance.lent = True
         else:
@@ -258,8 +281,8 @@ class Block:
         return instance
 
     def instance(self, flats: FlatTensors) -> Instance:
-        """An instance on this very memory."""
-        return Instance(flats, self._parameters, self.plan.training.optimizer)
+        """An instance on this very memory, or on a copy where the processor has memory of its own."""
+        return Instance(flats.on(self.processor), self._parameters, self.plan.training.optimizer)
 
     def release(self, instance: Instance) -> None:
         """Give an instance back; one whose memory somebody else has is gone.
@@ -283,12 +306,27 @@ class Block:
         return self.module
 
 
+def state_on(processor: torch.device, state: State) -> State:
+    """An optimizer's state with its moments in a processor's memory; counts of steps stay in host memory."""
+    return {n: (*(moment.to(processor) for moment in kept[:2]), *kept[2:]) for n, kept in state.items()}
+
+
 def layout_of(plan: BlockPlan, meta: TensorMeta) -> Layout:
     """How weights of a plan, or a part of them, lie in memory."""
     masks = {
         shape.name: torch.from_numpy(plan.support.masks[shape.name]) for shape in meta.shapes if shape.kept is not None
     }
     return Layout(meta.shapes, channels_last=plan.training.channels_last, masks=masks)
+
+
+def _place_constants(module: nn.Module, processor: torch.device) -> None:
+    """Move the tensors that modules have as attributes, or tuples of them, such as a table of positions."""
+    for part in module.modules():
+        for name, value in vars(part).items():
+            if isinstance(value, Tensor):
+                setattr(part, name, value.to(processor))
+            elif isinstance(value, tuple) and value and all(isinstance(each, Tensor) for each in value):
+                setattr(part, name, tuple(each.to(processor) for each in value))
 
 
 def _slots(module: nn.Module, index_of: dict[int, int]) -> list[tuple[dict[str, Any], str, int]]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedsim import seeds
-from fedsim.learning.blocks import Block, Instance, State, layout_of
+from fedsim.learning.blocks import HOST, Block, Instance, State, layout_of, state_on
 from fedsim.learning.fitting import Fitting
 from fedsim.learning.learners import Batch, WeightPart
 from fedsim.learning.plan import SERVER_BLOCK, BlockPlan
@@ -105,6 +105,7 @@ class Core:
         seed: the run's seed; each node's order of batches comes from it.
         head: the auxiliary head, where a plan has one.
         variants: the networks of pruned variants, by the names of their plans.
+        processor: what computes. Payloads, samples and all that nodes keep lie in host memory.
     """
 
     def __init__(
@@ -115,8 +116,10 @@ class Core:
         seed: int,
         head: Head | None = None,
         variants: Mapping[str, UnitList] = MappingProxyType({}),
+        processor: torch.device = HOST,
     ) -> None:
         self.data = data
+        self.processor = processor
         self.seed = seed
         self.blocks: dict[str, Block] = {}
         self.local: dict[str, LocalLoss] = {}
@@ -153,7 +156,7 @@ class Core:
                     self.local[name] = local
                 elif stack is not None and model.loss is UnitList.loss:
                     self._stacks[name] = stack
-            self._lay_out(name, Block(plan, module), variant=name in variants)
+            self._lay_out(name, Block(plan, module, processor), variant=name in variants)
 
     def _lay_out(self, name: str, block: Block, *, variant: bool) -> None:
         """Keep a block, and how its weights and the parts of them lie in memory."""
@@ -200,7 +203,11 @@ class Core:
 
     def arranged(self, tensor: Tensor) -> Tensor:
         """A tensor that is no weights as it lies in memory on every host."""
-        return next(iter(self.blocks.values())).layout.arranged(tensor)
+        return next(iter(self.blocks.values())).layout.arranged(tensor.detach().to(HOST))
+
+    def here(self, tensor: Tensor) -> Tensor:
+        """A tensor for what computes; the very same on a CPU."""
+        return tensor.to(self.processor)
 
     def flat(self, payload: Payload) -> FlatTensors:
         """The weights behind a handle, as they have come to the reader."""
@@ -221,7 +228,7 @@ class Core:
         assert not trainee.residues, f"residue {sorted(trainee.residues)} was never consumed by a backward"
         if trainee.instance is not None:
             if trainee.block.plan.training.keep_optimizer_state:
-                trainee.kept = trainee.instance.optimizer.state
+                trainee.kept = state_on(HOST, trainee.instance.optimizer.state)
             trainee.block.release(trainee.instance)
             trainee.instance = None
 
@@ -243,7 +250,7 @@ class Core:
             trainee.instance.load(trainee.source)
             trainee.instance.pace(trainee.round)
             if trainee.kept is not None:
-                trainee.instance.optimizer.state = trainee.kept
+                trainee.instance.resume(trainee.kept)
             trainee.kept = trainee.source = None  # nothing but the instance counts from here on
         trainee.instance.own()
         return trainee, trainee.instance, block.bind(trainee.instance)
@@ -277,9 +284,14 @@ class Core:
         """The random numbers that a work has had."""
         if not trainee.block.plan.draws:
             return nullcontext()
-        return building.seeded(seeds.derive(self.seed, node, f"noise of {learner}", work))
+        return building.seeded(seeds.derive(self.seed, node, f"noise of {learner}", work), self.processor)
 
     # -------------------------------------------------------------------------------------------- data
+
+    def samples(self, node: int, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Inputs and labels of a batch."""
+        x, y = self.data.train(self.indices(node, batch))
+        return self.here(x), self.here(y)
 
     def batches(self, node: int, batches: Sequence[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs and labels of batches in turn; those that follow one another in an order are fetched together."""
@@ -290,7 +302,7 @@ class Core:
             while end < len(batches) and _follows(first, last, batches[end]):
                 last = batches[end]
                 end += 1
-            x, y = self.data.train(self.indices(node, Batch(first.epoch, first.start, _samples(first, last))))
+            x, y = self.samples(node, Batch(first.epoch, first.start, _samples(first, last)))
             for batch in batches[at:end]:
                 here = slice(batch.start - first.start, batch.start - first.start + batch.size)
                 yield x[here], y[here]

@@ -15,7 +15,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from fedsim.learning.blocks import Block, Instance
+from fedsim.learning.blocks import HOST, Block, Instance
 from fedsim.learning.bundles import Bundle, bare
 from fedsim.learning.core import Core, Samples
 from fedsim.learning.learners import meta_of
@@ -34,7 +34,7 @@ __all__ = ["Host", "Samples"]
 
 
 class Host:
-    """Runs commands with PyTorch on the CPU.
+    """Runs commands with PyTorch.
 
     Args:
         model: the network with its initial weights; it is left as it is.
@@ -43,6 +43,7 @@ class Host:
         seed: the run's seed; each node's order of batches comes from it.
         head: the auxiliary head with its initial weights, where a plan has one; it is left as it is.
         variants: the networks of pruned variants, by the names of their plans; they are left as they are.
+        processor: what computes; see `fedsim.learning.processors`.
     """
 
     def __init__(
@@ -53,8 +54,9 @@ class Host:
         seed: int,
         head: Head | None = None,
         variants: Mapping[str, UnitList] = MappingProxyType({}),
+        processor: torch.device = HOST,
     ) -> None:
-        self.core = Core(model, plans, data, seed, head, variants)
+        self.core = Core(model, plans, data, seed, head, variants, processor)
 
     def run(self, command: Command) -> None:
         """Run one command; its payload, if it makes one, is there afterwards."""
@@ -164,6 +166,7 @@ class Host:
                 steps.append(partial(own.head.logits, block=own.trunk))
 
         def forward(x: Tensor) -> Tensor:
+            x = self.core.here(x)
             for step in steps:
                 x = step(x)
             return x

@@ -23,7 +23,7 @@ def quality(
     """Accuracy and mean loss over all predictions of a split.
 
     Args:
-        forward: from inputs to logits, without dropout and with stored statistics.
+        forward: from inputs to logits, without dropout and with stored statistics, wherever it computes.
         loss: as `UnitList.loss`.
         data: the samples.
         split: `test` or `validation`.
@@ -37,6 +37,7 @@ def quality(
         for first in range(0, size, batch):
             x, y = data.held_out(split, first, min(first + batch, size))
             x = forward(x)
+            y = y.to(x.device)
             right += int((x.argmax(-1) == y).sum())
             lost += float(loss(x, y, "sum"))
             predictions += y.numel()

@@ -66,11 +66,17 @@ def build(
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """PyTorch's global CPU generator, seeded inside and left as it was."""
+def seeded(seed: int, processor: torch.device | None = None) -> Iterator[None]:
+    """PyTorch's global CPU generator, and that of a processor, seeded inside and left as they were."""
+    own: Any = None if processor is None or processor.type == "cpu" else torch.get_device_module(processor)
     before = torch.default_generator.get_state()
+    if own is not None:
+        own_before = own.get_rng_state()
+        own.manual_seed(seed)
     torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:
+        if own is not None:
+            own.set_rng_state(own_before)
         torch.default_generator.set_state(before)

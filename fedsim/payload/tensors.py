@@ -96,14 +96,14 @@ class Layout:
         return dense.as_strided(dense.shape, wanted)  # axes of size 1 may still have other strides
 
     def zeros(self) -> FlatTensors:
-        """Buffers of their own, zero in the padding and everywhere else."""
+        """Buffers of their own in host memory, zero in the padding and everywhere else."""
         made = self.empty()
         for buffer in made.buffers:
             buffer.zero_()
         return made
 
     def empty(self) -> FlatTensors:
-        """Buffers of their own with arbitrary contents, for those who overwrite them whole."""
+        """Buffers of their own in host memory with arbitrary contents, for those who overwrite them whole."""
         sizes = zip(self.sizes, self.dtypes, strict=True)
         return FlatTensors(self, tuple(self._memory.empty(elements, dtype) for elements, dtype in sizes))
 
@@ -125,8 +125,19 @@ class FlatTensors:
         """The views by name."""
         return {slot.name: view for slot, view in zip(self.layout.slots, self.views(), strict=True)}
 
+    @property
+    def away(self) -> bool:
+        """Whether they lie elsewhere than in host memory."""
+        return any(buffer.device.type != "cpu" for buffer in self.buffers)
+
+    def on(self, processor: torch.device) -> FlatTensors:
+        """The same values in a processor's memory; the very same where they lie there."""
+        if all(buffer.device == processor for buffer in self.buffers):
+            return self
+        return FlatTensors(self.layout, tuple(buffer.to(processor) for buffer in self.buffers))
+
     def clone(self) -> FlatTensors:
-        """A copy with buffers of its own."""
+        """A copy with buffers of its own, in host memory."""
         other = self.layout.empty()
         other.copy_(self)
         return other

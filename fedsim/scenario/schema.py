@@ -272,9 +272,11 @@ class Workers(Section):
     kind: Literal["inline", "ray"] = "inline"
     """Inline: in this process; ray: in a pool of processes."""
     count: Count = "auto"
-    """Processes of a pool; auto: as many as there are cores for."""
+    """Processes of a pool; auto: as many as there are cores for, or GPUs, where those compute."""
     threads: Whole = Field(default=1, ge=1, le=4096)
     """Threads inside an operation; part of what makes a run reproducible to the bit."""
+    processor: Literal["cpu", "cuda"] = "cpu"
+    """What computes: the CPU, or an NVIDIA GPU, which workers of a pool share evenly; it rounds differently."""
     memory_format: Literal["channels_last", "default"] = "channels_last"
     """The layout of images in memory; channels_last is faster on most machines and rounds differently."""
 

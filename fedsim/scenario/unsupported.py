@@ -10,10 +10,7 @@ from typing import Any, Final
 
 from fedsim.documents.problems import KeyPath, Problem
 
-_KEYS: Final[tuple[KeyPath, ...]] = (
-    ("checkpoint",),
-    ("workers", "processor"),
-)
+_KEYS: Final[tuple[KeyPath, ...]] = (("checkpoint",),)
 _VALUES: Final[dict[tuple[KeyPath, str], str]] = {}
 
 

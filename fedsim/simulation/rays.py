@@ -25,6 +25,8 @@ EVERY: Final = 100
 KEPT: Final = 1 / 8
 """Of the object store, what answers of calls may hold before that; memory that is used again is faster, too."""
 
+_PARTS: Final = 10_000  # of a resource, in which Ray counts
+
 _log = logging.getLogger(__name__)
 
 
@@ -189,23 +191,40 @@ class RayCrew:
 
     Args:
         make: makes what carries out the calls, in each process.
-        count: of processes; None: as many as there are cores for.
+        count: of processes; None: as many as there are cores for, or GPUs.
         threads: intra-op threads of each.
+        gpus: whether each has a GPU, or a share of one.
         local: whether Ray is of this host alone.
         store: bytes of its object store.
 
     Raises:
-        UserError: the cluster has not so many cores.
+        UserError: the cluster has not so many cores, or no GPU.
     """
 
-    def __init__(self, make: Callable[[], Any], count: int | None, *, threads: int, local: bool, store: int) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Any],
+        count: int | None,
+        *,
+        threads: int,
+        local: bool,
+        store: int,
+        gpus: bool = False,
+    ) -> None:
         import ray
 
         self._ray = ray
         self._make = make
         self._numbers = 0
-        cores = ray.cluster_resources().get("CPU", 1.0)  # type: ignore[no-untyped-call]
-        count = max(1, int(cores // threads)) if count is None else count
+        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        cores, cards = resources.get("CPU", 1.0), int(resources.get("GPU", 0)) if gpus else 0
+        if gpus and not cards:
+            raise UserError(
+                f"workers.processor: cuda, but Ray finds no GPU {'on this host' if local else 'in the cluster'}; give "
+                "cpu, or machines with NVIDIA's driver"
+            )
+        if count is None:
+            count = cards or max(1, int(cores // threads))
         if count * threads > cores and not local:
             raise UserError(
                 f"{count} workers of {threads} thread{'s' * (threads > 1)} need more than the {cores:g} cores of the "
@@ -216,6 +235,7 @@ class RayCrew:
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         self._options: dict[str, Any] = {
             "num_cpus": min(threads, cores / count),
+            "num_gpus": gpu_share(count, cards) if gpus else 0,
             "max_restarts": 0,
             "max_task_retries": 0,
             "runtime_env": {"env_vars": dict.fromkeys(names, str(threads))},
@@ -314,13 +334,22 @@ class RayCrew:
         self._ray.kill(actor)
 
 
+def gpu_share(count: int, cards: int) -> float:
+    """How much of a GPU each of so many processes has, so that all of them find room on so many cards.
+
+    Ray counts in ten-thousandths and rounds to the nearest: a seventh would be 0.1429, and the last one would wait for
+    ever.
+    """
+    return _PARTS // -(-count // cards) / _PARTS
+
+
 def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
 
 
 @contextmanager
 def crew(
-    make: Callable[[], Any], count: int | None, *, threads: int, address: str | None, store: int
+    make: Callable[[], Any], count: int | None, *, threads: int, gpus: bool = False, address: str | None, store: int
 ) -> Iterator[RayCrew]:
     """Processes for the time of a run.
 
@@ -328,7 +357,7 @@ def crew(
         UserError: there is no such cluster, or it is too small.
     """
     with session(address, store=store) as local:
-        made = RayCrew(make, count, threads=threads, local=local, store=store)
+        made = RayCrew(make, count, threads=threads, local=local, store=store, gpus=gpus)
         try:
             yield made
         finally:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -32,7 +34,7 @@ from fedsim.schedulers.fedavg import FedAvg
 from fedsim.script import SERVER, Command
 from fedsim.simulation import Fault
 from fedsim.simulation.pool import Pool
-from fedsim.simulation.rays import EVERY, RayCrew, RayLane
+from fedsim.simulation.rays import EVERY, RayCrew, RayLane, gpu_share
 from fedsim.testing import Outcome, host, simulate, toy
 from tests.experiment.toys import TOY, rolled
 
@@ -117,13 +119,18 @@ class Reborn(Here):
 
 
 def pooled(
-    assembly: Assembly, shares: int, *, reborn: bool = False, lane: type[Here] = Here
+    assembly: Assembly,
+    shares: int,
+    *,
+    reborn: bool = False,
+    lane: type[Here] = Here,
+    processor: torch.device | None = None,
 ) -> tuple[Outcome, Pool, list[Any]]:
-    """A run of so many shares."""
+    """A run of so many shares, whose blocks compute on a processor."""
     blocks = assembly.blocks()
 
     def make() -> Keeper:
-        return Keeper(host(assembly, assembly.blocks()))
+        return Keeper(host(assembly, assembly.blocks(), processor))
 
     lanes = [Reborn(make(), make) if reborn else lane(make()) for _ in range(shares)]
     loads = {device: float(samples) for device, samples in enumerate(assembly.samples)}
@@ -361,6 +368,51 @@ def test_a_session_of_our_own_listens_on_the_loopback_alone(ray: Any) -> None:
     found = [each.laddr.ip for process in ours for each in process.net_connections("tcp") if each.status == "LISTEN"]
     assert len(found) > 2
     assert {ip.removeprefix("::ffff:") for ip in found} == {"127.0.0.1"}
+
+
+def test_processes_share_gpus_so_that_all_find_room() -> None:
+    """In the ten-thousandths that Ray counts in, rounded as Ray rounds; and no card is left idle."""
+    for cards in range(1, 9):
+        for count in range(1, 65):
+            share = gpu_share(count, cards)
+            on_a_card = 1 if share == 1 else 10_000 // round(share * 10_000)
+            assert on_a_card * cards >= count
+            assert (on_a_card - 1) * cards < count, "fewer on a card would do"
+
+
+@pytest.mark.slow
+def test_a_pool_on_gpus_needs_some(ray: Any) -> None:
+    """Before any process begins."""
+    with pytest.raises(UserError, match=r"workers.processor: cuda, but Ray finds no GPU on this host; give cpu, or"):
+        fedsim.run(TOY, workers={**TWO, "processor": "cuda"})
+
+
+_CARDS = """
+import os
+from fedsim.runtime.cluster import session
+from fedsim.simulation.rays import RayCrew
+
+os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+import ray
+
+ray.init(num_cpus=8, num_gpus=2, include_dashboard=False, object_store_memory=2**27, _node_ip_address="127.0.0.1",
+         log_to_driver=False, logging_level="ERROR", configure_logging=False)
+with session(None, store=2**27) as local:
+    for count in (None, 7):
+        crew = RayCrew(dict, count, threads=1, local=local, store=2**27, gpus=True)
+        print(sorted(lane.ask(lambda _: os.environ["CUDA_VISIBLE_DEVICES"]) for lane in crew.lanes))
+        for lane in crew.lanes:
+            lane.kill()
+ray.shutdown()
+"""
+
+
+@pytest.mark.long
+def test_processes_are_told_which_gpu_is_theirs() -> None:
+    """One a card if nothing is said, else as many as are asked for; Ray takes our word for it that there are two."""
+    command = [sys.executable, "-c", _CARDS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.splitlines() == [str(["0", "1"]), str([*"0000", *"111"])]
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from fedsim.experiment.fleet import Fleet, Group
 from fedsim.hardware.links import load_link
 from fedsim.hardware.machines import machine
 from fedsim.hardware.profiles import load_profile
+from fedsim.learning.blocks import HOST
 from fedsim.learning.host import Host
 from fedsim.learning.learners import Learner, Node
 from fedsim.learning.optimizers import Optimizer, Sgd, Training
@@ -127,9 +128,9 @@ class Federation:
         assert simulation.published is not None
         return host.model_tensors(simulation.published.model)
 
-    def bench(self, *, split: bool = False) -> Bench:
+    def bench(self, *, split: bool = False, processor: torch.device = HOST) -> Bench:
         """A host of this federation, to be told commands by hand."""
-        return Bench(self, split=split)
+        return Bench(self, split=split, processor=processor)
 
 
 MLP = Federation(model="mlp", options=Mlp(hidden=[6, 5]), shape=(7,), dtype="float32", cut=1)
@@ -174,11 +175,11 @@ class DirectPort:
 class Bench:
     """A host, and learners on it."""
 
-    def __init__(self, federation: Federation, *, split: bool) -> None:
+    def __init__(self, federation: Federation, *, split: bool, processor: torch.device = HOST) -> None:
         self.federation = federation
         network = federation.network()
         self.plans = plans(measure(network), federation.cut if split else None, federation.training())
-        self.host = Host(network, self.plans, federation.samples(), SEED)
+        self.host = Host(network, self.plans, federation.samples(), SEED, processor=processor)
         self.nodes: dict[int, Node] = {}
 
     def node(self, number: int) -> Node:

@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedsim import seeds
 from fedsim.learning.aligning import Fitting
-from fedsim.learning.blocks import Stepper
+from fedsim.learning.blocks import HOST, Stepper
 from fedsim.learning.core import Core, Operation
 from fedsim.learning.learners import Batch
 from fedsim.learning.operations.holding import overwritten, part_of
@@ -31,7 +31,7 @@ _ALIGNMENT: Final = "alignment"
 def _estimated_step(core: Core, node: int, learner: int, batch: Batch) -> Tensor:
     trainee, instance, _ = core.ready(node, learner)
     local = core.local[trainee.block.plan.name]
-    x, y = core.data.train(core.indices(node, batch))
+    x, y = core.samples(node, batch)
     before = [buffer.clone() for buffer in local.head.buffers()]
     with core.noise(node, learner, trainee):
         z: Tensor = local.trunk(x)
@@ -42,7 +42,7 @@ def _estimated_step(core: Core, node: int, learner: int, batch: Batch) -> Tensor
             buffer.copy_(value)  # nothing of the head changes, running statistics neither
     torch.autograd.backward(z, estimate)
     instance.step()
-    return trainee.block.layout.arranged(z.detach())
+    return core.arranged(z)
 
 
 @torch.no_grad()
@@ -105,15 +105,15 @@ def _fit(
     adam = Stepper(how.adam, parameters)
     rows = len(stored.z)
     noise = seeds.derive(core.seed, node, f"noise of alignment {device}", count)
-    draws = building.seeded(noise) if block.plan.draws else nullcontext()
+    draws = building.seeded(noise, core.processor) if block.plan.draws else nullcontext()
     with draws, sdpa_kernel(SDPBackend.MATH):  # fused attention cannot be differentiated twice
         for _ in range(how.epochs):
             order = torch.from_numpy(rng.permutation(rows)) if rows > how.batch else torch.arange(rows)
             for some in order.split(how.batch):
-                z = stored.z[some].requires_grad_()
-                loss = local.head.loss(z, stored.y[some], local.trunk) * len(some)
+                z = core.here(stored.z[some]).requires_grad_()
+                loss = local.head.loss(z, core.here(stored.y[some]), local.trunk) * len(some)
                 estimate = torch.autograd.grad(loss, z, create_graph=True)[0]
-                error = (estimate - true[some]).square().sum() / len(some)
+                error = (estimate - core.here(true[some])).square().sum() / len(some)
                 gradients = torch.autograd.grad(error, parameters, allow_unused=True)
                 for parameter, gradient in zip(parameters, gradients, strict=True):
                     parameter.grad = gradient
@@ -131,9 +131,9 @@ def _true_gradients(core: Core, node: int, learner: int, stored: _Stored) -> Ten
     size = trainee.block.plan.training.batch
     with core.noise(node, learner, trainee):
         for some, y in zip(stored.z.split(size), stored.y.split(size), strict=True):
-            z = some.detach().requires_grad_()
-            loss = core.loss(trainee, module, z, y)[0] * len(z)
-            found.append(torch.autograd.grad(loss, [z, *instance.parameters], allow_unused=True)[0])
+            z = core.here(some).detach().requires_grad_()
+            loss = core.loss(trainee, module, z, core.here(y))[0] * len(z)
+            found.append(torch.autograd.grad(loss, [z, *instance.parameters], allow_unused=True)[0].to(HOST))
     with torch.no_grad():
         for buffer, value in zip(module.buffers(), before, strict=True):
             buffer.copy_(value)

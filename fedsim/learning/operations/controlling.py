@@ -32,7 +32,7 @@ def corrected(core: Core, node: int, parameters: Sequence[nn.Parameter], control
     c = core.flat(control)
     for parameter, theirs, mine in zip(parameters, c.views(), _own(core, node, c).views(), strict=True):
         if parameter.grad is not None:
-            parameter.grad.add_(theirs - mine)
+            parameter.grad.add_(core.here(theirs - mine))
 
 
 @torch.no_grad()

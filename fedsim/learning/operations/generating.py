@@ -15,7 +15,6 @@ from torch import Tensor
 
 from fedsim import seeds
 from fedsim.learning.core import Core, Operation
-from fedsim.learning.plan import SERVER_BLOCK
 from fedsim.script import Payload
 
 _BUFFER: Final = "buffer"
@@ -90,7 +89,7 @@ def _add(core: Core, node: int, number: int, activations: Payload, labels: Paylo
 def _join(core: Core, node: int, number: int) -> Tensor:
     held: _Held = core.memory[_BUFFER, node, number]
     z, held.labels = held.stacked()
-    return _arranged(core, z)
+    return core.arranged(z)
 
 
 def _replenish(core: Core, node: int, number: int, whole: bool, missing: Mapping[int, int], draw: int) -> Tensor:
@@ -105,11 +104,7 @@ def _replenish(core: Core, node: int, number: int, whole: bool, missing: Mapping
         rows.append(gaussian.drawn(normal).reshape(count, *z.shape[1:]))
         labels.append(torch.full((count,), label, dtype=y.dtype))
     held.labels = torch.cat(labels)
-    return _arranged(core, torch.cat(rows))
-
-
-def _arranged(core: Core, z: Tensor) -> Tensor:
-    return core.blocks[SERVER_BLOCK].layout.arranged(z)
+    return core.arranged(torch.cat(rows))
 
 
 def _learn(held: _Held, rows: Tensor, y: Tensor, *, whole: bool) -> None:
@@ -134,17 +129,17 @@ def _gradient(
 ) -> Tensor:
     trainee, instance, module = core.ready(node, learner)
     before = [buffer.clone() for buffer in module.buffers()]
-    z, y = core.tensor(activations).detach().requires_grad_(), core.tensor(labels)
+    z, y = core.here(core.tensor(activations)).detach().requires_grad_(), core.here(core.tensor(labels))
     with core.noise(node, learner, trainee):
         logits: Tensor = module(z)
         if shares:
-            logits = logits + torch.from_numpy(np.log(np.asarray(shares) + _LEAST_SHARE)).to(logits.dtype)
+            logits = logits + core.here(torch.from_numpy(np.log(np.asarray(shares) + _LEAST_SHARE)).to(logits.dtype))
         # Gradients of the weights are computed and dropped, as in the authors' code; the cost counts them.
         gradient, *_ = torch.autograd.grad(core.model.loss(logits, y), [z, *instance.parameters], allow_unused=True)
     with torch.no_grad():
         for buffer, value in zip(module.buffers(), before, strict=True):
             buffer.copy_(value)
-    return trainee.block.layout.arranged(gradient)
+    return core.arranged(gradient)
 
 
 METHODS: Final[Mapping[str, Operation]] = {

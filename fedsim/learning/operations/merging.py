@@ -15,12 +15,12 @@ from fedsim.script import Payload
 def _join(core: Core, node: int, learner: int, payloads: Sequence[Payload]) -> Tensor:
     parts = [core.tensor(payload) for payload in payloads]
     joined = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return core.learners[node, learner].block.layout.arranged(joined)
+    return core.arranged(joined)
 
 
 def _share(core: Core, node: int, learner: int, gradient: Payload, first: int, size: int, scale: float) -> Tensor:
     rows = core.tensor(gradient)[first : first + size]
-    return core.learners[node, learner].block.layout.arranged(rows * scale)
+    return core.arranged(rows * scale)
 
 
 METHODS: Final[Mapping[str, Operation]] = {"merge.join": _join, "merge.share": _share}

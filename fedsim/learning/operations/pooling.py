@@ -105,8 +105,7 @@ def _add(core: Core, node: int, number: int, activations: Payload, labels: Paylo
 
 def _step(core: Core, node: int, learner: int, number: int, rows: Rows) -> None:
     pool: _Pool = core.memory[_POOL, node, number]
-    z = core.learners[node, learner].block.layout.arranged(pool.z.pick(rows))
-    step_on(core, node, learner, z, pool.y.pick(rows))
+    step_on(core, node, learner, core.arranged(pool.z.pick(rows)), pool.y.pick(rows))
 
 
 def _close(core: Core, node: int, number: int) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fedsim import seeds
 from fedsim.learning.augmenting import augmented
 from fedsim.learning.blocks import Instance
-from fedsim.learning.core import Core, Operation, Residue, Trainee
+from fedsim.learning.core import Core, Operation, Residue
 from fedsim.learning.learners import Batch, Controlled, Proximal, Pull
 from fedsim.learning.operations.controlling import corrected
 from fedsim.models.decoding import generate
@@ -37,19 +37,19 @@ def _bend(core: Core, node: int, instance: Instance, pull: Pull) -> None:
         case Proximal(anchor, mu):
             for parameter, start in zip(instance.parameters, core.flat(anchor).views(), strict=False):
                 if parameter.grad is not None:
-                    parameter.grad.add_(parameter - start, alpha=mu)
+                    parameter.grad.add_(parameter - core.here(start), alpha=mu)
         case Controlled(control):
             corrected(core, node, instance.parameters, control)
 
 
 def _local_step(core: Core, node: int, learner: int, batch: Batch) -> Tensor:
     trainee, instance, module = core.ready(node, learner)
-    x, y = core.data.train(core.indices(node, batch))
+    x, y = core.samples(node, batch)
     with core.noise(node, learner, trainee):
         loss, z = core.loss(trainee, module, x, y)
     loss.backward()
     instance.step()
-    return _arranged(trainee, z)
+    return core.arranged(z)
 
 
 def _infer(core: Core, node: int, learner: int, batch: Batch, mode: str, augment: int | None) -> Tensor:
@@ -61,14 +61,14 @@ def _infer(core: Core, node: int, learner: int, batch: Batch, mode: str, augment
     trunk.train(mode == "train")
     kept = _unchanged(trunk) if mode == "train" else nullcontext()
     with kept, torch.no_grad(), core.noise(node, learner, trainee):
-        z: Tensor = trunk(x)
+        z: Tensor = trunk(core.here(x))
     trunk.train()
-    return _arranged(trainee, z)
+    return core.arranged(z)
 
 
 def _answer(core: Core, node: int, learner: int, batch: Batch, tokens: int) -> None:
     trainee, _, module = core.ready(node, learner)
-    x, _ = core.data.train(core.indices(node, batch))
+    x, _ = core.samples(node, batch)
     trunk = core.trunk(trainee, module)
     trunk.eval()
     try:
@@ -82,10 +82,6 @@ def _answer(core: Core, node: int, learner: int, batch: Batch, tokens: int) -> N
         trunk.train()
 
 
-def _arranged(trainee: Trainee, z: Tensor) -> Tensor:
-    return trainee.block.layout.arranged(z.detach())
-
-
 def _labels(core: Core, node: int, _learner: int, batch: Batch) -> Tensor:
     return core.data.labels(core.indices(node, batch))
 
@@ -93,12 +89,12 @@ def _labels(core: Core, node: int, _learner: int, batch: Batch) -> Tensor:
 def _forward(core: Core, node: int, learner: int, batch: Batch, tag: int) -> Tensor:
     trainee, instance, module = core.ready(node, learner)
     assert tag not in trainee.residues, f"residue {tag} was never consumed by a backward"
-    x, _ = core.data.train(core.indices(node, batch))
+    x, _ = core.samples(node, batch)
     with core.noise(node, learner, trainee):
         z: Tensor = module(x)
     trainee.residues[tag] = Residue(z, batch, trainee.works)
     instance.graphs += 1
-    return _arranged(trainee, z)
+    return core.arranged(z)
 
 
 def forward_again(core: Core, node: int, learner: int) -> None:
@@ -106,7 +102,7 @@ def forward_again(core: Core, node: int, learner: int) -> None:
     trainee, instance, module = core.ready(node, learner)
     with _unchanged(module):
         for tag, residue in trainee.residues.items():
-            x, _ = core.data.train(core.indices(node, residue.batch))
+            x, _ = core.samples(node, residue.batch)
             with core.noise_again(node, learner, trainee, residue.work):
                 trainee.residues[tag] = replace(residue, out=module(x))
             instance.graphs += 1
@@ -126,7 +122,7 @@ def _backward(core: Core, node: int, learner: int, gradient: Payload, tag: int, 
     trainee = core.learners[node, learner]
     instance = trainee.instance
     assert instance is not None and tag in trainee.residues, f"backward {tag} without its forward"
-    torch.autograd.backward(trainee.residues.pop(tag).out, core.tensor(gradient))
+    torch.autograd.backward(trainee.residues.pop(tag).out, core.here(core.tensor(gradient)))
     instance.graphs -= 1
     if step:
         instance.step()
@@ -148,14 +144,14 @@ def _accumulate(
     core: Core, node: int, learner: int, activations: Payload, labels: Payload, scale: float, step: bool
 ) -> Tensor:
     trainee, instance, module = core.ready(node, learner)
-    z = core.tensor(activations).detach().requires_grad_()
+    z = core.here(core.tensor(activations)).detach().requires_grad_()
     with core.noise(node, learner, trainee):
-        loss = core.loss(trainee, module, z, core.tensor(labels))[0]
+        loss = core.loss(trainee, module, z, core.here(core.tensor(labels)))[0]
         (loss if scale == 1.0 else loss * scale).backward()
     if step:
         instance.step()
     assert z.grad is not None
-    return trainee.block.layout.arranged(z.grad)
+    return core.arranged(z.grad)
 
 
 def _step(core: Core, node: int, learner: int, activations: Payload, labels: Payload) -> None:
@@ -166,7 +162,7 @@ def step_on(core: Core, node: int, learner: int, z: Tensor, y: Tensor) -> None:
     """A step of a server block on activations whose gradient nobody wants."""
     trainee, instance, module = core.ready(node, learner)
     with core.noise(node, learner, trainee):
-        core.loss(trainee, module, z, y)[0].backward()
+        core.loss(trainee, module, core.here(z), core.here(y))[0].backward()
     instance.step()
 
 
