@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any, Final
 
@@ -28,12 +28,13 @@ _operations: Counter[str] = Counter()
 
 
 class Backend(backend_registration._DummyBackendModule):
-    """What PyTorch asks a type of device for. Kernels are the host's, so its random numbers are, too.
+    """What PyTorch asks a type of device for. Its random numbers are drawn as the host's are, from a state of its own.
 
     It is there while a test uses it: other tests of the process would be told that there is an accelerator.
     """
 
     there = False
+    state = torch.Generator().get_state()
 
     def is_available(self) -> bool:
         """Whether a test uses it."""
@@ -42,16 +43,19 @@ class Backend(backend_registration._DummyBackendModule):
     def get_rng_state(self, device: object = None) -> Tensor:
         """Of its generator."""
         del device
-        return torch.default_generator.get_state()
+        return self.state.clone()
 
     def set_rng_state(self, state: Tensor, device: object = None) -> None:
         """Of its generator."""
         del device
-        torch.default_generator.set_state(state)
+        self.state = state.clone()
 
     def manual_seed(self, seed: int) -> None:
         """Of its generator."""
-        torch.default_generator.manual_seed(seed)
+        self.state = torch.Generator().manual_seed(seed).get_state()
+
+
+_BACKEND: Final = Backend()
 
 
 class Remote(Tensor):
@@ -107,7 +111,8 @@ def _run(operation: Any, args: Any, kwargs: Any) -> Any:
 
     target = kwargs.get("device")
     down_args, down_kwargs = _pytree.tree_map(down, (args, kwargs))
-    made = operation(*down_args, **down_kwargs)
+    with _random() if torch.Tag.nondeterministic_seeded in operation.tags else nullcontext():
+        made = operation(*down_args, **down_kwargs)
     if operation is _ATEN.copy_.default:
         return args[0]
     here = operation is _ATEN._to_copy.default and target is not None and target.type == "cpu"
@@ -120,15 +125,22 @@ def _run(operation: Any, args: Any, kwargs: Any) -> Any:
     return _pytree.tree_map(up, made)
 
 
+@contextmanager
+def _random() -> Iterator[None]:
+    """The host's generator in the state of this processor's."""
+    before = torch.default_generator.get_state()
+    torch.default_generator.set_state(_BACKEND.state)
+    yield
+    _BACKEND.state = torch.default_generator.get_state()
+    torch.default_generator.set_state(before)
+
+
 def _empty(size: Any, *, dtype: Any = None, memory_format: Any = None, **_: Any) -> Tensor:
     return _there(torch.empty(size, dtype=dtype, memory_format=memory_format))
 
 
 def _empty_strided(size: Any, stride: Any, *, dtype: Any = None, **_: Any) -> Tensor:
     return _there(torch.empty_strided(size, stride, dtype=dtype))
-
-
-_BACKEND: Final = Backend()
 
 
 @cache

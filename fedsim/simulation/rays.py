@@ -20,6 +20,8 @@ from fedsim.runtime.cluster import session
 
 RETRIES: Final = 3
 """How often the process of a share is replaced before the run gives up."""
+PATIENCE: Final = 10.0
+"""Seconds after which a process that does not begin is looked after; PyTorch alone takes two or three."""
 EVERY: Final = 100
 """Calls after which a process is asked for a snapshot."""
 KEPT: Final = 1 / 8
@@ -302,11 +304,32 @@ class RayCrew:
                 ) from None
             _log.warning("the process of worker %d has died; another one does its work again", lane.name)
             lane.rebuild()
+            self._see_to_room(lane)
             again += lane.log
         if not dead:
             raise RunError(f"what a worker had made is lost ({_first_line(error)}), so the run cannot go on") from None
         for token in sorted(again, key=lambda token: token.number):
             token.lane.issue(token)
+
+    def _see_to_room(self, lane: RayLane) -> None:
+        """Wait for a process that replaces one; where a machine is gone with its cores, it shares one of the others'.
+
+        Raises:
+            RunError: there is no GPU left for it.
+        """
+        while not self._ray.wait([lane.ready], timeout=PATIENCE)[0]:
+            there = self._ray.cluster_resources()  # type: ignore[no-untyped-call]
+            needed = {"CPU": self._options["num_cpus"], "GPU": self._options["num_gpus"]}
+            short = [name for name, each in needed.items() if there.get(name, 0) < each * len(self.lanes)]
+            if "GPU" in short:
+                raise RunError(
+                    f"a machine of the cluster is gone, and no GPU is left for worker {lane.name}; start again with "
+                    "fewer workers"
+                )
+            if short:
+                _log.warning("the cluster has fewer cores than workers now; worker %d shares one", lane.name)
+                self._options["num_cpus"] = 0
+                lane.rebuild()
 
     def _carried(self, lane: RayLane) -> int:
         """How many calls of its log a lane has carried out.

@@ -387,6 +387,48 @@ def test_a_pool_on_gpus_needs_some(ray: Any) -> None:
         fedsim.run(TOY, workers={**TWO, "processor": "cuda"})
 
 
+@pytest.mark.long
+def test_a_process_whose_machine_is_gone_shares_the_cores_that_are_left(
+    ray: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would wait for ever for a core of its own; the weights are the same."""
+    monkeypatch.setattr("fedsim.simulation.rays.PATIENCE", 1.0)
+    make = Toy("fedavg", devices=11, rounds=6)
+    crew = _crew(make)
+    crew._options["num_cpus"] = 1000.0  # as if all others had gone
+    count = crew.number
+
+    def number() -> int:
+        made = count()
+        if made == 9:
+            _kill(crew, 1)
+        return made
+
+    monkeypatch.setattr(crew, "number", number)
+    try:
+        check_same(_play(crew, make.assembly()), simulate(make.assembly()))
+        assert sorted(lane.deaths for lane in crew.lanes) == [0, 1]
+        assert "the cluster has fewer cores than workers now; worker 1 shares one" in caplog.text
+    finally:
+        for lane in crew.lanes:
+            lane.kill()
+
+
+@pytest.mark.slow
+def test_a_process_is_not_moved_to_where_no_gpu_is(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run stops and says so, rather than wait."""
+    monkeypatch.setattr("fedsim.simulation.rays.PATIENCE", 0.1)
+    crew = _crew(dict)
+    try:
+        crew._options["num_gpus"] = 1.0
+        crew.lanes[1].rebuild()
+        with pytest.raises(RunError, match="a machine of the cluster is gone, and no GPU is left for worker 1; start"):
+            crew._see_to_room(crew.lanes[1])
+    finally:
+        for lane in crew.lanes:
+            lane.kill()
+
+
 _CARDS = """
 import os
 from fedsim.runtime.cluster import session

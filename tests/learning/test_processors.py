@@ -68,7 +68,7 @@ def test_every_system_computes_there_as_here(name: str, more: dict[str, Any], th
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["scaffold", "splitfed", "fedoptima"])
+@pytest.mark.parametrize("name", ["scaffold", "splitfed", "fedoptima", "pipar"])
 @pytest.mark.parametrize(
     "training",
     [
@@ -127,10 +127,11 @@ def test_random_numbers_there_are_those_of_a_work(there: torch.device) -> None:
     for processor, others in ((there, 0), (there, 3), (HOST, 0)):
         bench = federation.bench(processor=processor)
         learner = bench.learner()
-        torch.rand(others)
-        state = torch.get_rng_state()
+        torch.rand(others, device=processor)
+        generators = (torch, torch.get_device_module(there))
+        states = [each.get_rng_state() for each in generators]
         bench.do(learner.train(BATCHES))
-        assert torch.equal(torch.get_rng_state(), state)
+        assert all(torch.equal(each.get_rng_state(), s) for each, s in zip(generators, states, strict=True))
         found.append(bits(bench.flat(learner.weights()).named()))
     assert found[0] == found[1] == found[2]
 
