@@ -93,7 +93,7 @@ def test_large_weights_are_not_lent_from_there(name: str, there: torch.device, m
     )
 
 
-def test_weights_come_in_and_go_out_in_host_memory(there: torch.device) -> None:
+def test_weights_come_in_and_go_out_in_host_memory(there: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     """They compute there; what is handed on, and the state of a closed learner's optimizer, is here."""
     bench = replace(MLP, optimizer=Sgd(lr=0.1, momentum=0.9), keep=True).bench(processor=there)
     a = bench.learner()
@@ -102,7 +102,9 @@ def test_weights_come_in_and_go_out_in_host_memory(there: torch.device) -> None:
     assert trainee.instance is not None
     assert {p.device.type for p in trainee.instance.parameters} == {there.type}
     assert {t.device.type for kept in trainee.instance.optimizer.state.values() for t in kept} == {there.type}
-    assert bench.flat(a.weights()).away is False
+    for large in (2**24, 1):
+        monkeypatch.setattr("fedsim.learning.blocks.LARGE", large)
+        assert bench.flat(a.weights()).away is False
     a.close()
     assert trainee.kept is not None
     assert {t.device.type for kept in trainee.kept.values() for t in kept} == {"cpu"}
