@@ -377,7 +377,7 @@ def crew(
     """Processes for the time of a run.
 
     Raises:
-        UserError: there is no such cluster, or it is too small.
+        UserError: there is no such cluster, or it has too few cores, or no GPU.
     """
     with session(address, store=store) as local:
         made = RayCrew(make, count, threads=threads, local=local, store=store, gpus=gpus)

@@ -396,15 +396,7 @@ def test_a_process_whose_machine_is_gone_shares_the_cores_that_are_left(
     make = Toy("fedavg", devices=11, rounds=6)
     crew = _crew(make)
     crew._options["num_cpus"] = 1000.0  # as if all others had gone
-    count = crew.number
-
-    def number() -> int:
-        made = count()
-        if made == 9:
-            _kill(crew, 1)
-        return made
-
-    monkeypatch.setattr(crew, "number", number)
+    _kill_at(crew, {9: 1}, monkeypatch)
     try:
         check_same(_play(crew, make.assembly()), simulate(make.assembly()))
         assert sorted(lane.deaths for lane in crew.lanes) == [0, 1]
@@ -531,6 +523,21 @@ def _kill(crew: RayCrew, lane: int) -> None:
     process.wait(10)
 
 
+def _kill_at(crew: RayCrew, lanes: dict[int, int], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Kill the process of a lane when a call has a number; those numbers, as they come."""
+    count, killed = crew.number, []
+
+    def number() -> int:
+        made = count()
+        if made in lanes:
+            killed.append(made)
+            _kill(crew, lanes[made])
+        return made
+
+    monkeypatch.setattr(crew, "number", number)
+    return killed
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["fedavg", "splitfed", "fedoptima"])
 def test_a_process_is_killed(name: str, ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -540,17 +547,7 @@ def test_a_process_is_killed(name: str, ray: Any, monkeypatch: pytest.MonkeyPatc
     make = Toy(name, devices=11, rounds=6)
     wanted = simulate(make.assembly())
     crew = _crew(make)
-    count = crew.number
-    killed = []
-
-    def number() -> int:
-        made = count()
-        if made in (20, 55):
-            killed.append(made)
-            _kill(crew, len(killed) % 2)
-        return made
-
-    monkeypatch.setattr(crew, "number", number)
+    killed = _kill_at(crew, {20: 1, 55: 0}, monkeypatch)
     try:
         check_same(_play(crew, make.assembly()), wanted)
         assert killed == [20, 55]

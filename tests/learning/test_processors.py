@@ -88,9 +88,8 @@ def test_what_is_kept_of_there_lies_here(name: str, training: dict[str, Any], th
 def test_large_weights_are_not_lent_from_there(name: str, there: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     """What goes out is a copy in host memory, whatever its size."""
     monkeypatch.setattr("fedsim.learning.blocks.LARGE", 1)
-    check_same(
-        pooled(toy(registry().schedulers[name]()), 1, processor=there)[0], simulate(toy(registry().schedulers[name]()))
-    )
+    made = partial(toy, registry().schedulers[name]())
+    check_same(pooled(made(), 1, processor=there)[0], simulate(made()))
 
 
 def test_weights_come_in_and_go_out_in_host_memory(there: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
